@@ -14,8 +14,8 @@ typedef struct {
 } ref_t;
 
 #define NULL_REF         ((ref_t){0, 0})
-#define REF_TEXT_BYTES   48 /* "OpaqueRef:" and 36 characters and NUL, rounded up */
-#define UUID_TEXT_BYTES  40 /* 36 characters and NUL, rounded up */
+#define UUID_TEXT_BYTES  37 /* 36 characters and NUL */
+#define REF_TEXT_BYTES   (10 + UUID_TEXT_BYTES) /* "OpaqueRef:" before them */
 
 static inline bool ref_is_null(ref_t ref)
 {
