@@ -1,0 +1,45 @@
+/* core.h - the master's core: one thread that owns the datamodel and makes all decisions
+ *
+ * Everything hangs off this struct and nothing is global, so that the simulator can run several masters in one
+ * process. The core reaches the world only through what is set here: clock and random numbers, the loop, the
+ * sinks of the store, the link to the slaves, workers for what blocks. main.c and the simulator fill it. */
+#pragma once
+
+#include "shared/clock.h"
+#include "shared/loop.h"
+#include "shared/ref.h"
+
+struct call;
+struct config;
+struct events;
+struct metrics;
+struct sessions;
+struct slaves;
+struct store;
+struct tasks;
+struct workers;
+
+struct core {
+    struct clock *clock;
+    struct random *random;
+    struct loop *loop;
+    struct workers *workers;
+    const struct config *config;
+    struct store *store;
+    struct sessions *sessions;   /* session.h */
+    struct tasks *tasks;         /* task.h */
+    struct events *events;       /* events.h */
+    struct slaves *slaves;       /* slaves.h */
+    uint64_t epoch;              /* of this master, and who holds it: */
+    ref_t holder;                /* drawn anew at each start */
+    ref_t pool;                  /* the one pool object */
+    ref_t host;                  /* the host that the master runs on */
+};
+
+/* May this master answer and order? The one place that every reply, event and slave call passes, on the core's thread
+ * and on the HTTP loops. Without HA always; with HA (a later issue) while the lease holds. */
+bool may_act(const struct core *);
+
+/* Nothing leaves the core - reply, error, event, slave call - before every generation that its fiber has read or made
+ * is durable. Waits for call->depends to be visible, then for leave to act. */
+void core_emit(struct call *);
