@@ -12,7 +12,8 @@
 struct call;
 struct config;
 struct events;
-struct metrics;
+struct claims;
+struct room;
 struct sessions;
 struct slaves;
 struct store;
@@ -30,6 +31,8 @@ struct core {
     struct tasks *tasks;         /* task.h */
     struct events *events;       /* events.h */
     struct slaves *slaves;       /* slaves.h */
+    struct claims *claims;       /* claim.c: who waits for which object */
+    struct room *room;           /* room.h */
     uint64_t epoch;              /* of this master, and who holds it: */
     ref_t holder;                /* drawn anew at each start */
     ref_t pool;                  /* the one pool object */
