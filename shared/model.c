@@ -9,6 +9,8 @@
 #include <pthread.h>
 #include <stdio.h>
 
+#include "shared/arena.h"
+
 /* ---- the rows ---- */
 
 #define V(constant, text, life) text,
@@ -132,6 +134,7 @@ static struct error_row error_rows[ARRAY_SIZE(errors)];
 
 /* ---- what model_init makes of them ---- */
 
+static struct arena *memory;            /* of all of it; lives as long as the process */
 static const struct method **methods;   /* sorted by name */
 static size_t method_count;
 static const struct method **method_table; /* open addressing, by hash of "Class.message" */
@@ -183,18 +186,18 @@ static struct value default_parse(const struct type *type, const char *text)
         break;
     case KIND_SET: {
         /* "[item]": one item */
-        _cleanup_(free_p) char *inner = dup_text(text + 1);
-        struct value *item = new0(struct value);
+        char *inner = arena_strdup(memory, text + 1);
+        struct value *item = arena_new0(memory, struct value);
 
         inner[strlen(inner) - 1] = '\0';
-        *item = default_parse(type->element, dup_text(inner));
+        *item = default_parse(type->element, inner);
         value = VALUE_SET(1, item);
         break;
     }
     case KIND_MAP: {
         /* {"key"->"value","key"->"value"}: quoted strings, kept for the life of the process */
-        char *rest = dup_text(text);
-        struct value *items = new0_array(struct value, 16);
+        char *rest = arena_strdup(memory, text);
+        struct value *items = arena_alloc_array(memory, 16, sizeof *items);
         uint32_t strings = 0;
 
         for (char *p = strchr(rest, '"'); p && strings < 16; p = strchr(p, '"')) {
@@ -227,7 +230,7 @@ static const char *db_name(const struct field *field)
     if (field->flags & FIELD_NS2)
         mark = strchr(mark + 1, '_');
     assert(mark);
-    name = alloc0(length + 2);
+    name = arena_alloc(memory, length + 2);
     memcpy(name, field->name, (size_t) (mark - field->name));
     name[mark - field->name] = '_';
     strcpy(name + (mark - field->name) + 1, mark);
@@ -265,7 +268,7 @@ static void fields_init(void)
 static void classes_init(void)
 {
     for (int i = 0; i < CLASS_COUNT; i++) {
-        char *lower = dup_text(model_classes[i].name);
+        char *lower = arena_strdup(memory, model_classes[i].name);
 
         for (char *p = lower; *p; p++)
             *p = (char) tolower((unsigned char) *p);
@@ -310,7 +313,9 @@ static void params_init(void)
             end += bytes;
             align_max = MAX(align_max, align);
             method->param_count++;
-            if (!param->default_text) {
+            if (param->default_text) {
+                param->initial = default_parse(param->type, param->default_text);
+            } else {
                 assert(method->params_required == method->param_count - 1);
                 method->params_required++;
             }
@@ -355,19 +360,19 @@ static void method_add(const struct method *method)
     methods[method_count++] = method;
 }
 
+static const struct type *type_new(struct type type)
+{
+    return memcpy(arena_new0(memory, struct type), &type, sizeof type);
+}
+
 static struct param *params_of(const struct type *second, const char *second_name, const struct type *third,
                                const char *third_name, const struct class *self)
 {
-    struct param *params = new0_array(struct param, 4);
-    struct type *type = new0(struct type);
+    struct param *params = arena_alloc_array(memory, 4, sizeof *params);
     int n = 0;
 
-    if (self) {
-        *type = (struct type){.kind = KIND_REF, .class = self};
-        params[n++] = (struct param){.name = "self", .type = type};
-    } else {
-        free(type);
-    }
+    if (self)
+        params[n++] = (struct param){.name = "self", .type = type_new((struct type){.kind = KIND_REF, .class = self})};
     if (second)
         params[n++] = (struct param){.name = second_name, .type = second};
     if (third)
@@ -381,13 +386,10 @@ static const struct type void_type = {.kind = KIND_VOID};
 static void derive(const struct class *class, enum method_kind kind, const char *prefix, const struct field *field,
                    const struct type *result, struct param *params)
 {
-    struct method *method = new0(struct method);
-    char *name;
-    size_t bytes = strlen(class->name) + strlen(prefix) + (field ? strlen(field->name) : 0) + 2;
+    struct method *method = arena_new0(memory, struct method);
+    const char *name = arena_text(memory, "%s.%s%s", class->name, prefix, field ? field->name : "");
     bool writes = kind >= METHOD_SET;
 
-    name = alloc0(bytes);
-    snprintf(name, bytes, "%s.%s%s", class->name, prefix, field ? field->name : "");
     *method = (struct method){
         .name = name,
         .message = strchr(name, '.') + 1,
@@ -410,14 +412,6 @@ static void derive(const struct class *class, enum method_kind kind, const char 
     if (field && strstr(field->life, " removed:"))
         method->flags |= writes ? METHOD_REMOVED : 0;
     method_add(method);
-}
-
-static const struct type *type_new(struct type type)
-{
-    struct type *copy = new0(struct type);
-
-    *copy = type;
-    return copy;
 }
 
 static void derive_class(const struct class *class)
@@ -478,8 +472,8 @@ static void methods_init(void)
     method_table_size = 1024;
     while (method_table_size < 2 * most)
         method_table_size *= 2;
-    method_table = new0_array(const struct method *, method_table_size);
-    methods = new0_array(const struct method *, most);
+    method_table = arena_alloc_array(memory, method_table_size, sizeof(*method_table));
+    methods = arena_alloc_array(memory, most, sizeof(*methods));
     for (int i = 0; i < METHOD_COUNT; i++)
         method_add(&rows[i]);
     for (int i = 0; i < CLASS_COUNT; i++)
@@ -500,6 +494,7 @@ static void errors_init(void)
 
 static void init_once(void)
 {
+    memory = arena_new();
     classes_init();
     fields_init();
     params_init();

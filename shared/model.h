@@ -153,6 +153,7 @@ struct param {
     const struct type *type;
     const char *default_text; /* NULL: mandatory */
     const char *since;        /* of an optional parameter */
+    struct value initial;     /* of an optional parameter: the default; filled by model_init */
     size_t offset;            /* in the method's argument struct */
 };
 

@@ -44,6 +44,7 @@ enum kind {
 struct value {
     uint8_t kind;    /* enum kind */
     bool is_packed;  /* text or items start a block of their own, which value_unpack() frees */
+    bool is_i4;      /* an int that XML-RPC prints as a real <i4>, not as text; only valid_ref_counts of event.from */
     uint32_t length; /* bytes of text; items of a set; pairs of a map */
     union {
         const char *text;
@@ -83,6 +84,10 @@ bool value_equal(const struct value *a, const struct value *b);
 /* Order of two values of one kind: for sorted sets and map keys. */
 int value_compare(const struct value *a, const struct value *b);
 
+/* An item that stands more than once among `count` items, one each `step` values (1 for a set, 2 for a map's
+ * keys); NULL when all differ. Quick for many items too: they may come from a client. */
+const struct value *value_find_repeated(const struct value *items, uint32_t count, uint32_t step);
+
 /* A deep copy in the arena. */
 struct value value_copy(struct arena *arena, const struct value *value);
 
@@ -104,9 +109,11 @@ bool value_set_has(const struct value *set, const struct value *item);
 struct value value_set_with(struct arena *arena, const struct value *set, const struct value *item);
 struct value value_set_without(struct arena *arena, const struct value *set, const struct value *item);
 
-/* Is the text valid UTF-8 (RFC 3629) of characters that XML 1.0 can carry? */
+/* Is the text valid UTF-8 (RFC 3629) without NUL; and moreover of characters that XML 1.0 can carry? */
 bool text_is_utf8(const char *text, size_t length);
 bool text_is_xml(const char *text, size_t length);
+/* How many bytes from the start are so. */
+size_t text_good_length(const char *text, size_t length, bool is_xml);
 
 /* Datetimes, wire.md section 2: printed YYYYMMDDTHH:MM:SSZ; read with or without separators, with Z, an
  * offset or nothing (UTC), fractions dropped. Returns false for other text or impossible dates. */
