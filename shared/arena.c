@@ -1,11 +1,12 @@
 /* arena.c - memory with the lifetime of one call
  *
  *   struct arena | first block ...........|     one malloc of 4 KiB: most calls need no other
- *                  block 8 KiB -> 16 KiB -> 32 -> 64 -> 64 ...      the newest is the one we cut from
- *                  large pieces, each a block of its own
+ *                  block 8 KiB -> 16 KiB -> 32 -> 64 -> 64 ...      the newest is the one we cut
+ * from large pieces, each a block of its own
  *
- * Memory is zeroed when it is given out, not when a block is made: only what is used is touched, and then it is
- * in the cache. Under the address sanitizer what is not given out is poisoned, with a gap behind each piece. */
+ * Memory is zeroed when it is given out, not when a block is made: only what is used is touched,
+ * and then it is in the cache. Under the address sanitizer what is not given out is poisoned, with
+ * a gap behind each piece. */
 #include "shared/arena.h"
 
 #include <stdio.h>
@@ -24,7 +25,7 @@
 #else
 #define ASAN_POISON_MEMORY_REGION(p, bytes)   ((void) (p), (void) (bytes))
 #define ASAN_UNPOISON_MEMORY_REGION(p, bytes) ((void) (p), (void) (bytes))
-#define GAP_BYTES 0
+#define GAP_BYTES                             0
 #endif
 
 #define ALIGNMENT       16
@@ -32,18 +33,18 @@
 #define BLOCK_BYTES_MAX (64 * 1024)
 
 /* A larger piece gets a block of its own: cutting it would waste the rest of the current one. */
-#define LARGE_BYTES     (BLOCK_BYTES_MAX / 4)
+#define LARGE_BYTES (BLOCK_BYTES_MAX / 4)
 
 struct block {
     struct block *older;
-    size_t bytes;            /* behind this head */
+    size_t bytes; /* behind this head */
 };
 
 struct arena {
-    char *free, *end;        /* what is left of the newest block */
+    char *free, *end; /* what is left of the newest block */
     size_t used_bytes, bytes_max;
-    size_t block_bytes;      /* of the newest block */
-    struct block *blocks;    /* all but the first */
+    size_t block_bytes;   /* of the newest block */
+    struct block *blocks; /* all but the first */
 };
 
 _Static_assert(sizeof(struct block) % ALIGNMENT == 0 && sizeof(struct arena) % ALIGNMENT == 0,

@@ -1,7 +1,8 @@
 /* arena.h - memory with the lifetime of one call: given out piece by piece, freed all at once
  *
- * Allocation does not fail (base.h). What a client can make us allocate is bounded by whoever reads the client's
- * bytes: it sets a limit and asks arena_room() before it allocates for them. One thread at a time. */
+ * Allocation does not fail (base.h). What a client can make us allocate is bounded by whoever reads
+ * the client's bytes: it sets a limit and asks arena_room() before it allocates for them. One
+ * thread at a time. */
 #pragma once
 
 #include "shared/base.h"
@@ -23,7 +24,8 @@ void *arena_alloc(struct arena *arena, size_t bytes) __attribute__((malloc, retu
 #define arena_new0(arena, type) ((type *) arena_alloc((arena), sizeof(type)))
 
 /* An array of count elements; ends the process when the product overflows. */
-void *arena_alloc_array(struct arena *arena, size_t count, size_t bytes_each) __attribute__((malloc, returns_nonnull));
+void *arena_alloc_array(struct arena *arena, size_t count, size_t bytes_each)
+    __attribute__((malloc, returns_nonnull));
 
 /* Copies. arena_dup adds a NUL behind the bytes, so that it serves for text with a known length. */
 void *arena_dup(struct arena *arena, const void *bytes, size_t count);

@@ -74,7 +74,10 @@ static int64_t fake_utc_s(struct clock *clock)
 void fake_clock_init(struct fake_clock *fake, uint64_t start_ms, int64_t utc_s)
 {
     *fake = (struct fake_clock){
-        .clock = {.now_ms = fake_now_ms, .now_us = fake_now_us, .utc_s = fake_utc_s, .utc_ms = fake_utc_ms},
+        .clock = {.now_ms = fake_now_ms,
+                  .now_us = fake_now_us,
+                  .utc_s = fake_utc_s,
+                  .utc_ms = fake_utc_ms},
         .time_us = start_ms * 1000,
     };
     fake_clock_set_utc(fake, utc_s);

@@ -1,8 +1,9 @@
 /* clock.h - what time it is, through a table that the simulator replaces.
  *
- * Two kinds of time, never mixed. Whatever decides (deadlines, leases, heartbeats) uses now_ms or now_us:
- * CLOCK_BOOTTIME, which never jumps and goes on while the machine sleeps. What people and records see uses
- * utc_s or utc_ms: the wall clock, which an administrator may set to anything at any moment. */
+ * Two kinds of time, never mixed. Whatever decides (deadlines, leases, heartbeats) uses now_ms or
+ * now_us: CLOCK_BOOTTIME, which never jumps and goes on while the machine sleeps. What people and
+ * records see uses utc_s or utc_ms: the wall clock, which an administrator may set to anything at
+ * any moment. */
 #pragma once
 
 #include "shared/base.h"
@@ -37,16 +38,16 @@ static inline int64_t clock_utc_ms(struct clock *clock)
     return clock->utc_ms(clock);
 }
 
-/* A clock that moves only when it is told to. One thread at a time. Both kinds of time advance together;
- * fake_clock_set_utc moves the wall clock alone, as an administrator would. */
+/* A clock that moves only when it is told to. One thread at a time. Both kinds of time advance
+ * together; fake_clock_set_utc moves the wall clock alone, as an administrator would. */
 struct fake_clock {
-    struct clock clock;     /* hand out &fake.clock */
-    uint64_t time_us;       /* what now_us answers */
-    int64_t utc_less_us;    /* wall clock minus time_us */
+    struct clock clock;  /* hand out &fake.clock */
+    uint64_t time_us;    /* what now_us answers */
+    int64_t utc_less_us; /* wall clock minus time_us */
 };
 
 /* Starts at start_ms (not 0: a deadline of 0 means none) and utc_s. */
 void fake_clock_init(struct fake_clock *fake, uint64_t start_ms, int64_t utc_s);
 void fake_clock_advance_ms(struct fake_clock *fake, uint64_t by_ms);
-void fake_clock_set_ms(struct fake_clock *fake, uint64_t now_ms);    /* never backwards: asserted */
+void fake_clock_set_ms(struct fake_clock *fake, uint64_t now_ms); /* never backwards: asserted */
 void fake_clock_set_utc(struct fake_clock *fake, int64_t utc_s);

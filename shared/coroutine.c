@@ -1,16 +1,18 @@
 /* coroutine.c - a stack of its own for a function, and the switch to it and back
  *
- * A coroutine is entered for the first time by setcontext. Every later switch is a sigsetjmp that saves no signal
- * mask and a siglongjmp, because swapcontext would make a system call each time. (POSIX does not promise
- * that one can jump to another stack; glibc does it, and QEMU has relied on it for years.)
+ * A coroutine is entered for the first time by setcontext. Every later switch is a sigsetjmp that
+ * saves no signal mask and a siglongjmp, because swapcontext would make a system call each time.
+ * (POSIX does not promise that one can jump to another stack; glibc does it, and QEMU has relied on
+ * it for years.)
  *
  *   guard           stack, grows downwards
  *   | PROT_NONE ... | ............................ <- frames of run() |
  *
- * A frame that runs over the end meets the guard and the process dies by SIGSEGV; it never writes into a
- * neighbour. The sanitizers are told of every switch. The thread sanitizer keeps a shadow call stack that it
- * repairs in longjmp by searching, so there we use swapcontext, which it does not look into. */
-#undef _FORTIFY_SOURCE    /* its longjmp refuses to jump to another stack */
+ * A frame that runs over the end meets the guard and the process dies by SIGSEGV; it never writes
+ * into a neighbour. The sanitizers are told of every switch. The thread sanitizer keeps a shadow
+ * call stack that it repairs in longjmp by searching, so there we use swapcontext, which it does
+ * not look into. */
+#undef _FORTIFY_SOURCE /* its longjmp refuses to jump to another stack */
 
 #include "shared/coroutine.h"
 
@@ -45,16 +47,16 @@
 struct coroutine {
     void (*run)(void *arg);
     void *arg;
-    char *memory;                  /* guard, then stack */
+    char *memory; /* guard, then stack */
     bool is_started;
 #ifdef WITH_TSAN
     ucontext_t inside, outside;
     void *tsan_inside, *tsan_outside;
 #else
-    sigjmp_buf inside, outside;    /* where each side goes on */
+    sigjmp_buf inside, outside; /* where each side goes on */
 #endif
 #ifdef WITH_ASAN
-    void *fake_inside, *fake_outside;    /* asan's fake frames of each side */
+    void *fake_inside, *fake_outside; /* asan's fake frames of each side */
     const void *outside_bottom;
     size_t outside_bytes;
 #endif
@@ -82,14 +84,14 @@ struct coroutine *coroutine_new(void (*run)(void *arg), void *arg)
     coroutine->arg = arg;
     coroutine->memory = memory;
 #ifdef WITH_ASAN
-    __lsan_register_root_region(stack_of(coroutine), STACK_BYTES);    /* what its locals point to is no leak */
+    /* What its locals point to is no leak. */
+    __lsan_register_root_region(stack_of(coroutine), STACK_BYTES);
 #endif
 #ifdef WITH_TSAN
     coroutine->tsan_inside = __tsan_create_fiber(0);
 #endif
     return coroutine;
 }
-
 
 /* --- switching --- */
 
@@ -143,9 +145,10 @@ void coroutine_leave(struct coroutine *coroutine)
 
 #else
 
-/* Its frame is left behind on the outer stack without a return, so the address sanitizer may not mark red zones
- * in it: they would stay. */
-_noreturn_ __attribute__((noinline, no_sanitize("address"))) static void start(struct coroutine *coroutine)
+/* Its frame is left behind on the outer stack without a return, so the address sanitizer may not
+ * mark red zones in it: they would stay. */
+__attribute__((noreturn, noinline, no_sanitize("address"))) static void
+start(struct coroutine *coroutine)
 {
     ucontext_t context;
 
@@ -185,19 +188,30 @@ __attribute__((noinline)) void coroutine_leave(struct coroutine *coroutine)
 
 #endif
 
-
 /* --- the end --- */
 
 #ifdef WITH_ASAN
-/* A frozen fiber is released without its guards having run, so what it owned is lost by design. Tell the leak
- * checker: whatever a word of the stack or a saved register points to is to be ignored. */
-__attribute__((no_sanitize("address"))) static void forgive_leaks(const void *words, size_t bytes)
+/* A frozen fiber is released without its guards having run, so what it owned is lost by design.
+ * Tell the leak checker: whatever a word of the stack, of a saved register or of one of asan's fake
+ * frames points to is to be ignored. */
+__attribute__((no_sanitize("address"))) static void forgive_leaks(const struct coroutine *coroutine,
+                                                                  const void *words, size_t bytes)
 {
-    const void *const *word = words;
+    void *const *word = words;
 
-    for (size_t i = 0; i < bytes / sizeof(*word); i++)
-        if (word[i])
-            __lsan_ignore_object(word[i]);
+    for (size_t i = 0; i < bytes / sizeof(*word); i++) {
+        void *begin, *end;
+
+        if (!word[i])
+            continue;
+        __lsan_ignore_object(word[i]);
+        if (!coroutine->fake_inside
+            || !__asan_addr_is_in_fake_stack(coroutine->fake_inside, word[i], &begin, &end))
+            continue;
+        for (void **local = begin; local < (void **) end; local++)
+            if (*local)
+                __lsan_ignore_object(*local);
+    }
 }
 #endif
 
@@ -208,10 +222,11 @@ void coroutine_destroy(struct coroutine **coroutine_p)
     if (!coroutine)
         return;
 #ifdef WITH_ASAN
-    forgive_leaks(stack_of(coroutine), STACK_BYTES);
-    forgive_leaks(&coroutine->inside, sizeof(coroutine->inside));
+    forgive_leaks(coroutine, stack_of(coroutine), STACK_BYTES);
+    forgive_leaks(coroutine, &coroutine->inside, sizeof(coroutine->inside));
     __lsan_unregister_root_region(stack_of(coroutine), STACK_BYTES);
-    __asan_unpoison_memory_region(stack_of(coroutine), STACK_BYTES);    /* the address will be used again */
+    /* The address will be used again. */
+    __asan_unpoison_memory_region(stack_of(coroutine), STACK_BYTES);
 #endif
 #ifdef WITH_TSAN
     __tsan_destroy_fiber(coroutine->tsan_inside);

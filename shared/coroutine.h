@@ -1,13 +1,13 @@
-/* coroutine.h - a stack of its own for a function, and the switch to it and back. Knows nothing of loops; fiber.h is
- * what programs use. */
+/* coroutine.h - a stack of its own for a function, and the switch to it and back. Knows nothing of
+ * loops; fiber.h is what programs use. */
 #pragma once
 
 #include "shared/base.h"
 
 struct coroutine;
 
-/* A coroutine that will call run(arg) when it is first entered. run never returns; it leaves instead.
- * NULL when the system has no memory for a stack. */
+/* A coroutine that will call run(arg) when it is first entered. run never returns; it leaves
+ * instead. NULL when the system has no memory for a stack. */
 struct coroutine *coroutine_new(void (*run)(void *arg), void *arg);
 
 /* From outside: let it go on until it leaves. Always from the same thread, and never nested. */

@@ -1,11 +1,13 @@
 /* fiber.c - long work as plain functions that give way only where they wait
  *
- * Scheduling is nothing but the loop's run queue: a fiber carries a loop_item, and to wake it is to queue
- * that item. All waits are fiber_wait(): at most one wait queue, at most one timer, and the flag of cancel; whichever comes
- * first takes the fiber out of the others, so no stale wake-up exists.
+ * Scheduling is nothing but the loop's run queue: a fiber carries a loop_item, and to wake it is to
+ * queue that item. All waits are fiber_wait(): at most one wait queue, at most one timer, and the
+ * flag of cancel; whichever comes first takes the fiber out of the others, so no stale wake-up
+ * exists.
  *
- * A fiber whose function has returned stays inside its coroutine, in front of the next turn of fiber_main's
- * loop, and waits in the pool for a new function: spawning then costs neither system call nor page fault. */
+ * A fiber whose function has returned stays inside its coroutine, in front of the next turn of
+ * fiber_main's loop, and waits in the pool for a new function: spawning then costs neither system
+ * call nor page fault. */
 #include "shared/fiber.h"
 
 #include <errno.h>
@@ -19,8 +21,8 @@
 #define POOL_MAX 256
 
 enum fiber_state {
-    FIBER_IDLE,       /* in the pool */
-    FIBER_READY,      /* in the run queue */
+    FIBER_IDLE,  /* in the pool */
+    FIBER_READY, /* in the run queue */
     FIBER_RUNNING,
     FIBER_WAITING,
 };
@@ -29,9 +31,9 @@ struct fiber {
     struct loop *loop;
     struct fibers *fibers;
     struct coroutine *coroutine;
-    struct loop_item item;             /* in the run queue while READY */
+    struct loop_item item; /* in the run queue while READY */
     enum fiber_state state;
-    struct fiber *older, *newer;       /* among those alive; in the pool only `older` */
+    struct fiber *older, *newer; /* among those alive; in the pool only `older` */
 
     /* from spawn to return */
     void (*fn)(void *arg);
@@ -39,11 +41,11 @@ struct fiber {
     char name[32], log_tag[64];
     void *user;
     bool is_cancelled;
-    unsigned uncancellable, forbid_wait;    /* begins without their end */
+    unsigned uncancellable, forbid_wait; /* begins without their end */
 
     /* while WAITING */
-    struct waitq *queue;               /* NULL: for the timer alone */
-    struct fiber *before, *behind;     /* in the queue */
+    struct waitq *queue;           /* NULL: for the timer alone */
+    struct fiber *before, *behind; /* in the queue */
     struct timer timer;
     int wait_result;
 
@@ -54,9 +56,9 @@ struct fiber {
 
 struct fibers {
     struct loop *loop;
-    struct fiber *newest;              /* all that are alive */
+    struct fiber *newest; /* all that are alive */
     size_t count, max;
-    struct fiber *pool;                /* last returned, first used: its stack is warm */
+    struct fiber *pool; /* last returned, first used: its stack is warm */
     size_t pooled;
     bool is_abandoned;
 };
@@ -73,7 +75,6 @@ __attribute__((noinline)) static void set_current(struct fiber *fiber)
 {
     current = fiber;
 }
-
 
 /* --- birth, running, end --- */
 
@@ -279,9 +280,8 @@ void fiber_on_loop_stack(void (*fn)(void *arg), void *arg)
     }
     self->loop_fn = fn;
     self->loop_arg = arg;
-    coroutine_leave(self->coroutine);    /* fiber_enter calls it and comes back */
+    coroutine_leave(self->coroutine); /* fiber_enter calls it and comes back */
 }
-
 
 /* --- waiting --- */
 
@@ -410,7 +410,8 @@ int fiber_wait_fd(int fd, uint32_t events, uint64_t deadline_ms, uint32_t *ret_e
 {
     struct loop *loop = fiber_self()->loop;
     struct fd_wait wait = {0};
-    int r = loop_watch_fd(loop, fd, events | EPOLLONESHOT, fd_ready, &wait);    /* if we freeze, it does not spin */
+    /* Once: should we freeze, a ready descriptor must not keep the loop spinning. */
+    int r = loop_watch_fd(loop, fd, events | EPOLLONESHOT, fd_ready, &wait);
 
     if (r < 0)
         return r;
@@ -420,7 +421,6 @@ int fiber_wait_fd(int fd, uint32_t events, uint64_t deadline_ms, uint32_t *ret_e
         *ret_events = wait.events;
     return r;
 }
-
 
 /* --- cancel, promises not to wait, freezing --- */
 
@@ -474,7 +474,8 @@ void loop_abandon(struct loop *loop)
 
     assert(loop_is_current(loop));
     fibers->is_abandoned = true;
-    /* Out of every queue and heap: nothing finds a frozen fiber, though what it waited for may outlive it. */
+    /* Out of every queue and heap: nothing finds a frozen fiber, though what it waited for may
+     * outlive it. */
     for (struct fiber *fiber = fibers->newest; fiber; fiber = fiber->older) {
         queue_remove(fiber);
         timer_stop(&fiber->timer);
@@ -493,14 +494,13 @@ bool loop_is_abandoned(const struct loop *loop)
     return fibers && fibers->is_abandoned;
 }
 
-
 /* --- completions --- */
 
 struct completion {
     struct loop_item item;
-    struct loop *loop;       /* held */
-    atomic_uint ends;        /* waiter and poster */
-    bool is_done;            /* the rest is the loop thread's */
+    struct loop *loop; /* held */
+    atomic_uint ends;  /* waiter and poster */
+    bool is_done;      /* the rest is the loop thread's */
     int result;
     struct waitq waiters;
 };
@@ -538,7 +538,7 @@ static void completion_arrived(struct loop_item *item)
 
 void completion_post(struct completion *completion, int result)
 {
-    completion->result = result;    /* read by the loop after it took the message */
+    completion->result = result; /* read by the loop after it took the message */
     completion->item.run = completion_arrived;
     completion->item.drop = completion_lost;
     if (!loop_post(completion->loop, &completion->item))

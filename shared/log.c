@@ -20,7 +20,7 @@ static struct {
     const char *program;
     struct clock *clock;
     atomic_int level;
-    int fd;    /* stays the same number when the file is reopened */
+    int fd; /* stays the same number when the file is reopened */
     void (*sink)(void *arg, enum log_level level, const char *line);
     void *sink_arg;
 } sink = {.program = "drover", .level = LOG_INFO, .fd = STDERR_FILENO};
@@ -87,7 +87,6 @@ void log_set_sink(void (*fn)(void *arg, enum log_level level, const char *line),
     sink.sink_arg = arg;
 }
 
-
 /* --- a line --- */
 
 struct line {
@@ -105,17 +104,18 @@ static bool line_add(struct line *line, const char *bytes, size_t count)
     return true;
 }
 
-/* How many bytes the well-formed UTF-8 character at p has; 0 when it is none, or one that controls a terminal. */
+/* How many bytes the well-formed UTF-8 character at p has; 0 when it is none, or one that controls
+ * a terminal. */
 static size_t printable(const unsigned char *p)
 {
     static const struct {
         unsigned char first_min, first_max, second_min, second_max;
         size_t bytes;
     } forms[] = {
-        {0x20, 0x5b, 0, 0, 1},          {0x5d, 0x7e, 0, 0, 1},          {0xc2, 0xc2, 0xa0, 0xbf, 2},
-        {0xc3, 0xdf, 0x80, 0xbf, 2},    {0xe0, 0xe0, 0xa0, 0xbf, 3},    {0xe1, 0xec, 0x80, 0xbf, 3},
-        {0xed, 0xed, 0x80, 0x9f, 3},    {0xee, 0xef, 0x80, 0xbf, 3},    {0xf0, 0xf0, 0x90, 0xbf, 4},
-        {0xf1, 0xf3, 0x80, 0xbf, 4},    {0xf4, 0xf4, 0x80, 0x8f, 4},
+        {0x20, 0x5b, 0, 0, 1},       {0x5d, 0x7e, 0, 0, 1},       {0xc2, 0xc2, 0xa0, 0xbf, 2},
+        {0xc3, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3}, {0xe1, 0xec, 0x80, 0xbf, 3},
+        {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3}, {0xf0, 0xf0, 0x90, 0xbf, 4},
+        {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
@@ -131,12 +131,29 @@ static size_t printable(const unsigned char *p)
     return 0;
 }
 
+/* What follows the backslash for the usual ones, as in C; 0 for the others. */
+static char letter_of(char c)
+{
+    switch (c) {
+    case '\n':
+        return 'n';
+    case '\t':
+        return 't';
+    case '\r':
+        return 'r';
+    case '\\':
+        return '\\';
+    default:
+        return 0;
+    }
+}
+
 /* Text, with \n, \\ and \x1b in place of what would not be one line of text. */
 static bool line_add_escaped(struct line *line, const char *text)
 {
     while (*text) {
         size_t bytes = printable((const unsigned char *) text);
-        char escaped[8];
+        char escaped[8], letter;
 
         if (bytes > 0) {
             if (!line_add(line, text, bytes))
@@ -144,9 +161,9 @@ static bool line_add_escaped(struct line *line, const char *text)
             text += bytes;
             continue;
         }
-        if (*text == '\n' || *text == '\t' || *text == '\r' || *text == '\\')
-            snprintf(escaped, sizeof(escaped), "\\%c",
-                     *text == '\n' ? 'n' : *text == '\t' ? 't' : *text == '\r' ? 'r' : '\\');
+        letter = letter_of(*text);
+        if (letter)
+            snprintf(escaped, sizeof(escaped), "\\%c", letter);
         else
             snprintf(escaped, sizeof(escaped), "\\x%02x", (unsigned char) *text);
         if (!line_add(line, escaped, strlen(escaped)))

@@ -1,8 +1,8 @@
 /* loop.c - the event loop of a core thread
  *
- * The mailbox is a list onto whose head senders push with one compare-and-swap; the loop takes all of it with
- * one exchange and turns it around. A sender writes to the eventfd only when the loop has said that it is
- * about to sleep, so a busy loop costs its senders no system call:
+ * The mailbox is a list onto whose head senders push with one compare-and-swap; the loop takes all
+ * of it with one exchange and turns it around. A sender writes to the eventfd only when the loop
+ * has said that it is about to sleep, so a busy loop costs its senders no system call:
  *
  *   sender:  push the item;        then  was it asleep? -> wake
  *   loop:    say "I am asleep";    then  is there an item? -> do not sleep
@@ -17,14 +17,15 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-/* How many messages, and how many steps of the run queue, one round takes at most. At a few microseconds
- * each a timer is late by less than a millisecond. */
+/* How many messages, and how many steps of the run queue, one round takes at most. At a few
+ * microseconds each a timer is late by less than a millisecond. */
 #define ROUND_MAX 128
 
 #define EVENTS_MAX 64
 
-/* The longest sleep. The kernel's timeouts stand still while the machine is suspended and CLOCK_BOOTTIME does
- * not: after a suspend the loop must soon notice that its deadlines have passed. */
+/* The longest sleep. The kernel's timeouts stand still while the machine is suspended and
+ * CLOCK_BOOTTIME does not: after a suspend the loop must soon notice that its deadlines have
+ * passed. */
 #define SLEEP_MAX_MS 1000
 
 struct queue {
@@ -33,32 +34,33 @@ struct queue {
 };
 
 struct watch {
-    uint32_t generation;    /* odd: watched. Tells events of an earlier use of the number apart */
+    uint32_t generation; /* odd: watched. Tells events of an earlier use of the number apart */
     void (*fn)(void *arg, uint32_t events);
     void *arg;
 };
 
 struct counters {
-    _Atomic uint64_t rounds, sleeps, items, deferred, timers, fd_events, timers_running, longest_step_us;
+    _Atomic uint64_t rounds, sleeps, items, deferred, timers, fd_events;
+    _Atomic uint64_t timers_running, longest_step_us;
     _Atomic uint64_t fibers, fibers_most, fibers_spawned, fibers_refused;
 };
 
 struct loop {
     /* what other threads touch */
-    _Atomic(struct loop_item *) mail;    /* newest first; &mail_closed when the loop is gone */
-    atomic_bool is_sleeping;             /* who sets it to false writes to the eventfd */
+    _Atomic(struct loop_item *) mail; /* newest first; &mail_closed when the loop is gone */
+    atomic_bool is_sleeping;          /* who sets it to false writes to the eventfd */
     atomic_bool is_stopping;
-    atomic_uint holders;                 /* the owner and every loop_hold */
+    atomic_uint holders; /* the owner and every loop_hold */
     _Atomic(pthread_t) owner;
     int wake_fd, epoll_fd;
-    char padding[64];                    /* a sender's cache line is not ours */
+    char padding[64]; /* a sender's cache line is not ours */
 
     /* the loop's own */
     struct clock *clock;
-    struct queue inbox;                  /* taken from the mail, oldest first */
-    struct queue ready;                  /* the run queue */
+    struct queue inbox; /* taken from the mail, oldest first */
+    struct queue ready; /* the run queue */
     struct timers timers;
-    struct watch *watches;               /* by descriptor */
+    struct watch *watches; /* by descriptor */
     size_t watches_room, watched;
     uint64_t step_began_us;
     struct fibers *fibers;
@@ -69,7 +71,7 @@ struct loop {
 /* The event of the eventfd; no watch has all bits set. */
 #define WAKE_EVENT UINT64_MAX
 
-static struct loop_item mail_closed;    /* only its address is used */
+static struct loop_item mail_closed; /* only its address is used */
 
 /* Only the loop's thread writes, so an addition need not be atomic; reading from elsewhere is. */
 static void count(_Atomic uint64_t *counter, uint64_t more)
@@ -143,7 +145,6 @@ bool loop_is_current(const struct loop *loop)
 {
     return pthread_equal(atomic_load_explicit(&loop->owner, memory_order_relaxed), pthread_self());
 }
-
 
 /* --- mailbox --- */
 
@@ -251,10 +252,10 @@ static void inbox_fill(struct loop *loop, struct loop_item *mail)
     }
 }
 
-
 /* --- timers --- */
 
-static void start_at_us(struct loop *loop, struct timer *timer, uint64_t due_us, void (*fn)(void *arg), void *arg)
+static void start_at_us(struct loop *loop, struct timer *timer, uint64_t due_us,
+                        void (*fn)(void *arg), void *arg)
 {
     assert(loop_is_current(loop));
     timer_stop(timer);
@@ -266,7 +267,8 @@ static void start_at_us(struct loop *loop, struct timer *timer, uint64_t due_us,
     note(&loop->counters.timers_running, loop->timers.count);
 }
 
-void timer_start(struct loop *loop, struct timer *timer, uint64_t delay_ms, void (*fn)(void *arg), void *arg)
+void timer_start(struct loop *loop, struct timer *timer, uint64_t delay_ms, void (*fn)(void *arg),
+                 void *arg)
 {
     uint64_t now_us = clock_now_us(loop->clock), delay_us;
 
@@ -275,13 +277,15 @@ void timer_start(struct loop *loop, struct timer *timer, uint64_t delay_ms, void
     start_at_us(loop, timer, now_us + delay_us, fn, arg);
 }
 
-void timer_start_at(struct loop *loop, struct timer *timer, uint64_t due_ms, void (*fn)(void *arg), void *arg)
+void timer_start_at(struct loop *loop, struct timer *timer, uint64_t due_ms, void (*fn)(void *arg),
+                    void *arg)
 {
     uint64_t due_us;
 
     if (__builtin_mul_overflow(due_ms, 1000, &due_us))
         due_us = UINT64_MAX;
-    /* Never in the past: a timer that starts itself again would always be first, and the others never run. */
+    /* Never in the past: a timer that starts itself again would always be first, and the others
+     * never run. */
     start_at_us(loop, timer, MAX(due_us, clock_now_us(loop->clock)), fn, arg);
 }
 
@@ -301,10 +305,10 @@ uint64_t loop_next_timer_ms(const struct loop *loop)
     return first ? first->due_us / 1000 + (first->due_us % 1000 > 0) : UINT64_MAX;
 }
 
-
 /* --- file descriptors --- */
 
-int loop_watch_fd(struct loop *loop, int fd, uint32_t events, void (*fn)(void *arg, uint32_t events), void *arg)
+int loop_watch_fd(struct loop *loop, int fd, uint32_t events,
+                  void (*fn)(void *arg, uint32_t events), void *arg)
 {
     struct epoll_event event = {.events = events};
     struct watch *watch;
@@ -316,7 +320,8 @@ int loop_watch_fd(struct loop *loop, int fd, uint32_t events, void (*fn)(void *a
         size_t room = MAX((size_t) fd + 1, loop->watches_room * 2);
 
         loop->watches = realloc_array(loop->watches, room, sizeof(*loop->watches));
-        memset(loop->watches + loop->watches_room, 0, (room - loop->watches_room) * sizeof(*loop->watches));
+        memset(loop->watches + loop->watches_room, 0,
+               (room - loop->watches_room) * sizeof(*loop->watches));
         loop->watches_room = room;
     }
     watch = &loop->watches[fd];
@@ -341,7 +346,6 @@ void loop_unwatch_fd(struct loop *loop, int fd)
     if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, fd, NULL) < 0)
         die("descriptor %d was closed while the event loop watched it: %s", fd, strerror(errno));
 }
-
 
 /* --- running --- */
 
@@ -369,14 +373,16 @@ static bool run_mail(struct loop *loop)
     return ran > 0;
 }
 
-/* Those due at the beginning; one that is started meanwhile waits for the next round, though it be due. */
+/* Those due at the beginning; one that is started meanwhile waits for the next round, though it be
+ * due. */
 static bool run_timers(struct loop *loop)
 {
     uint64_t now_us = loop->step_began_us, order_end = loop->timers.order_next;
     struct timer *timer;
     size_t ran = 0;
 
-    while ((timer = timers_first(&loop->timers)) && timer->due_us <= now_us && timer->order < order_end) {
+    while ((timer = timers_first(&loop->timers)) && timer->due_us <= now_us
+           && timer->order < order_end) {
         timer_stop(timer);
         timer->fn(timer->arg);
         step_end(loop);
@@ -417,7 +423,7 @@ static bool run_fds(struct loop *loop, int timeout_ms)
     atomic_store(&loop->is_sleeping, false);
     if (n < 0 && errno != EINTR)
         die("epoll_wait fails: %s", strerror(errno));
-    loop->step_began_us = clock_now_us(loop->clock);    /* sleeping is no step */
+    loop->step_began_us = clock_now_us(loop->clock); /* sleeping is no step */
     for (int i = 0; i < n; i++) {
         uint32_t fd = (uint32_t) events[i].data.u64;
         struct watch watch;
@@ -428,7 +434,7 @@ static bool run_fds(struct loop *loop, int timeout_ms)
         }
         watch = loop->watches[fd];
         if (watch.generation != events[i].data.u64 >> 32)
-            continue;    /* unwatched by one of the callbacks before it */
+            continue; /* unwatched by one of the callbacks before it */
         watch.fn(watch.arg, events[i].events);
         step_end(loop);
         ran++;
@@ -512,7 +518,6 @@ void loop_destroy(struct loop **loop_p)
     loop_release(loop);
 }
 
-
 /* --- counters, and what fiber.c needs --- */
 
 void loop_counters_read(const struct loop *loop, struct loop_counters *ret_counters)
@@ -521,8 +526,8 @@ void loop_counters_read(const struct loop *loop, struct loop_counters *ret_count
 
 #define READ(name) .name = atomic_load_explicit(&c->name, memory_order_relaxed)
     *ret_counters = (struct loop_counters){
-        READ(rounds), READ(sleeps), READ(items), READ(deferred), READ(timers), READ(fd_events),
-        READ(timers_running), READ(longest_step_us),
+        READ(rounds), READ(sleeps),      READ(items),          READ(deferred),
+        READ(timers), READ(fd_events),   READ(timers_running), READ(longest_step_us),
         READ(fibers), READ(fibers_most), READ(fibers_spawned), READ(fibers_refused),
     };
 #undef READ
@@ -533,7 +538,8 @@ struct fibers *loop_fibers(const struct loop *loop)
     return loop->fibers;
 }
 
-void loop_set_fibers(struct loop *loop, struct fibers *fibers, void (*destroy)(struct fibers *fibers))
+void loop_set_fibers(struct loop *loop, struct fibers *fibers,
+                     void (*destroy)(struct fibers *fibers))
 {
     assert(!loop->fibers);
     loop->fibers = fibers;

@@ -4,8 +4,8 @@
 #include <errno.h>
 #include <sys/random.h>
 
-/* One system call serves about sixteen UUIDs. A byte is wiped when it is handed out, so that a later look
- * at our memory does not tell which keys we made. */
+/* One system call serves about sixteen UUIDs. A byte is wiped when it is handed out, so that a
+ * later look at our memory does not tell which keys we made. */
 #define AHEAD_BYTES 256
 
 static void read_kernel(unsigned char *to, size_t count)
@@ -26,7 +26,7 @@ static void real_bytes(_unused_ struct random *random, void *ret_bytes, size_t c
 {
     static _Thread_local struct {
         unsigned char bytes[AHEAD_BYTES];
-        size_t left;    /* unused, at the end of bytes */
+        size_t left; /* unused, at the end of bytes */
     } ahead;
 
     if (count > AHEAD_BYTES) {
@@ -84,7 +84,7 @@ static void seeded_bytes(struct random *random, void *ret_bytes, size_t count)
     }
 }
 
-/* splitmix64 spreads the seed, so that the seeds 1, 2, 3 give streams that have nothing in common. */
+/* splitmix64 spreads the seed, so that the seeds 1, 2, 3 give unlike streams. */
 void seeded_random_init(struct seeded_random *seeded, uint64_t seed)
 {
     seeded->random.bytes = seeded_bytes;
@@ -110,7 +110,8 @@ uint64_t random_below(struct random *random, uint64_t limit)
     uint64_t uneven, x;
 
     assert(limit > 0);
-    uneven = (UINT64_MAX % limit + 1) % limit;    /* 2^64 modulo limit: so many values would come too often */
+    /* 2^64 modulo limit: so many values, at the end of the range, would come too often. */
+    uneven = (UINT64_MAX % limit + 1) % limit;
     do
         x = random_u64(random);
     while (x > UINT64_MAX - uneven);

@@ -1,7 +1,7 @@
 /* random.h - random bytes, through a table that the simulator replaces.
  *
- * random_real() asks the kernel and is good for secrets. A seeded_random gives the same bytes for the same
- * seed and is good for simulation and tests only. */
+ * random_real() asks the kernel and is good for secrets. A seeded_random gives the same bytes for
+ * the same seed and is good for simulation and tests only. */
 #pragma once
 
 #include "shared/base.h"
@@ -14,8 +14,8 @@ struct random {
 struct random *random_real(void);
 
 struct seeded_random {
-    struct random random;    /* hand out &seeded.random */
-    uint64_t state[4];       /* xoshiro256** */
+    struct random random; /* hand out &seeded.random */
+    uint64_t state[4];    /* xoshiro256** */
 };
 
 void seeded_random_init(struct seeded_random *seeded, uint64_t seed);

@@ -1,4 +1,4 @@
-/* timers.c - a heap in which every timer knows its place, so that stopping one is as cheap as starting it */
+/* timers.c - a heap in which a timer knows its place, so that stopping is as cheap as starting */
 #include "shared/timers.h"
 
 #define CHILDREN 4

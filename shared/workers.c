@@ -2,8 +2,8 @@
  *
  *   fiber -- job --> queue --> thread: fn(arg) -- completion --> the loop's mailbox --> fiber
  *
- * The job lies on the waiting fiber's stack. That is safe because the wait has neither deadline nor cancel, and
- * because a frozen fiber keeps its stack until loop_destroy. */
+ * The job lies on the waiting fiber's stack. That is safe because the wait has neither deadline nor
+ * cancel, and because a frozen fiber keeps its stack until loop_destroy. */
 #include "shared/workers.h"
 
 #include <errno.h>
@@ -23,8 +23,8 @@ struct workers {
     pthread_t *ids;
     size_t queue_max;
 
-    pthread_mutex_t lock;    /* guards the rest */
-    pthread_cond_t more;     /* a job, or the end */
+    pthread_mutex_t lock; /* guards the rest */
+    pthread_cond_t more;  /* a job, or the end */
     struct job *first, *last;
     size_t queued;
     bool is_ending;
@@ -56,7 +56,7 @@ static void *work(void *arg)
 
     while ((job = job_take(workers))) {
         job->fn(job->arg);
-        completion_post(job->done, 0);    /* from here on the job may be gone */
+        completion_post(job->done, 0); /* from here on the job may be gone */
     }
     return NULL;
 }
@@ -134,7 +134,7 @@ int workers_run(struct workers *workers, void (*fn)(void *arg), void *arg)
     job.done = done = completion_new(fiber_loop(fiber_self()));
     r = job_queue(workers, &job);
     if (r < 0) {
-        completion_post(done, r);    /* gives up the end that the thread would have had */
+        completion_post(done, r); /* gives up the end that the thread would have had */
         return r;
     }
     fiber_uncancellable_begin();

@@ -93,7 +93,7 @@ static void a_limit_is_asked_for(_unused_ void **state)
     arena_alloc(arena, 500);
     assert_false(arena_room(arena, 501));
     assert_true(arena_room(arena, 400));
-    arena_alloc(arena, 5000);    /* allocation itself does not fail */
+    arena_alloc(arena, 5000); /* allocation itself does not fail */
     assert_false(arena_room(arena, 0));
     assert_false(arena_room(arena, SIZE_MAX));
     arena_reset(arena);

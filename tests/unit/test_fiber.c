@@ -74,7 +74,6 @@ static struct fiber *spawn(struct world *world, void (*fn)(void *arg))
     return fiber;
 }
 
-
 /* --- running and waiting --- */
 
 static void say_names(void *arg)
@@ -140,7 +139,7 @@ static void a_deadline_ends_a_wait(void **state)
     idle(world);
     assert_string_equal(world->trace, "ETIMEDOUT ");
     assert_true(waitq_is_empty(&world->queue));
-    spawn(world, wait_once);    /* the deadline has passed */
+    spawn(world, wait_once); /* the deadline has passed */
     idle(world);
     assert_string_equal(world->trace, "ETIMEDOUT ETIMEDOUT ");
 }
@@ -211,7 +210,6 @@ static void a_descriptor_can_be_waited_for(void **state)
     close(ends[1]);
 }
 
-
 /* --- cancel --- */
 
 static void wait_until_cancelled(void *arg)
@@ -252,7 +250,6 @@ static void cancel_waits_for_what_must_not_be_interrupted(void **state)
     assert_string_equal(world->trace, "0 0 flag ECANCELED ECANCELED ECANCELED ");
 }
 
-
 /* --- completions --- */
 
 static void wait_for_completion(void *arg)
@@ -287,7 +284,7 @@ static void a_late_completion_is_harmless(void **state)
     fake_clock_set_ms(&world->clock, 1001);
     idle(world);
     assert_string_equal(world->trace, "ETIMEDOUT ");
-    completion_post(world->completion, 1);    /* the poster's end is still good */
+    completion_post(world->completion, 1); /* the poster's end is still good */
     idle(world);
     assert_int_equal(world->result, 0);
 }
@@ -295,10 +292,11 @@ static void a_late_completion_is_harmless(void **state)
 static void a_completion_may_outlive_its_loop(void **state)
 {
     struct world *world = *state;
-    struct completion *taken = completion_new(world->loop), *late = completion_new(world->loop), *end;
+    struct completion *taken = completion_new(world->loop), *late = completion_new(world->loop),
+                      *end;
 
     end = taken;
-    completion_post(taken, 1);    /* dropped with the loop's mailbox */
+    completion_post(taken, 1); /* dropped with the loop's mailbox */
     loop_destroy(&world->loop);
     completion_drop(&end);
     end = late;
@@ -337,7 +335,7 @@ static void a_result_that_is_there_beats_cancel(void **state)
 struct posting {
     struct loop *loop;
     pthread_mutex_t lock;
-    struct completion *next;    /* under the lock: to be posted */
+    struct completion *next; /* under the lock: to be posted */
     bool is_over;
     int sum;
 };
@@ -408,7 +406,6 @@ static void another_thread_completes(_unused_ void **state)
     loop_destroy(&posting.loop);
 }
 
-
 /* --- freezing --- */
 
 static void guard(struct world **world)
@@ -476,7 +473,6 @@ static void freezing_reaches_a_fiber_on_the_loop_stack(void **state)
     idle(world);
     assert_string_equal(world->trace, "");
 }
-
 
 /* --- stacks and limits --- */
 
@@ -593,8 +589,9 @@ static int fate_of(struct world *world, void (*fn)(void *arg))
     assert_true(child >= 0);
     if (child == 0) {
         setrlimit(RLIMIT_CORE, &(struct rlimit){0});
-        freopen("/dev/null", "w", stderr);
-        signal(SIGSEGV, SIG_DFL);    /* the sanitizers' and cmocka's handlers would make an exit of it */
+        assert_non_null(freopen("/dev/null", "w", stderr));
+        /* The handlers of cmocka and the sanitizers would make an exit of it. */
+        signal(SIGSEGV, SIG_DFL);
         signal(SIGABRT, SIG_DFL);
         spawn(world, fn);
         idle(world);
@@ -652,10 +649,9 @@ static void a_reused_fiber_inherits_nothing(void **state)
     idle(world);
     assert_ptr_equal(spawn(world, expect_nothing_inherited), first);
     idle(world);
-    fiber_forbid_wait_begin();    /* outside of fibers: nothing */
+    fiber_forbid_wait_begin(); /* outside of fibers: nothing */
     fiber_forbid_wait_end();
 }
-
 
 /* --- the same seed gives the same story --- */
 

@@ -58,9 +58,12 @@ static const char *message_of(const char *text)
 
 static void a_message_is_one_printable_line(_unused_ void **state)
 {
-    assert_string_equal(message_of("a\nb\tc\rd\\e\x1b[31m\x7f"), "a\\nb\\tc\\rd\\\\e\\x1b[31m\\x7f\n");
-    assert_string_equal(message_of("Gr\xc3\xbc\xc3\x9f""e \xe2\x82\xac \xf0\x9f\x90\x84"),
-                        "Gr\xc3\xbc\xc3\x9f""e \xe2\x82\xac \xf0\x9f\x90\x84\n");
+    assert_string_equal(message_of("a\nb\tc\rd\\e\x1b[31m\x7f"),
+                        "a\\nb\\tc\\rd\\\\e\\x1b[31m\\x7f\n");
+    assert_string_equal(message_of("Gr\xc3\xbc\xc3\x9f"
+                                   "e \xe2\x82\xac \xf0\x9f\x90\x84"),
+                        "Gr\xc3\xbc\xc3\x9f"
+                        "e \xe2\x82\xac \xf0\x9f\x90\x84\n");
     /* C1 controls, a lone continuation, an overlong slash, a surrogate, a character cut short */
     assert_string_equal(message_of("\xc2\x9b"), "\\xc2\\x9b\n");
     assert_string_equal(message_of("\x80"), "\\x80\n");
@@ -179,12 +182,9 @@ static void threads_share_a_file_that_is_rotated(_unused_ void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CAUGHT(a_line_has_its_form),
-        CAUGHT(a_message_is_one_printable_line),
-        CAUGHT(a_long_message_is_cut),
-        CAUGHT(levels_filter),
-        CAUGHT(a_fiber_names_its_task),
-        CAUGHT(threads_share_a_file_that_is_rotated),
+        CAUGHT(a_line_has_its_form),    CAUGHT(a_message_is_one_printable_line),
+        CAUGHT(a_long_message_is_cut),  CAUGHT(levels_filter),
+        CAUGHT(a_fiber_names_its_task), CAUGHT(threads_share_a_file_that_is_rotated),
     };
 
     return cmocka_run_group_tests_name("log", tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* test_loop.c - mailbox, timers, descriptors, fairness, of a real and of a stepped loop; clock and random */
+/* test_loop.c - mailbox, timers, descriptors, fairness, of a real and of a stepped loop; clock and
+ * random */
 #include "shared/loop.h"
 
 #include <errno.h>
@@ -162,7 +163,7 @@ static void repeat(void *arg)
     struct repeating *repeating = arg;
 
     repeating->runs++;
-    timer_start_at(repeating->loop, &repeating->timer, 1, repeat, repeating);    /* long past */
+    timer_start_at(repeating->loop, &repeating->timer, 1, repeat, repeating); /* long past */
 }
 
 static void a_timer_without_delay_starves_nobody(void **state)
@@ -286,12 +287,12 @@ static void a_regular_file_cannot_be_watched(void **state)
 
 /* --- with threads and the real clock --- */
 
-#define SENDERS 4
+#define SENDERS  4
 #define MESSAGES 20000
 
 struct meeting {
     struct loop *loop;
-    unsigned last[SENDERS];    /* the loop thread's, no lock: the sanitizer would object */
+    unsigned last[SENDERS]; /* the loop thread's, no lock: the sanitizer would object */
     unsigned total;
 };
 
@@ -329,7 +330,7 @@ static void *send_all(void *arg)
         *message = (struct message){{.run = message_run}, sender->meeting, sender->number, i};
         assert_true(loop_post(sender->meeting->loop, &message->item));
         if (i % 1000 == 0)
-            sched_yield();    /* lets the loop fall asleep now and then */
+            sched_yield(); /* lets the loop fall asleep now and then */
     }
     return NULL;
 }
@@ -411,7 +412,7 @@ static void a_real_timer_is_not_early(_unused_ void **state)
     loop_run(loop);
     assert_true(clock_now_us(clock_real()) - began_us >= 3000);
     loop_stop(loop);
-    loop_run(loop);    /* returns at once */
+    loop_run(loop); /* returns at once */
     loop_destroy(&loop);
 }
 

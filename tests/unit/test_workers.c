@@ -16,8 +16,8 @@
 struct world {
     struct loop *loop;
     struct workers *workers;
-    sem_t gate;           /* jobs wait here */
-    pthread_t thread;     /* the loop's */
+    sem_t gate;       /* jobs wait here */
+    pthread_t thread; /* the loop's */
     unsigned left, refused;
     unsigned long sum;
 };
@@ -38,7 +38,7 @@ static void world_done(struct world *world)
 
 struct work {
     struct world *world;
-    unsigned long square;    /* in: the number; out: its square */
+    unsigned long square; /* in: the number; out: its square */
     bool is_here;
 };
 
@@ -108,7 +108,7 @@ static void the_queue_is_bounded(_unused_ void **state)
     world.left = 1;
     fiber_spawn(world.loop, let_wait, &world, "first");
     loop_step(world.loop);
-    while (workers_queued(world.workers) > 0)    /* until the thread has taken it */
+    while (workers_queued(world.workers) > 0) /* until the thread has taken it */
         sched_yield();
     world.left = 5;
     for (int i = 0; i < 4; i++)
@@ -135,7 +135,7 @@ static void frozen_fibers_leave_their_jobs_behind(_unused_ void **state)
     loop_abandon(world.loop);
     sem_post(&world.gate);
     sem_post(&world.gate);
-    world_done(&world);    /* the jobs end, their results meet nobody */
+    world_done(&world); /* the jobs end, their results meet nobody */
     assert_int_equal(world.left, 2);
 }
 
