@@ -1,15 +1,17 @@
-/* tree.c - the tree itself: find, put, remove, count, iterate. tree.h has the idea, tree_node.h the shape.
+/* tree.c - the tree itself: find, put, remove, count, iterate
  *
- * A change first walks down without touching anything and notes its path; if there is something to do it makes
- * the path its own from the root on (tree_node_own copies what an older generation made), edits the leaf, and
- * walks up again: counts, splits, or joins.
+ * tree.h has the idea, tree_node.h the shape.
  *
- *   put      a full node gives half of its entries to a new node on its right. At the right edge of the tree
- *            it gives nothing: keys that come in order leave full nodes behind.
- *   remove   a node less than a third full joins a neighbour, or both share evenly if that is too much for
- *            one. Between a third and full nothing moves, so alternating puts and removes do not flap.
+ * A change first walks down without touching anything and notes its path; if there is something to
+ * do it makes the path its own from the root on (tree_node_own copies what an older generation
+ * made), edits the leaf, and walks up again: counts, splits, or joins.
  *
- * Every node but those on the right edge is therefore at least a third full, and no node is empty. */
+ *   put      a full node gives half of its entries to a new node on its right. At the right edge of
+ *            the tree it gives nothing: keys that come in order leave full nodes behind.
+ *   remove   a node less than a third full joins a neighbour, or both share evenly if that is too
+ *            much for one. Between a third and full nothing moves: put and remove do not flap.
+ *
+ * Every node but those on the right edge is therefore at least a third full, and none is empty. */
 #include "shared/tree_node.h"
 
 #define FILL_MIN (TREE_FANOUT / 3)
@@ -32,8 +34,9 @@ static int compare_rest(const struct tree_entry *entry, const struct tree_key *k
 
 /* The first entry, `low` or later, which is not below the key; with `or_equal`, which is above it.
  *
- * Counting the smaller first words beats bisecting them: nothing to mispredict, no load waits for another. The
- * second part has work to do where keys share their first word, as in the indexes of relations. */
+ * Counting the smaller first words beats bisecting them: nothing to mispredict, no load waits for
+ * another. The second part has work to do where keys share their first word, as in the indexes of
+ * relations. */
 static unsigned node_search(const struct tree_node *node, unsigned low, const struct tree_key *key,
                             bool or_equal)
 {
@@ -66,7 +69,8 @@ static unsigned node_child(const struct tree_node *node, const struct tree_key *
 
 static bool node_has(const struct tree_node *node, unsigned i, const struct tree_key *key)
 {
-    return i < node->used && node->first[i] == key->w[0] && compare_rest(&node->entries[i], key) == 0;
+    return i < node->used && node->first[i] == key->w[0]
+           && compare_rest(&node->entries[i], key) == 0;
 }
 
 static struct tree_key node_key(const struct tree_node *node, unsigned i)
@@ -76,7 +80,7 @@ static struct tree_key node_key(const struct tree_node *node, unsigned i)
     return (struct tree_key){{node->first[i], entry->rest[0], entry->rest[1], entry->rest[2]}};
 }
 
-/* Ask for all of a node at once: with a million keys a lookup is mostly waiting for the last two levels. */
+/* Ask for all of a node at once: in a large tree a lookup mostly waits for the last two levels. */
 static const struct tree_node *fetched(const struct tree_node *node)
 {
     for (size_t at = 0; at < sizeof *node; at += 64)
@@ -93,8 +97,8 @@ static void node_set_key(struct tree_node *node, unsigned i, const struct tree_k
 }
 
 /* Move entries within a node, or copy them to another; only the arrays, not `used`. */
-static void copy_entries(struct tree_node *to, unsigned to_index, const struct tree_node *from, unsigned index,
-                         unsigned count)
+static void copy_entries(struct tree_node *to, unsigned to_index, const struct tree_node *from,
+                         unsigned index, unsigned count)
 {
     memmove(&to->first[to_index], &from->first[index], count * sizeof to->first[0]);
     memmove(&to->entries[to_index], &from->entries[index], count * sizeof to->entries[0]);
@@ -170,7 +174,8 @@ bool tree_get(const struct tree_node *root, const struct tree_key *key, void **r
 }
 
 /* The path to where the key is or would be; returns its length. */
-static unsigned find_path(struct tree_node *root, const struct tree_key *key, struct step path[TREE_DEPTH_MAX])
+static unsigned find_path(struct tree_node *root, const struct tree_key *key,
+                          struct step path[TREE_DEPTH_MAX])
 {
     struct tree_node *node = root;
     bool is_edge = true;
@@ -187,7 +192,8 @@ static unsigned find_path(struct tree_node *root, const struct tree_key *key, st
     return levels;
 }
 
-static void own_path(struct tree_owner *owner, struct tree_node **root, struct step path[], unsigned levels)
+static void own_path(struct tree_owner *owner, struct tree_node **root, struct step path[],
+                     unsigned levels)
 {
     for (unsigned i = 0; i < levels; i++) {
         struct tree_node *node = tree_node_own(owner, path[i].node);
@@ -204,8 +210,8 @@ static void own_path(struct tree_owner *owner, struct tree_node **root, struct s
 
 /* ---- putting */
 
-/* Make room for an entry at step->index in a full node: the step is then at its place in one of the two
- * halves. Returns the new right half. */
+/* Make room for an entry at step->index in a full node: the step is then at its place in one of the
+ * two halves. Returns the new right half. */
 static struct tree_node *split(struct tree_owner *owner, struct step *step)
 {
     struct tree_node *left = step->node;
@@ -236,7 +242,8 @@ static void grow_root(struct tree_owner *owner, struct tree_node **root, struct 
     *root = top;
 }
 
-bool tree_put(struct tree_owner *owner, struct tree_node **root, const struct tree_key *key, void *value)
+bool tree_put(struct tree_owner *owner, struct tree_node **root, const struct tree_key *key,
+              void *value)
 {
     struct step path[TREE_DEPTH_MAX];
     struct step *leaf;
@@ -274,8 +281,9 @@ bool tree_put(struct tree_owner *owner, struct tree_node **root, const struct tr
 
 /* ---- removing */
 
-/* Child i of an inner node has too few entries: join it with a neighbour, or share with it. Entries move with
- * their keys, and the left one of two stays, so that tree_node.h's rule about first keys holds. */
+/* Child i of an inner node has too few entries: join it with a neighbour, or share with it. Entries
+ * move with their keys, and the left one of two stays, so that tree_node.h's rule about first keys
+ * holds. */
 static void rebalance(struct tree_owner *owner, struct tree_node *parent, unsigned i)
 {
     unsigned l = i > 0 ? i - 1 : 0;
@@ -415,8 +423,8 @@ size_t tree_count_range(const struct tree_node *root, const struct tree_key *pre
 
 /* ---- iterating */
 
-static void iter_start(struct tree_iter *it, const struct tree_node *root, const struct tree_key *key,
-                       bool after)
+static void iter_start(struct tree_iter *it, const struct tree_node *root,
+                       const struct tree_key *key, bool after)
 {
     const struct tree_node *node = root;
 
@@ -441,7 +449,8 @@ void tree_iter_seek(struct tree_iter *it, const struct tree_node *root, const st
     iter_start(it, root, key, false);
 }
 
-void tree_iter_seek_after(struct tree_iter *it, const struct tree_node *root, const struct tree_key *key)
+void tree_iter_seek_after(struct tree_iter *it, const struct tree_node *root,
+                          const struct tree_key *key)
 {
     iter_start(it, root, key, true);
 }
@@ -453,7 +462,8 @@ void tree_iter_limit(struct tree_iter *it, const struct tree_key *prefix)
     it->prefix[1] = prefix->w[1];
 }
 
-void tree_iter_prefix(struct tree_iter *it, const struct tree_node *root, const struct tree_key *prefix)
+void tree_iter_prefix(struct tree_iter *it, const struct tree_node *root,
+                      const struct tree_key *prefix)
 {
     struct tree_key first = {{prefix->w[0], prefix->w[1], 0, 0}};
 
@@ -461,7 +471,8 @@ void tree_iter_prefix(struct tree_iter *it, const struct tree_node *root, const 
     tree_iter_limit(it, prefix);
 }
 
-/* The leaf is exhausted: up to where there is a next child, and down its left side. False: there is none. */
+/* The leaf is exhausted: up to where there is a next child, and down its left side.
+ * False: there is none. */
 static bool iter_next_leaf(struct tree_iter *it)
 {
     unsigned level = it->levels - 1;
@@ -473,7 +484,8 @@ static bool iter_next_leaf(struct tree_iter *it)
     } while (it->path[level].index + 1 >= it->path[level].node->used);
     it->path[level].index++;
     for (; level + 1 < it->levels; level++) {
-        it->path[level + 1].node = fetched(it->path[level].node->entries[it->path[level].index].child);
+        it->path[level + 1].node =
+            fetched(it->path[level].node->entries[it->path[level].index].child);
         it->path[level + 1].index = 0;
     }
     return true;
@@ -486,13 +498,15 @@ bool tree_iter_next(struct tree_iter *it, struct tree_key *ret_key, void **ret_v
 
     if (it->levels == 0)
         return false;
-    if (it->path[it->levels - 1].index >= it->path[it->levels - 1].node->used && !iter_next_leaf(it)) {
+    if (it->path[it->levels - 1].index >= it->path[it->levels - 1].node->used
+        && !iter_next_leaf(it)) {
         it->levels = 0;
         return false;
     }
     leaf = it->path[it->levels - 1].node;
     i = it->path[it->levels - 1].index++;
-    if (it->has_prefix && (leaf->first[i] != it->prefix[0] || leaf->entries[i].rest[0] != it->prefix[1])) {
+    if (it->has_prefix
+        && (leaf->first[i] != it->prefix[0] || leaf->entries[i].rest[0] != it->prefix[1])) {
         it->levels = 0;
         return false;
     }

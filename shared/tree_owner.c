@@ -1,10 +1,10 @@
 /* tree_owner.c - who may free a node, and when: the accounts of generations.
  *
  *   created   what the open generation made; freed by rollback, forgotten by commit
- *   dropped   nodes that the open generation made and needs no more; its next nodes are made of them.
- *             They are still among the created
- *   retired   one queue for all generations, oldest first; rollback takes its own off the end, reclaim takes
- *             the oldest off the front
+ *   dropped   nodes that the open generation made and needs no more; its next nodes are made of
+ *             them. They are still among the created
+ *   retired   one queue for all generations, oldest first; rollback takes its own off the end,
+ *             reclaim takes the oldest off the front
  *   periods   where each generation's part of the queue ends
  *   spare     free nodes, so that a steady stream of small changes does not touch malloc
  *
@@ -37,8 +37,8 @@ struct period {
     uint64_t bytes_end;
 };
 
-/* Nodes kept for reuse, of each of the two sizes: 4 MiB, the paths of several hundred changes. Sanitizers
- * see a use after free only if nodes are really freed. */
+/* Nodes kept for reuse, of each of the two sizes: 4 MiB, the paths of several hundred changes.
+ * Sanitizers see a use after free only if nodes are really freed. */
 #if defined(__SANITIZE_ADDRESS__)
 #define SPARE_MAX 0u
 #elif defined(__has_feature)
@@ -361,9 +361,11 @@ void tree_retire(struct tree_owner *owner, void *thing, void (*free_fn)(void *th
     owner->bytes_retired += bytes;
 }
 
-bool tree_reclaim_some(struct tree_owner *owner, uint64_t oldest_pinned_generation, size_t things_max)
+bool tree_reclaim_some(struct tree_owner *owner, uint64_t oldest_pinned_generation,
+                       size_t things_max)
 {
-    while (owner->periods_count > 0 && period_at(owner, 0)->generation <= oldest_pinned_generation) {
+    while (owner->periods_count > 0
+           && period_at(owner, 0)->generation <= oldest_pinned_generation) {
         struct period period = *period_at(owner, 0);
 
         for (; owner->items_reclaimed < period.items_end; owner->items_reclaimed++) {

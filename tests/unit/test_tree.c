@@ -1,9 +1,10 @@
 /* test_tree.c - the path-copying tree against a sorted array, over many generations
  *
- * The model is an array of keys and values in order. After each step the shape of the tree is checked too:
- * order, separators, counts, fill. Old roots are kept with a copy of their model, as pinned readers would,
- * and must still be equal after the generations that followed, including rolled back ones; when a pin ends the
- * retired nodes are freed, so that the address sanitizer sees whoever still touches one. */
+ * The model is an array of keys and values in order. After each step the shape of the tree is
+ * checked too: order, separators, counts, fill. Old roots are kept with a copy of their model, as
+ * pinned readers would, and must still be equal after the generations that followed, including
+ * rolled back ones; when a pin ends the retired nodes are freed, so that the address sanitizer sees
+ * whoever still touches one. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -124,8 +125,8 @@ static struct tree_key key_at(const struct tree_node *node, unsigned i)
 }
 
 /* Every key below the node is in [low, high); NULL is no limit. Returns their number. */
-static size_t check_node(const struct tree_node *node, const struct tree_key *low, const struct tree_key *high,
-                         bool is_root, bool is_edge)
+static size_t check_node(const struct tree_node *node, const struct tree_key *low,
+                         const struct tree_key *high, bool is_root, bool is_edge)
 {
     size_t count = 0;
 
@@ -152,8 +153,9 @@ static size_t check_node(const struct tree_node *node, const struct tree_key *lo
         }
         assert_int_equal(node->entries[i].child->level + 1, node->level);
         assert_true(node->entries[i].child->generation <= node->generation);
-        assert_int_equal(node->counts[i], check_node(node->entries[i].child, i > 0 ? &key : low,
-                                                     is_last ? high : &next, false, is_edge && is_last));
+        assert_int_equal(node->counts[i],
+                         check_node(node->entries[i].child, i > 0 ? &key : low,
+                                    is_last ? high : &next, false, is_edge && is_last));
         count += node->counts[i];
     }
     assert_int_equal(node->count, count);
@@ -229,7 +231,8 @@ static void unpin(struct fixture *f, unsigned i)
     tree_reclaim(f->owner, f->pins_count > 0 ? f->pins[0].generation : f->generation);
 }
 
-/* How keys are drawn: few of them, so that the same come again, or in runs under a common prefix. */
+/* How keys are drawn: few of them, so that the same come again, or in runs under a common prefix.
+ */
 enum keys { KEYS_RANDOM, KEYS_FEW, KEYS_PREFIXED, KEYS_KINDS };
 
 static struct tree_key draw_key(struct fixture *f, enum keys keys)
@@ -246,14 +249,16 @@ static struct tree_key draw_key(struct fixture *f, enum keys keys)
             key.w[i] = odd[below(&f->random, ARRAY_SIZE(odd))];
     if (keys == KEYS_PREFIXED)
         for (int i = 0; i < 4; i++)
-            key.w[i] = i < 2 ? odd[below(&f->random, ARRAY_SIZE(odd))] : below(&f->random, i == 2 ? 64 : 1);
+            key.w[i] = i < 2 ? odd[below(&f->random, ARRAY_SIZE(odd))]
+                             : below(&f->random, i == 2 ? 64 : 1);
     return key;
 }
 
 static void change(struct fixture *f, struct model *model, enum keys keys, unsigned puts_per_cent)
 {
     struct tree_key key = draw_key(f, keys);
-    void *value = (void *) (uintptr_t) (next_random(&f->random) & below(&f->random, 2) * UINT32_MAX);
+    void *value =
+        (void *) (uintptr_t) (next_random(&f->random) & below(&f->random, 2) * UINT32_MAX);
     void *expected = NULL, *got = NULL;
 
     if (below(&f->random, 100) < puts_per_cent) {
@@ -310,13 +315,15 @@ static void ask(struct fixture *f, enum keys keys)
     }
 }
 
-static void run_generations(uint64_t seed, enum keys keys, unsigned generations, unsigned changes_max)
+static void run_generations(uint64_t seed, enum keys keys, unsigned generations,
+                            unsigned changes_max)
 {
     struct fixture f = {.owner = tree_owner_new(), .random = seed};
 
     for (unsigned step = 0; step < generations; step++) {
         unsigned changes = below(&f.random, changes_max);
-        unsigned puts_per_cent = step / 20 % 3 == 2 ? 15 : 70; /* grow, grow, shrink: joins and splits */
+        unsigned puts_per_cent =
+            step / 20 % 3 == 2 ? 15 : 70; /* grow, grow, shrink: joins and splits */
         struct model model = model_copy(&f.model);
         struct tree_node *before = f.root;
 
@@ -357,8 +364,8 @@ static void any_history_equals_the_model(void **state)
     for (uint64_t seed = 1; seed <= 4; seed++)
         for (enum keys keys = 0; keys < KEYS_KINDS; keys++) {
             print_message("seed %u keys %d\n", (unsigned) seed, (int) keys);
-            run_generations(seed, keys, 120, 12);  /* small changes to a small tree */
-            run_generations(seed, keys, 80, 400);  /* three levels */
+            run_generations(seed, keys, 120, 12); /* small changes to a small tree */
+            run_generations(seed, keys, 80, 400); /* three levels */
         }
 }
 
@@ -441,12 +448,13 @@ static void build_and_take_apart(unsigned count, bool from_right)
     tree_owner_destroy(&owner);
 }
 
-/* In order, the nodes of the right edge begin with one entry; one key more than a power of the fanout makes
- * a whole edge of such nodes. */
+/* In order, the nodes of the right edge begin with one entry; one key more than a power of the
+ * fanout makes a whole edge of such nodes. */
 static void edges_come_apart_from_both_sides(void **state)
 {
     (void) state;
-    for (unsigned power = TREE_FANOUT; power <= TREE_FANOUT * TREE_FANOUT * TREE_FANOUT; power *= TREE_FANOUT)
+    for (unsigned power = TREE_FANOUT; power <= TREE_FANOUT * TREE_FANOUT * TREE_FANOUT;
+         power *= TREE_FANOUT)
         for (unsigned count = power - 1; count <= power + 2; count++) {
             build_and_take_apart(count, false);
             build_and_take_apart(count, true);

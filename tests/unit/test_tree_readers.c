@@ -1,8 +1,9 @@
 /* test_tree_readers.c - readers in other threads walk old roots while the writer goes on
  *
- * Each generation g sets every one of its keys to g, so a reader that finds another value has seen a change in
- * what it had pinned. Roots are published and pinned under the mutex and walked without it. The thread
- * sanitizer sees a write to a published node, the address sanitizer one that was freed too early. */
+ * Each generation g sets every one of its keys to g, so a reader that finds another value has seen
+ * a change in what it had pinned. Roots are published and pinned under the mutex and walked without
+ * it. The thread sanitizer sees a write to a published node, the address sanitizer one that was
+ * freed too early. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
