@@ -1,20 +1,25 @@
-/* lifecycle.h - which operation fits which state: the rules of wire.md section 10 and 11 as one table per class
+/* lifecycle.h - which operation fits which state: the rules of wire.md section 10 and 11 as one
+ * table per class
  *
- * Pure functions of a view. The calls check with them when they claim an object (claim.h), and allowed_operations is
- * not stored anywhere: it is computed from the same rules when a record is read, so it is always exact. */
+ * Pure functions of a view. The calls check with them when they claim an object (claim.h), and
+ * allowed_operations is not stored anywhere: it is computed from the same rules when a record is
+ * read, so it is always exact. */
 #pragma once
 
 #include "master/store.h"
 #include "shared/failure.h"
 
-/* May `operation` (an index of the class's operations enum: vm_operations for VM, and so on) begin on the object?
+/* May `operation` (an index of the class's operations enum: vm_operations for VM, and so on) begin
+ * on the object?
  *
- *   strict   as allowed_operations asks: also what a caller may override with force (VM_IS_IMMOBILE)
+ *   strict   as allowed_operations asks: also what a caller may override with force
+ * (VM_IS_IMMOBILE)
  *
- * 0, or the first refusal in wire.md's order with its details in `failure`. -ERR_OTHER_OPERATION_IN_PROGRESS means: try
- * again when an operation on the object has ended. Classes: VM VBD VIF VDI SR host pool network; others allow nothing. */
-int operation_check(const struct view *, const struct object *, int operation, bool strict, struct arena *,
-                    struct failure *failure);
+ * 0, or the first refusal in wire.md's order with its details in `failure`.
+ * -ERR_OTHER_OPERATION_IN_PROGRESS means: try again when an operation on the object has ended.
+ * Classes: VM VBD VIF VDI SR host pool network; others allow nothing. */
+int operation_check(const struct view *, const struct object *, int operation, bool strict,
+                    struct arena *, struct failure *failure);
 
 /* The set for the field allowed_operations; an empty set for classes without rules. */
 struct value allowed_operations(const struct view *, const struct object *, struct arena *);

@@ -1,7 +1,7 @@
 /* ref.c - text forms of references and uuids */
 #include "shared/ref.h"
 
-uint64_t random_u64(struct random *random); /* shared/clock.h */
+#include "shared/random.h"
 
 static const char prefix[] = "OpaqueRef:";
 #define PREFIX_LENGTH (sizeof prefix - 1)
