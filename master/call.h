@@ -10,6 +10,7 @@
 #include "shared/model.h"
 
 struct core;
+struct slave_operation;
 struct view;
 
 enum codec { CODEC_XMLRPC, CODEC_JSONRPC_1, CODEC_JSONRPC_2 };
@@ -38,6 +39,9 @@ struct call {
     ref_t task;                   /* the task's row; null for a synchronous call */
     const char *tag;              /* for logs and current_operations: the task's ref, or "DummyRef:|uuid|VM.start" */
     ref_t intent;                 /* the INTENT row that this call owns, or null (claim.h) */
+    ref_t next_operation;         /* id for the next slave call, already in the INTENT; or null (slaves.h) */
+    struct slave_operation *operations; /* slave calls that the slaves still remember (slaves.h) */
+    bool is_in_doubt;             /* of the last slave call: slave_call_in_doubt() */
     uint64_t depends;             /* newest generation that the call has read or made in the core */
     uint64_t started_ms;
     struct failure failure;
