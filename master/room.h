@@ -23,7 +23,7 @@ struct room_host {
     int vcpus; /* VCPUs_at_startup of residents and arrivals */
 };
 
-/* Registers with the store and counts what is there. */
+/* Registers with the store and counts what is there. Destroyed after the last transaction. */
 struct room *room_new(struct store *);
 void room_destroy(struct room **);
 
