@@ -48,9 +48,9 @@ static inline void buffer_wrote(struct buffer *buffer, size_t bytes)
 
 static inline void buffer_add(struct buffer *buffer, const void *bytes, size_t length)
 {
-    char *at = buffer_reserve(buffer, length);
+    char *at = length > 0 ? buffer_reserve(buffer, length) : NULL;
 
-    if (!at || length == 0)
+    if (!at)
         return;
     memcpy(at, bytes, length);
     buffer->length += length;
