@@ -8,12 +8,13 @@
  *                                v
  *                             LINGER --> closed
  *
- * http_connection_run() is the only driver: it steps until nothing more can be done now, which is when the
- * socket, the handler, the producer or the consumer has to move first. Whatever moves (an edge, a ticket, a
- * turn, a deadline) ends there again. It never nests: what happens inside of callbacks only changes state.
+ * http_connection_run() is the only driver: it steps until nothing more can be done now, which is
+ * when the socket, the handler, the producer or the consumer has to move first. Whatever moves (an
+ * edge, a ticket, a turn, a deadline) ends there again. It never nests: what happens inside of
+ * callbacks only changes state.
  *
- * Nothing of a pipelined next request is looked at before the answer to this one is sent, which is also what
- * bounds the memory of one who pipelines. */
+ * Nothing of a pipelined next request is looked at before the answer to this one is sent, which is
+ * also what bounds the memory of one who pipelines. */
 #include "shared/http_internal.h"
 
 #include <errno.h>
@@ -24,7 +25,7 @@
 /* Empty lines before a request that we overlook, as some clients end a body with one. */
 #define EMPTY_LINES_MAX 4
 
-/* --- beginning and end -------------------------------------------------------------------------------- */
+/* --- beginning and end ----------------------------------------------------------------------- */
 
 static void on_socket(evutil_socket_t fd, short what, void *arg)
 {
@@ -37,10 +38,10 @@ static void on_socket(evutil_socket_t fd, short what, void *arg)
         conn->is_readable = true;
     if (what & EV_WRITE)
         conn->is_writable = true;
-    if (conn->ssl)                   /* TLS may need either to do the other */
+    if (conn->ssl) /* TLS may need either to do the other */
         conn->is_readable = conn->is_writable = true;
 
-    /* Where we do not read, nothing else would tell that the client is gone. Its half-close is fine. */
+    /* Where we do not read, nothing else would tell that the client is gone. It may half-close. */
     if (conn->phase == PHASE_EXCHANGE && evbuffer_get_length(conn->out) == 0
         && !http_body_is_wanted(conn->exchange) && http_io_is_hung_up(conn)) {
         conn->is_cut = true;
@@ -67,7 +68,8 @@ void http_connection_new(struct http_loop *loop, int fd, SSL *ssl, const struct 
 
     /* One registration for the life of the connection; the first edge comes at once. */
     if (event_assign(&conn->event, loop->base, fd,
-                     EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST, on_socket, conn) < 0
+                     EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST, on_socket, conn)
+            < 0
         || event_add(&conn->event, NULL) < 0)
         http_connection_kill(conn);
 }
@@ -84,7 +86,8 @@ static void connection_free(struct connection *conn)
 {
     struct http_loop *loop = conn->loop;
 
-    conn->is_running = conn->is_dead = true;       /* callbacks of the exchange may not bring us here again */
+    conn->is_running = conn->is_dead =
+        true; /* callbacks of the exchange may not bring us here again */
     http_connection_detach(conn);
     if (conn->exchange)
         http_exchange_free(conn->exchange);
@@ -109,7 +112,7 @@ void http_connection_touch(struct connection *conn)
         http_loop_schedule(conn);
 }
 
-/* --- phases ------------------------------------------------------------------------------------------- */
+/* --- phases ---------------------------------------------------------------------------------- */
 
 /* The exchange is over, whether answered or not. */
 static void exchange_end(struct connection *conn)
@@ -136,7 +139,8 @@ void http_connection_refuse(struct connection *conn, int status)
     bool can_answer = !ex || (ex->answer == ANSWER_NONE && !ex->is_head_sent);
 
     if (can_answer)
-        evbuffer_add_printf(conn->out, "HTTP/1.%d %d %s\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        evbuffer_add_printf(conn->out,
+                            "HTTP/1.%d %d %s\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
                             minor, status, http_status_text(status));
     else
         conn->is_cut = true;
@@ -160,6 +164,13 @@ static bool handshake_step(struct connection *conn)
     return false;
 }
 
+/* A handler that neither answered nor said what it waits for would leave the client hanging. */
+void http_exchange_check(const struct exchange *ex)
+{
+    assert(ex->connection->is_dead || ex->answer != ANSWER_NONE || ex->is_parked
+           || ex->body == BODY_WHOLE);
+}
+
 /* A head is there: make it a request and tell the handler. */
 static bool exchange_begin(struct connection *conn, size_t head_bytes)
 {
@@ -171,7 +182,7 @@ static bool exchange_begin(struct connection *conn, size_t head_bytes)
     conn->in.start += head_bytes;
     conn->exchange = ex;
     conn->phase = PHASE_EXCHANGE;
-    http_loop_set_deadline(conn, DEADLINE_NONE);      /* so that the next one of its kind begins anew */
+    http_loop_set_deadline(conn, DEADLINE_NONE); /* so that the next one of its kind begins anew */
     atomic_fetch_add_explicit(&conn->loop->requests, 1, memory_order_relaxed);
 
     status = http_head_parse(ex->text, head_bytes, ex->text + head_bytes, &ex->head);
@@ -183,10 +194,7 @@ static bool exchange_begin(struct connection *conn, size_t head_bytes)
     http_exchange_describe(ex);
     conn->is_keep_alive = ex->head.is_keep_alive;
     config->handle(&ex->request, config->arg);
-
-    /* A handler that neither answered nor said what it waits for would leave the client hanging. */
-    assert(conn->is_dead || ex->answer != ANSWER_NONE || ex->is_parked || ex->body == BODY_WHOLE
-           || ex->upload);
+    http_exchange_check(ex);
     return true;
 }
 
@@ -228,7 +236,8 @@ static bool head_step(struct connection *conn)
     case IO_AGAIN:
         return false;
     }
-    http_connection_kill(conn);        /* the end between requests, or in the middle of a head: nobody to answer */
+    http_connection_kill(
+        conn); /* the end between requests, or in the middle of a head: nobody to answer */
     return false;
 }
 
@@ -260,7 +269,8 @@ static bool exchange_step(struct connection *conn)
         http_connection_kill(conn);
         return false;
     }
-    if (ex->answer == ANSWER_PRODUCING && !ex->is_producer_waiting && evbuffer_get_length(conn->out) == 0) {
+    if (ex->answer == ANSWER_PRODUCING && !ex->is_producer_waiting
+        && evbuffer_get_length(conn->out) == 0) {
         http_produce_step(ex);
         if (conn->is_dead)
             return false;
@@ -269,7 +279,7 @@ static bool exchange_step(struct connection *conn)
             return false;
         }
         if (ex->answer == ANSWER_PRODUCING && !ex->is_producer_waiting && conn->is_writable)
-            http_loop_schedule(conn);             /* the others first */
+            http_loop_schedule(conn); /* the others first */
     }
     if (ex->answer == ANSWER_DONE && evbuffer_get_length(conn->out) == 0
         && (ex->body == BODY_DONE || ex->body == BODY_ABANDONED))
@@ -393,7 +403,7 @@ void http_connection_expired(struct connection *conn)
             conn->is_cut = true;
             http_connection_kill(conn);
         }
-        http_loop_set_deadline(conn, DEADLINE_NONE);     /* the next window */
+        http_loop_set_deadline(conn, DEADLINE_NONE); /* the next window */
         break;
     case DEADLINE_HANDSHAKE:
     case DEADLINE_IDLE:

@@ -1,17 +1,17 @@
 /* http_body.c - request bodies, gathered whole or passed on as an upload
  *
- * An upload is a ring between the loop, which fills it, and one consumer on any thread. When it is full the
- * loop leaves the socket alone, so TCP holds the client back; when half of it is free again the consumer's
- * thread posts the loop. Once both have let go of it, it is freed. */
+ * An upload is a ring between the loop, which fills it, and one consumer on any thread. When it is
+ * full the loop leaves the socket alone, so TCP holds the client back; when half of it is free
+ * again the consumer's thread posts the loop. Once both have let go of it, it is freed. */
 #include "shared/http_internal.h"
 
 struct http_upload {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    int references;                /* the loop's and the consumer's */
+    int references; /* the loop's and the consumer's */
     enum http_upload_state state;
-    bool loop_waits;               /* for room */
-    bool is_abandoned;             /* by the consumer */
+    bool loop_waits;   /* for room */
+    bool is_abandoned; /* by the consumer */
     struct http_ticket ticket;
     void (*fn)(struct http_upload *, void *);
     void *arg;
@@ -19,7 +19,7 @@ struct http_upload {
     char data[];
 };
 
-/* --- the ring ----------------------------------------------------------------------------------------- */
+/* --- the ring -------------------------------------------------------------------------------- */
 
 /* Room for the loop to fill; when there is none it will be posted. */
 static size_t upload_room(struct http_upload *upload)
@@ -77,7 +77,8 @@ static void upload_append(struct http_upload *upload, const char *data, size_t b
         upload_notify(upload);
 }
 
-static size_t upload_look(struct http_upload *upload, const char **ret_data, enum http_upload_state *ret_state)
+static size_t upload_look(struct http_upload *upload, const char **ret_data,
+                          enum http_upload_state *ret_state)
 {
     if (ret_state)
         *ret_state = upload->state;
@@ -85,7 +86,8 @@ static size_t upload_look(struct http_upload *upload, const char **ret_data, enu
     return MIN(upload->used, upload->size - upload->start);
 }
 
-size_t http_upload_peek(struct http_upload *upload, const char **ret_data, enum http_upload_state *ret_state)
+size_t http_upload_peek(struct http_upload *upload, const char **ret_data,
+                        enum http_upload_state *ret_state)
 {
     size_t bytes;
 
@@ -95,7 +97,8 @@ size_t http_upload_peek(struct http_upload *upload, const char **ret_data, enum 
     return bytes;
 }
 
-size_t http_upload_wait(struct http_upload *upload, const char **ret_data, enum http_upload_state *ret_state)
+size_t http_upload_wait(struct http_upload *upload, const char **ret_data,
+                        enum http_upload_state *ret_state)
 {
     size_t bytes;
 
@@ -109,7 +112,7 @@ size_t http_upload_wait(struct http_upload *upload, const char **ret_data, enum 
 
 static void upload_continue(struct http_request *request, void *arg)
 {
-    (void) request;        /* the run that follows each ticket does it */
+    (void) request; /* the run that follows each ticket does it */
     (void) arg;
 }
 
@@ -187,7 +190,8 @@ struct http_upload *http_consume(struct http_request *request, size_t buffer_byt
     struct exchange *ex = http_exchange_of(request);
     struct http_upload *upload;
 
-    assert(ex->answer == ANSWER_NONE && (ex->body == BODY_UNREAD || ex->body == BODY_DONE) && !ex->upload);
+    assert(ex->answer == ANSWER_NONE && (ex->body == BODY_UNREAD || ex->body == BODY_DONE)
+           && !ex->upload);
     assert(buffer_bytes > 0);
     upload = alloc0(sizeof *upload + buffer_bytes);
     pthread_mutex_init(&upload->lock, NULL);
@@ -199,31 +203,31 @@ struct http_upload *http_consume(struct http_request *request, size_t buffer_byt
     upload->size = buffer_bytes;
     ex->upload = upload;
     ex->is_parked = true;
-    ex->body = BODY_UPLOAD;        /* also where there is no body: its end is told from http_body_step */
+    ex->body = BODY_UPLOAD; /* also where there is no body: its end is told from http_body_step */
     http_connection_touch(ex->connection);
     return upload;
 }
 
-/* --- bodies ------------------------------------------------------------------------------------------- */
+/* --- bodies ---------------------------------------------------------------------------------- */
 
 void http_read_body(struct http_request *request, size_t bytes_max,
                     void (*fn)(struct http_request *, const char *, size_t, void *), void *arg)
 {
     struct exchange *ex = http_exchange_of(request);
 
-    assert(ex->answer == ANSWER_NONE && (ex->body == BODY_UNREAD || ex->body == BODY_DONE) && !ex->on_body);
+    assert(ex->answer == ANSWER_NONE && (ex->body == BODY_UNREAD || ex->body == BODY_DONE)
+           && !ex->on_body);
     ex->body_bytes_max = bytes_max;
     ex->on_body = fn;
     ex->on_body_arg = arg;
-    ex->is_parked = true;
     ex->body = BODY_WHOLE;
     http_connection_touch(ex->connection);
 }
 
 enum body_result { BODY_RUN, BODY_NEEDS_INPUT, BODY_ENDS, BODY_BAD };
 
-/* Take the next run of body, at most bytes_max, out of what has arrived. With bytes_max 0 only an end that is
- * known without more input is found. */
+/* Take the next run of body, at most bytes_max, out of what has arrived. With bytes_max 0 only an
+ * end that is known without more input is found. */
 static enum body_result body_next(struct exchange *ex, size_t bytes_max, const char **ret_data,
                                   size_t *ret_bytes)
 {
@@ -247,8 +251,8 @@ static enum body_result body_next(struct exchange *ex, size_t bytes_max, const c
             enum http_chunks_result result;
 
             bytes = MIN(in->end - in->start, bytes_max);
-            result = http_chunks_next(&ex->chunks, bytes > 0 ? in->data + in->start : "", bytes, &used,
-                                      ret_data, ret_bytes);
+            result = http_chunks_next(&ex->chunks, bytes > 0 ? in->data + in->start : "", bytes,
+                                      &used, ret_data, ret_bytes);
             in->start += used;
             switch (result) {
             case HTTP_CHUNKS_DATA:
@@ -291,14 +295,14 @@ static bool body_fill(struct exchange *ex, size_t bytes_max)
 }
 
 /* The client waits for our word before it sends, unless it did not wait. */
-static void body_invite(struct exchange *ex)
+void http_body_invite(struct exchange *ex)
 {
     struct connection *conn = ex->connection;
 
     if (!ex->expects_continue)
         return;
     ex->expects_continue = false;
-    if (conn->in.start == conn->in.end && !ex->is_head_sent)
+    if (conn->in.start == conn->in.end)
         evbuffer_add(conn->out, "HTTP/1.1 100 Continue\r\n\r\n", 25);
 }
 
@@ -306,6 +310,7 @@ static void body_deliver(struct exchange *ex, const char *data, size_t bytes)
 {
     ex->body = BODY_DONE;
     ex->on_body(&ex->request, bytes > 0 ? data : "", bytes, ex->on_body_arg);
+    http_exchange_check(ex);
 }
 
 static bool body_whole_step(struct exchange *ex)
@@ -320,7 +325,7 @@ static bool body_whole_step(struct exchange *ex)
             http_connection_refuse(conn, 413);
             return true;
         }
-        if (in->end - in->start >= ex->body_left) {      /* it came with the head: no copy */
+        if (in->end - in->start >= ex->body_left) { /* it came with the head: no copy */
             data = in->data + in->start;
             bytes = ex->body_left;
             in->start += bytes;
@@ -330,7 +335,7 @@ static bool body_whole_step(struct exchange *ex)
         }
     }
     if (ex->expects_continue) {
-        body_invite(ex);
+        http_body_invite(ex);
         return true;
     }
     while (true) {
@@ -361,7 +366,7 @@ static bool body_upload_step(struct exchange *ex)
     size_t bytes, room;
 
     if (ex->expects_continue) {
-        body_invite(ex);
+        http_body_invite(ex);
         return true;
     }
     room = upload_room(ex->upload);
@@ -379,7 +384,7 @@ static bool body_upload_step(struct exchange *ex)
     case BODY_NEEDS_INPUT:
         break;
     }
-    return room > 0 && body_fill(ex, room);        /* never more than fits: nothing is left over */
+    return room > 0 && body_fill(ex, room); /* never more than fits: nothing is left over */
 }
 
 static bool body_drain_step(struct exchange *ex)

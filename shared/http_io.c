@@ -1,7 +1,8 @@
 /* http_io.c - bytes in and out of a socket, plain or TLS
  *
- * Sockets are edge-triggered: after an edge we may read until a read says "later". For plain sockets a read
- * that came back short says so too, unless the end is already waiting behind the data, which epoll told. */
+ * Sockets are edge-triggered: after an edge we may read until a read says "later". For plain
+ * sockets a read that came back short says so too, unless the end is already waiting behind the
+ * data, which epoll told. */
 #include "shared/http_internal.h"
 
 #include <errno.h>
@@ -97,15 +98,23 @@ static ssize_t plain_write(struct connection *conn)
 
 int http_io_flush(struct connection *conn)
 {
+    size_t bytes = 0;
+
     while (conn->is_writable && evbuffer_get_length(conn->out) > 0) {
         ssize_t sent = conn->ssl ? tls_write(conn) : plain_write(conn);
 
         if (sent == IO_ERROR)
             return IO_ERROR;
-        if (sent == IO_AGAIN)
+        if (sent == IO_AGAIN) {
             conn->is_writable = false;
-        else
-            conn->moved_bytes += (size_t) sent;
+            break;
+        }
+        conn->moved_bytes += (size_t) sent;
+        bytes += (size_t) sent;
+        if (bytes >= HTTP_FLUSH_BYTES) { /* a quick reader of much does not stop the others */
+            http_loop_schedule(conn);
+            break;
+        }
     }
     return 0;
 }
@@ -143,7 +152,7 @@ void http_io_close(struct connection *conn)
     close_fd(&conn->fd);
 }
 
-/* --- input -------------------------------------------------------------------------------------------- */
+/* --- input ----------------------------------------------------------------------------------- */
 
 void http_input_clear(struct input *in)
 {
@@ -194,7 +203,8 @@ int http_input_fill(struct connection *conn, size_t bytes_max)
         return IO_AGAIN;
     if (in->start == in->end && !in->is_borrowed) {
         http_input_clear(in);
-        *in = (struct input){.data = conn->loop->scratch, .size = HTTP_READ_BYTES, .is_borrowed = true};
+        *in = (struct input){
+            .data = conn->loop->scratch, .size = HTTP_READ_BYTES, .is_borrowed = true};
     } else if (in->start == in->end)
         in->start = in->end = 0;
     else if (in->end == in->size)

@@ -1,11 +1,12 @@
 /* http_loop.c - threads, mailboxes, tickets, turns and deadlines
  *
- * Each loop is one thread with an event base that nobody else touches. Others reach it through its mailbox: a
- * stack that any thread pushes on with one compare-and-swap and the loop takes whole. Only a push on the
- * empty stack wakes the loop, so a burst costs one wake.
+ * Each loop is one thread with an event base that nobody else touches. Others reach it through its
+ * mailbox: a stack that any thread pushes on with one compare-and-swap and the loop takes whole.
+ * Only a push on the empty stack wakes the loop, so a burst costs one wake.
  *
- * Deadlines sit on a wheel that turns only while there are any. Most are put off before they come due, so a
- * connection stays where it was put and is looked at when its slot passes: a request costs no timer. */
+ * Deadlines sit on a wheel that turns only while there are any. Most are put off before they come
+ * due, so a connection stays where it was put and is looked at when its slot passes: a request
+ * costs no timer. */
 #include "shared/http_internal.h"
 
 #include <errno.h>
@@ -14,7 +15,14 @@
 #include <time.h>
 #include <unistd.h>
 
-int64_t http_loop_now_ms(void)
+static _Thread_local struct http_loop *here;
+
+struct http_loop *http_loop_here(void)
+{
+    return here;
+}
+
+static int64_t now_ms(void)
 {
     struct timespec now;
 
@@ -22,7 +30,7 @@ int64_t http_loop_now_ms(void)
     return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* --- mailbox and tickets ------------------------------------------------------------------------------ */
+/* --- mailbox and tickets --------------------------------------------------------------------- */
 
 static void mailbox_push(struct http_loop *loop, struct message *message)
 {
@@ -31,8 +39,8 @@ static void mailbox_push(struct http_loop *loop, struct message *message)
 
     do
         message->next = head;
-    while (!atomic_compare_exchange_weak_explicit(&loop->mailbox, &head, message, memory_order_release,
-                                                  memory_order_relaxed));
+    while (!atomic_compare_exchange_weak_explicit(&loop->mailbox, &head, message,
+                                                  memory_order_release, memory_order_relaxed));
     /* The descriptor does not block, and full it would be readable anyway. */
     if (!head && write(loop->wake_fd, &one, sizeof one) < 0 && errno != EAGAIN)
         die("eventfd: %s", strerror(errno));
@@ -47,8 +55,8 @@ void http_loop_post(struct http_loop *loop, void (*fn)(void *), void *arg)
     mailbox_push(loop, message);
 }
 
-void http_loop_post_ticket(struct http_ticket ticket, void (*fn)(struct http_request *, void *), void *arg,
-                      bool even_if_answered)
+void http_loop_post_ticket(struct http_ticket ticket, void (*fn)(struct http_request *, void *),
+                           void *arg, bool even_if_answered)
 {
     struct message *message = new0(struct message);
 
@@ -59,7 +67,8 @@ void http_loop_post_ticket(struct http_ticket ticket, void (*fn)(struct http_req
     mailbox_push(ticket.loop, message);
 }
 
-void http_ticket_post(struct http_ticket ticket, void (*fn)(struct http_request *, void *), void *arg)
+void http_ticket_post(struct http_ticket ticket, void (*fn)(struct http_request *, void *),
+                      void *arg)
 {
     http_loop_post_ticket(ticket, fn, arg, false);
 }
@@ -68,9 +77,11 @@ void http_ticket_post(struct http_ticket ticket, void (*fn)(struct http_request 
 static struct connection *ticket_find(const struct http_loop *loop, const struct message *message)
 {
     const struct http_ticket *ticket = &message->ticket;
-    struct connection *conn = ticket->slot < loop->slot_count ? loop->slots[ticket->slot].connection : NULL;
+    struct connection *conn =
+        ticket->slot < loop->slot_count ? loop->slots[ticket->slot].connection : NULL;
 
-    if (!conn || conn->is_dead || !conn->exchange || conn->exchange->generation != ticket->generation)
+    if (!conn || conn->is_dead || !conn->exchange
+        || conn->exchange->generation != ticket->generation)
         return NULL;
     if (conn->exchange->answer != ANSWER_NONE && !message->even_if_answered)
         return NULL;
@@ -114,7 +125,7 @@ static void mailbox_run(struct http_loop *loop)
 
 static void on_wake(evutil_socket_t fd, short what, void *arg)
 {
-    (void) fd;            /* edge-triggered: each write is an edge, nobody needs to read it back */
+    (void) fd; /* edge-triggered: each write is an edge, nobody needs to read it back */
     (void) what;
     mailbox_run(arg);
 }
@@ -144,11 +155,11 @@ void http_loop_slot_free(struct connection *conn)
     loop->slot_free = conn->slot;
 }
 
-/* --- turns -------------------------------------------------------------------------------------------- */
+/* --- turns ----------------------------------------------------------------------------------- */
 
 void http_loop_schedule(struct connection *conn)
 {
-    static const struct timeval next_round;       /* after the sockets were asked again */
+    static const struct timeval next_round; /* after the sockets were asked again */
     struct http_loop *loop = conn->loop;
 
     if (conn->is_scheduled)
@@ -178,7 +189,8 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
 
     (void) fd;
     (void) what;
-    for (unsigned count = loop->turn_count; count > 0 && (conn = TAILQ_FIRST(&loop->turns)); count--) {
+    for (unsigned count = loop->turn_count; count > 0 && (conn = TAILQ_FIRST(&loop->turns));
+         count--) {
         http_loop_unschedule(conn);
         http_connection_run(conn);
     }
@@ -186,7 +198,7 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
         event_add(&loop->turn_event, &next_round);
 }
 
-/* --- deadlines ---------------------------------------------------------------------------------------- */
+/* --- deadlines ------------------------------------------------------------------------------- */
 
 static int deadline_ms(const struct http_config *config, enum deadline deadline)
 {
@@ -209,7 +221,8 @@ static int deadline_ms(const struct http_config *config, enum deadline deadline)
     return 0;
 }
 
-/* Put it where the wheel comes by at its deadline, or a turn of the wheel from now to look again. */
+/* Put it where the wheel comes by at its deadline, or a turn of the wheel from now to look again.
+ */
 static void wheel_insert(struct connection *conn)
 {
     struct http_loop *loop = conn->loop;
@@ -242,10 +255,10 @@ void http_loop_set_deadline(struct connection *conn, enum deadline deadline)
     conn->deadline = deadline;
     conn->moved_bytes = 0;
     if (deadline == DEADLINE_NONE) {
-        conn->deadline_ms = 0;             /* the wheel drops it when it comes by */
+        conn->deadline_ms = 0; /* the wheel drops it when it comes by */
         return;
     }
-    conn->deadline_ms = http_loop_now_ms() + deadline_ms(&loop->server->config, deadline);
+    conn->deadline_ms = now_ms() + deadline_ms(&loop->server->config, deadline);
     if (conn->wheel_ms && conn->wheel_ms <= conn->deadline_ms)
         return;
     if (conn->wheel_ms) {
@@ -253,15 +266,16 @@ void http_loop_set_deadline(struct connection *conn, enum deadline deadline)
         loop->wheel_count--;
     }
     if (loop->wheel_count == 0) {
-        struct timeval tick = {.tv_sec = loop->tick_ms / 1000, .tv_usec = loop->tick_ms % 1000 * 1000};
+        struct timeval tick = {.tv_sec = loop->tick_ms / 1000,
+                               .tv_usec = loop->tick_ms % 1000 * 1000};
 
-        loop->wheel_tick = http_loop_now_ms() / loop->tick_ms;
+        loop->wheel_tick = now_ms() / loop->tick_ms;
         event_add(&loop->tick_event, &tick);
     }
     wheel_insert(conn);
 }
 
-static void wheel_turn(struct http_loop *loop, int64_t tick, int64_t now_ms)
+static void wheel_turn(struct http_loop *loop, int64_t tick, int64_t time_ms)
 {
     LIST_HEAD(, connection) due;
     struct connection *conn;
@@ -276,7 +290,7 @@ static void wheel_turn(struct http_loop *loop, int64_t tick, int64_t now_ms)
         LIST_REMOVE(conn, wheel);
         loop->wheel_count--;
         conn->wheel_ms = 0;
-        if (conn->deadline_ms && conn->deadline_ms > now_ms)
+        if (conn->deadline_ms && conn->deadline_ms > time_ms)
             wheel_insert(conn);
         else if (conn->deadline_ms)
             http_connection_expired(conn);
@@ -286,15 +300,15 @@ static void wheel_turn(struct http_loop *loop, int64_t tick, int64_t now_ms)
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
     struct http_loop *loop = arg;
-    int64_t now_ms = http_loop_now_ms();
-    int64_t tick = now_ms / loop->tick_ms;
+    int64_t time_ms = now_ms();
+    int64_t tick = time_ms / loop->tick_ms;
 
     (void) fd;
     (void) what;
-    if (tick - loop->wheel_tick > HTTP_WHEEL_SLOTS)      /* we slept: once around sees all */
+    if (tick - loop->wheel_tick > HTTP_WHEEL_SLOTS) /* we slept: once around sees all */
         loop->wheel_tick = tick - HTTP_WHEEL_SLOTS;
     while (loop->wheel_tick < tick)
-        wheel_turn(loop, ++loop->wheel_tick, now_ms);
+        wheel_turn(loop, ++loop->wheel_tick, time_ms);
     if (loop->wheel_count == 0)
         event_del(&loop->tick_event);
 }
@@ -312,7 +326,7 @@ static int tick_ms(const struct http_config *config)
     return MAX(10, MIN(250, shortest_ms / 8));
 }
 
-/* --- the thread --------------------------------------------------------------------------------------- */
+/* --- the thread ------------------------------------------------------------------------------ */
 
 int http_loop_init(struct http_loop *loop, struct http_server *server, unsigned index)
 {
@@ -320,6 +334,7 @@ int http_loop_init(struct http_loop *loop, struct http_server *server, unsigned 
 
     *loop = (struct http_loop){.server = server, .index = index, .wake_fd = -1};
     TAILQ_INIT(&loop->turns);
+    LIST_INIT(&loop->relays);
     loop->tick_ms = tick_ms(&server->config);
     loop->scratch = alloc0(HTTP_READ_BYTES);
     loop->produced = evbuffer_new();
@@ -332,7 +347,8 @@ int http_loop_init(struct http_loop *loop, struct http_server *server, unsigned 
     if (!loop->base || !loop->produced || loop->wake_fd < 0)
         return errno ? -errno : -ENOMEM;
 
-    event_assign(&loop->wake_event, loop->base, loop->wake_fd, EV_READ | EV_PERSIST | EV_ET, on_wake, loop);
+    event_assign(&loop->wake_event, loop->base, loop->wake_fd, EV_READ | EV_PERSIST | EV_ET,
+                 on_wake, loop);
     event_assign(&loop->turn_event, loop->base, -1, 0, on_turn, loop);
     event_assign(&loop->tick_event, loop->base, -1, EV_PERSIST, on_tick, loop);
     return event_add(&loop->wake_event, NULL) < 0 ? -EIO : 0;
@@ -344,12 +360,13 @@ static void *loop_main(void *arg)
     const struct http_config *config = &loop->server->config;
     sigset_t all;
 
-    sigfillset(&all);              /* signals are for the main thread; a broken pipe is an error code to us */
+    sigfillset(&all); /* signals are for the main thread; a broken pipe is an error code to us */
     pthread_sigmask(SIG_BLOCK, &all, NULL);
 
+    here = loop;
     if (config->loop_start)
         config->loop_start(loop, config->arg);
-    mailbox_run(loop);             /* posted before the start */
+    mailbox_run(loop); /* posted before the start */
     event_base_loop(loop->base, EVLOOP_NO_EXIT_ON_EMPTY);
 
     for (uint32_t i = 0; i < loop->slot_count; i++) {
@@ -360,6 +377,7 @@ static void *loop_main(void *arg)
             http_connection_kill(conn);
         }
     }
+    http_relay_end_all(loop);
     if (config->loop_stop)
         config->loop_stop(loop, config->arg);
     return NULL;
@@ -386,12 +404,12 @@ void http_loop_stop(struct http_loop *loop)
         loop->is_running = false;
     }
     loop->is_over = true;
-    mailbox_run(loop);             /* no connection is left: tickets hear NULL */
+    mailbox_run(loop); /* no connection is left: tickets hear NULL */
 }
 
 void http_loop_done(struct http_loop *loop)
 {
-    mailbox_run(loop);             /* what the others' ends have posted */
+    mailbox_run(loop); /* what the others' ends have posted */
     while (loop->spare_count > 0)
         free(loop->spare[--loop->spare_count]);
     if (loop->base) {

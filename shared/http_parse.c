@@ -1,8 +1,8 @@
 /* http_parse.c - heads, chunked bodies, queries, cookies and credentials, without I/O
  *
  * Strict where two readers could disagree about where a request ends, for that is how requests are
- * smuggled past a proxy; lenient only where nothing depends on it (a missing Host, empty lines before the
- * request line, odd escapes in a query). */
+ * smuggled past a proxy; lenient only where nothing depends on it (a missing Host, empty lines
+ * before the request line, odd escapes in a query). */
 #include "shared/http_parse.h"
 
 #include <ctype.h>
@@ -34,9 +34,9 @@ enum chunk_state {
 static bool is_token_char(unsigned char c)
 {
     static const bool table[256] = {
-        ['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1, ['&'] = 1, ['\''] = 1, ['*'] = 1, ['+'] = 1,
-        ['-'] = 1, ['.'] = 1, ['^'] = 1, ['_'] = 1, ['`'] = 1, ['|'] = 1,  ['~'] = 1,
-        ['0' ... '9'] = 1, ['a' ... 'z'] = 1, ['A' ... 'Z'] = 1,
+        ['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1,         ['&'] = 1,         ['\''] = 1,
+        ['*'] = 1, ['+'] = 1, ['-'] = 1, ['.'] = 1,         ['^'] = 1,         ['_'] = 1,
+        ['`'] = 1, ['|'] = 1, ['~'] = 1, ['0' ... '9'] = 1, ['a' ... 'z'] = 1, ['A' ... 'Z'] = 1,
     };
 
     return table[c];
@@ -76,7 +76,7 @@ int http_head_end(const char *text, size_t bytes, size_t *line)
     return 0;
 }
 
-/* --- the head ----------------------------------------------------------------------------------------- */
+/* --- the head -------------------------------------------------------------------------------- */
 
 int http_percent_decode(char *text)
 {
@@ -100,8 +100,8 @@ int http_percent_decode(char *text)
     return (int) (out - text);
 }
 
-/* Find path and query in the target. The path is copied out because the target is kept as it was sent:
- * redirects repeat its query. */
+/* Find path and query in the target. The path is copied out because the target is kept as it was
+ * sent: redirects repeat its query. */
 static int target_split(const char *target, char *path, struct http_head *head)
 {
     const char *start = target;
@@ -111,7 +111,7 @@ static int target_split(const char *target, char *path, struct http_head *head)
     if (strncasecmp(target, "http://", 7) == 0 || strncasecmp(target, "https://", 8) == 0) {
         start = strchr(target, ':') + 3;
         start += strcspn(start, "/?");
-        if (*start != '/') {       /* a URL that ends with its host */
+        if (*start != '/') { /* a URL that ends with its host */
             strcpy(path, "/");
             goto query;
         }
@@ -148,8 +148,8 @@ static int request_line_parse(char *line, char *path, struct http_head *head)
     *version++ = '\0';
     head->target = target;
 
-    if (strncmp(version, "HTTP/", 5) != 0 || !isdigit((unsigned char) version[5]) || version[6] != '.'
-        || !isdigit((unsigned char) version[7]) || version[8])
+    if (strncmp(version, "HTTP/", 5) != 0 || !isdigit((unsigned char) version[5])
+        || version[6] != '.' || !isdigit((unsigned char) version[7]) || version[8])
         return 400;
     if (version[5] != '1')
         return 505;
@@ -243,7 +243,7 @@ static int header_parse(struct http_head *head, char *line, bool *has_host)
 
     while (is_token_char((unsigned char) *colon))
         colon++;
-    if (colon == line || *colon != ':')       /* also a folded line and a blank before the colon */
+    if (colon == line || *colon != ':') /* also a folded line and a blank before the colon */
         return 400;
     *colon = '\0';
     value = colon + 1 + strspn(colon + 1, " \t");
@@ -279,7 +279,7 @@ int http_head_parse(char *text, size_t bytes, char *path, struct http_head *ret_
 
         if (lf == line || lf[-1] != '\r')
             return 400;
-        lf[-1] = '\0';                        /* any other CR now meets the character checks */
+        lf[-1] = '\0'; /* any other CR now meets the character checks */
         if (is_first) {
             status = request_line_parse(line, path, ret_head);
             ret_head->is_keep_alive = ret_head->minor == 1;
@@ -303,7 +303,7 @@ const char *http_head_header(const struct http_head *head, const char *name)
     return NULL;
 }
 
-/* --- chunked bodies ----------------------------------------------------------------------------------- */
+/* --- chunked bodies -------------------------------------------------------------------------- */
 
 /* One byte of framing. Returns false when it does not belong there. */
 static bool chunk_byte(struct http_chunks *chunks, char c)
@@ -389,7 +389,7 @@ enum http_chunks_result http_chunks_next(struct http_chunks *chunks, const char 
     return chunks->state == CHUNK_END ? HTTP_CHUNKS_END : HTTP_CHUNKS_MORE;
 }
 
-/* --- queries, cookies, credentials -------------------------------------------------------------------- */
+/* --- queries, cookies, credentials ----------------------------------------------------------- */
 
 static void pair_decode(char *text)
 {
@@ -454,7 +454,8 @@ static int base64_digit(unsigned char c)
     return c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
-/* Standard alphabet; padding may be missing. Returns the length, or -1; out needs 3/4 of the input + 1. */
+/* Standard alphabet; padding may be missing. Returns the length, or -1; out needs 3/4 of the input
+ * + 1. */
 static int base64_decode(const char *in, char *out)
 {
     uint32_t bits = 0;
@@ -509,41 +510,49 @@ bool http_header_value_is_safe(const char *value)
 
 const char *http_status_text(int status)
 {
-    switch (status) {
-    case 100: return "Continue";
-    case 101: return "Switching Protocols";
-    case 200: return "OK";
-    case 201: return "Created";
-    case 202: return "Accepted";
-    case 204: return "No Content";
-    case 206: return "Partial Content";
-    case 301: return "Moved Permanently";
-    case 302: return "Found";
-    case 303: return "See Other";
-    case 304: return "Not Modified";
-    case 307: return "Temporary Redirect";
-    case 308: return "Permanent Redirect";
-    case 400: return "Bad Request";
-    case 401: return "Unauthorized";
-    case 403: return "Forbidden";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 408: return "Request Timeout";
-    case 409: return "Conflict";
-    case 411: return "Length Required";
-    case 413: return "Content Too Large";
-    case 414: return "URI Too Long";
-    case 415: return "Unsupported Media Type";
-    case 416: return "Range Not Satisfiable";
-    case 417: return "Expectation Failed";
-    case 429: return "Too Many Requests";
-    case 431: return "Request Header Fields Too Large";
-    case 500: return "Internal Server Error";
-    case 501: return "Not Implemented";
-    case 502: return "Bad Gateway";
-    case 503: return "Service Unavailable";
-    case 504: return "Gateway Timeout";
-    case 505: return "HTTP Version Not Supported";
+    static const struct {
+        int status;
+        const char *text;
+    } table[] = {
+        {100, "Continue"},
+        {101, "Switching Protocols"},
+        {200, "OK"},
+        {201, "Created"},
+        {202, "Accepted"},
+        {204, "No Content"},
+        {206, "Partial Content"},
+        {301, "Moved Permanently"},
+        {302, "Found"},
+        {303, "See Other"},
+        {304, "Not Modified"},
+        {307, "Temporary Redirect"},
+        {308, "Permanent Redirect"},
+        {400, "Bad Request"},
+        {401, "Unauthorized"},
+        {403, "Forbidden"},
+        {404, "Not Found"},
+        {405, "Method Not Allowed"},
+        {408, "Request Timeout"},
+        {409, "Conflict"},
+        {411, "Length Required"},
+        {413, "Content Too Large"},
+        {414, "URI Too Long"},
+        {415, "Unsupported Media Type"},
+        {416, "Range Not Satisfiable"},
+        {417, "Expectation Failed"},
+        {429, "Too Many Requests"},
+        {431, "Request Header Fields Too Large"},
+        {500, "Internal Server Error"},
+        {501, "Not Implemented"},
+        {502, "Bad Gateway"},
+        {503, "Service Unavailable"},
+        {504, "Gateway Timeout"},
+        {505, "HTTP Version Not Supported"},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+        if (table[i].status == status)
+            return table[i].text;
     }
     return "Unknown";
 }

@@ -26,7 +26,8 @@ static void answer_begin(struct exchange *ex)
 
     /* The client still sends, or waits to be invited and may now do either. */
     http_body_upload_end(ex, HTTP_UPLOAD_BROKEN);
-    if (ex->framing == FRAMING_LENGTH && ex->body_left <= HTTP_DRAIN_BYTES_MAX && !ex->expects_continue)
+    if (ex->framing == FRAMING_LENGTH && ex->body_left <= HTTP_DRAIN_BYTES_MAX
+        && !ex->expects_continue)
         ex->body = BODY_DRAIN;
     else {
         ex->body = BODY_ABANDONED;
@@ -49,7 +50,8 @@ void http_reply_head(struct exchange *ex, int status, const char *headers, int64
     if (status == 200 && ex->request.minor > 0)
         evbuffer_add(out, "HTTP/1.1 200 OK\r\n", 17);
     else
-        evbuffer_add_printf(out, "HTTP/1.%d %d %s\r\n", ex->request.minor, status, http_status_text(status));
+        evbuffer_add_printf(out, "HTTP/1.%d %d %s\r\n", ex->request.minor, status,
+                            http_status_text(status));
     if (headers)
         evbuffer_add(out, headers, strlen(headers));
     if (length >= 0) {
@@ -76,7 +78,8 @@ static bool reply_begin(struct exchange *ex, int status, const char *headers, si
     return ex->request.method != HTTP_HEAD && status_has_body(status);
 }
 
-void http_reply(struct http_request *request, int status, const char *headers, struct evbuffer *body)
+void http_reply(struct http_request *request, int status, const char *headers,
+                struct evbuffer *body)
 {
     struct exchange *ex = http_exchange_of(request);
 
@@ -87,7 +90,8 @@ void http_reply(struct http_request *request, int status, const char *headers, s
     http_connection_touch(ex->connection);
 }
 
-void http_reply_text(struct http_request *request, int status, const char *headers, const char *text)
+void http_reply_text(struct http_request *request, int status, const char *headers,
+                     const char *text)
 {
     struct exchange *ex = http_exchange_of(request);
     size_t bytes = strlen(text);
@@ -103,6 +107,7 @@ void http_send_head_early(struct http_request *request, int status, const char *
 
     assert(ex->answer == ANSWER_NONE && !ex->is_head_sent);
     ex->connection->is_keep_alive = false;
+    http_body_invite(ex); /* after a final status the client might send nothing */
     http_reply_head(ex, status, headers, -1);
     ex->is_head_sent = true;
     http_connection_touch(ex->connection);
@@ -116,7 +121,7 @@ void http_abort(struct http_request *request)
     http_connection_kill(conn);
 }
 
-/* --- streams ------------------------------------------------------------------------------------------ */
+/* --- streams --------------------------------------------------------------------------------- */
 
 void http_produce_end(struct exchange *ex)
 {
@@ -186,7 +191,7 @@ void http_produce_step(struct exchange *ex)
     result = ex->produce(&ex->request, made, wanted, ex->produce_arg);
     bytes = evbuffer_get_length(made);
 
-    /* A source may turn out shorter or longer than was said, a file for one: the client must notice. */
+    /* A file, for one, may turn out shorter or longer than was said: the client must notice. */
     if (conn->is_dead || result == HTTP_FAILED
         || (ex->produce_left >= 0 && bytes > (uint64_t) ex->produce_left)
         || (ex->produce_left >= 0 && bytes < (uint64_t) ex->produce_left && result == HTTP_DONE)) {

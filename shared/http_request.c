@@ -14,7 +14,7 @@ struct exchange *http_exchange_of(struct http_request *request)
 struct exchange *http_exchange_new(struct connection *conn, size_t head_bytes)
 {
     struct http_loop *loop = conn->loop;
-    size_t text_size = MAX(2 * head_bytes, (size_t) USUAL_TEXT_BYTES);   /* head, and path at worst */
+    size_t text_size = MAX(2 * head_bytes, (size_t) USUAL_TEXT_BYTES); /* head, and path at worst */
     struct exchange *ex;
 
     if (text_size == USUAL_TEXT_BYTES && loop->spare_count > 0) {
@@ -55,8 +55,9 @@ static enum http_method method_by_name(const char *name)
         const char *name;
         enum http_method method;
     } table[] = {
-        {"GET", HTTP_GET},       {"POST", HTTP_POST},       {"PUT", HTTP_PUT},         {"HEAD", HTTP_HEAD},
-        {"DELETE", HTTP_DELETE}, {"OPTIONS", HTTP_OPTIONS}, {"CONNECT", HTTP_CONNECT},
+        {"GET", HTTP_GET},         {"POST", HTTP_POST},     {"PUT", HTTP_PUT},
+        {"HEAD", HTTP_HEAD},       {"DELETE", HTTP_DELETE}, {"OPTIONS", HTTP_OPTIONS},
+        {"CONNECT", HTTP_CONNECT},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
@@ -66,7 +67,8 @@ static enum http_method method_by_name(const char *name)
     return HTTP_OTHER;
 }
 
-/* How the end of the body is found. A 1.0 client may upload without a length, up to the end of its side. */
+/* How the end of the body is found. A 1.0 client may upload without a length, up to the end of its
+ * side. */
 static enum framing framing_of(const struct exchange *ex)
 {
     enum http_method method = ex->request.method;
@@ -75,7 +77,8 @@ static enum framing framing_of(const struct exchange *ex)
         return FRAMING_CHUNKED;
     if (ex->head.content_length > 0)
         return FRAMING_LENGTH;
-    if (ex->head.content_length < 0 && ex->head.minor == 0 && (method == HTTP_PUT || method == HTTP_POST))
+    if (ex->head.content_length < 0 && ex->head.minor == 0
+        && (method == HTTP_PUT || method == HTTP_POST))
         return FRAMING_UNTIL_CLOSE;
     return FRAMING_NONE;
 }
@@ -104,7 +107,8 @@ void http_exchange_describe(struct exchange *ex)
     ex->framing = framing_of(ex);
     ex->body = ex->framing == FRAMING_NONE ? BODY_DONE : BODY_UNREAD;
     ex->body_left = ex->framing == FRAMING_LENGTH ? (uint64_t) ex->head.content_length : 0;
-    ex->expects_continue = ex->head.expects_continue && ex->head.minor > 0 && ex->body == BODY_UNREAD;
+    ex->expects_continue =
+        ex->head.expects_continue && ex->head.minor > 0 && ex->body == BODY_UNREAD;
     request->has_body = ex->body == BODY_UNREAD;
 }
 
@@ -211,8 +215,8 @@ struct http_ticket http_ticket_of(struct http_request *request)
     };
 }
 
-struct http_ticket http_park(struct http_request *request, void (*on_gone)(struct http_request *, void *),
-                             void *arg)
+struct http_ticket http_park(struct http_request *request,
+                             void (*on_gone)(struct http_request *, void *), void *arg)
 {
     struct exchange *ex = http_exchange_of(request);
 

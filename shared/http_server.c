@@ -1,8 +1,8 @@
 /* http_server.c - listeners, limits, and what holds the loops together
  *
- * On TCP each loop listens with a socket of its own (SO_REUSEPORT), so the kernel spreads the connections
- * and no loop hands one to another. A unix socket cannot be shared like that: the first loop accepts and
- * deals the connections out in turn. */
+ * On TCP each loop listens with a socket of its own (SO_REUSEPORT), so the kernel spreads the
+ * connections and no loop hands one to another. A unix socket cannot be shared like that: the first
+ * loop accepts and deals the connections out in turn. */
 #include "shared/http_internal.h"
 
 #include <arpa/inet.h>
@@ -35,10 +35,10 @@ struct listener {
     struct http_server *server;
     LIST_ENTRY(listener) next;
     bool is_unix;
-    char *path;                /* unix: removed at the end */
+    char *path; /* unix: removed at the end */
     uint16_t port;
-    SSL_CTX *tls;              /* or NULL; under the server's lock */
-    unsigned next_loop;        /* unix: whose turn it is */
+    SSL_CTX *tls;       /* or NULL; under the server's lock */
+    unsigned next_loop; /* unix: whose turn it is */
     unsigned count;
     struct accepter accepters[];
 };
@@ -50,11 +50,11 @@ struct address_count {
     unsigned connections;
 };
 
-/* --- limits ------------------------------------------------------------------------------------------- */
+/* --- limits ---------------------------------------------------------------------------------- */
 
 static struct address_count **address_bucket(struct http_server *server, const uint8_t key[16])
 {
-    uint32_t hash = 2166136261u;           /* FNV-1a; the chains are bounded by connections_max */
+    uint32_t hash = 2166136261u; /* FNV-1a; the chains are bounded by connections_max */
 
     for (int i = 0; i < 16; i++)
         hash = (hash ^ key[i]) * 16777619u;
@@ -76,7 +76,8 @@ static bool server_admit(struct http_server *server, struct peer *peer)
 
     pthread_mutex_lock(&server->lock);
     place = address_bucket(server, peer->key);
-    for (count = *place; count && memcmp(count->key, peer->key, sizeof count->key) != 0; count = count->next)
+    for (count = *place; count && memcmp(count->key, peer->key, sizeof count->key) != 0;
+         count = count->next)
         ;
     if (!count) {
         count = new0(struct address_count);
@@ -98,7 +99,8 @@ void http_server_forget_peer(struct http_server *server, const struct peer *peer
     if (!peer->is_counted)
         return;
     pthread_mutex_lock(&server->lock);
-    for (struct address_count **place = address_bucket(server, peer->key); *place; place = &(*place)->next) {
+    for (struct address_count **place = address_bucket(server, peer->key); *place;
+         place = &(*place)->next) {
         struct address_count *count = *place;
 
         if (memcmp(count->key, peer->key, sizeof count->key) != 0)
@@ -112,7 +114,7 @@ void http_server_forget_peer(struct http_server *server, const struct peer *peer
     pthread_mutex_unlock(&server->lock);
 }
 
-/* --- accepting ---------------------------------------------------------------------------------------- */
+/* --- accepting ------------------------------------------------------------------------------- */
 
 static void peer_describe(struct peer *peer, int fd, const struct sockaddr_storage *address)
 {
@@ -128,8 +130,8 @@ static void peer_describe(struct peer *peer, int fd, const struct sockaddr_stora
 
         inet_ntop(AF_INET6, &in6->sin6_addr, peer->text, sizeof peer->text);
         peer->port = ntohs(in6->sin6_port);
-        peer->key[15] = 6;                         /* apart from IPv4 */
-        memcpy(peer->key, &in6->sin6_addr, 8);     /* whoever has one address of a /64 has all */
+        peer->key[15] = 6;                     /* apart from IPv4 */
+        memcpy(peer->key, &in6->sin6_addr, 8); /* whoever has one address of a /64 has all */
         peer->is_counted = !IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
     } else {
         struct ucred credentials = {.uid = (uid_t) -1};
@@ -160,7 +162,7 @@ static bool listener_ssl(struct listener *listener, int fd, SSL **ret_ssl)
         return false;
     }
     SSL_set_accept_state(ssl);
-    SSL_set_read_ahead(ssl, 1);          /* a record in one read, not header and rest */
+    SSL_set_read_ahead(ssl, 1); /* a record in one read, not header and rest */
     SSL_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
                           | SSL_MODE_RELEASE_BUFFERS);
     *ret_ssl = ssl;
@@ -226,7 +228,8 @@ static void on_accept(evutil_socket_t listening_fd, short what, void *arg)
     for (int i = 0; i < ACCEPTS_MAX; i++) {
         struct sockaddr_storage address = {0};
         socklen_t size = sizeof address;
-        int fd = accept4(listening_fd, (struct sockaddr *) &address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd = accept4(listening_fd, (struct sockaddr *) &address, &size,
+                         SOCK_NONBLOCK | SOCK_CLOEXEC);
 
         if (fd >= 0) {
             accept_one(accepter, fd, &address);
@@ -260,12 +263,13 @@ static void accepter_begin(void *arg)
 
     if (accepter->loop->is_over)
         return;
-    event_assign(&accepter->event, accepter->loop->base, accepter->fd, EV_READ | EV_PERSIST, on_accept, accepter);
+    event_assign(&accepter->event, accepter->loop->base, accepter->fd, EV_READ | EV_PERSIST,
+                 on_accept, accepter);
     event_assign(&accepter->resume, accepter->loop->base, -1, 0, on_resume, accepter);
     event_add(&accepter->event, NULL);
 }
 
-/* --- listeners ---------------------------------------------------------------------------------------- */
+/* --- listeners ------------------------------------------------------------------------------- */
 
 static struct listener *listener_new(struct http_server *server, unsigned count)
 {
@@ -323,7 +327,8 @@ static void socket_option(int fd, int level, int option, int value)
 /* A bound TCP socket. What is set here, accepted sockets inherit. */
 static int tcp_bind(const struct addrinfo *address, bool is_shared, int *ret_fd)
 {
-    _cleanup_(close_fd) int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    _cleanup_(close_fd) int fd =
+        socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
     if (fd < 0)
         return -errno;
@@ -365,8 +370,8 @@ static int socket_port(int fd, uint16_t *ret_port)
     return 0;
 }
 
-/* SO_REUSEPORT would let a second server of the same user share our port and take half of our clients, so
- * the port must first be free for a socket that does not share. */
+/* SO_REUSEPORT would let a second server of the same user share our port and take half of our
+ * clients, so the port must first be free for a socket that does not share. */
 static int tcp_probe(const struct addrinfo *address)
 {
     _cleanup_(close_fd) int fd = -1;
@@ -424,7 +429,8 @@ static bool unix_is_live(const struct sockaddr_un *address)
     _cleanup_(close_fd) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
     return fd >= 0
-           && (connect(fd, (const struct sockaddr *) address, sizeof *address) == 0 || errno == EAGAIN);
+           && (connect(fd, (const struct sockaddr *) address, sizeof *address) == 0
+               || errno == EAGAIN);
 }
 
 int http_listen_unix(struct http_server *server, const char *path)
@@ -466,7 +472,8 @@ void http_server_replace_tls(struct http_server *server, SSL_CTX *tls)
     struct listener *listener;
 
     pthread_mutex_lock(&server->lock);
-    LIST_FOREACH(listener, &server->listeners, next) {
+    LIST_FOREACH(listener, &server->listeners, next)
+    {
         if (!listener->tls)
             continue;
         SSL_CTX_up_ref(tls);
@@ -476,7 +483,7 @@ void http_server_replace_tls(struct http_server *server, SSL_CTX *tls)
     pthread_mutex_unlock(&server->lock);
 }
 
-/* --- the server --------------------------------------------------------------------------------------- */
+/* --- the server ------------------------------------------------------------------------------ */
 
 struct http_server *http_server_new(const struct http_config *config)
 {
@@ -484,7 +491,8 @@ struct http_server *http_server_new(const struct http_config *config)
 
     assert(config->handle && config->loops > 0);
     assert(config->head_bytes_max > 0 && config->head_bytes_max <= HTTP_HEAD_BYTES_MAX);
-    assert(config->handshake_ms > 0 && config->head_ms > 0 && config->body_ms > 0 && config->idle_ms > 0);
+    assert(config->handshake_ms > 0 && config->head_ms > 0 && config->body_ms > 0
+           && config->idle_ms > 0);
     assert(config->linger_ms > 0 && config->rate_window_ms > 0);
     server->config = *config;
     pthread_mutex_init(&server->lock, NULL);
@@ -552,7 +560,8 @@ void http_server_stats(struct http_server *server, struct http_stats *ret_stats)
         .refused = atomic_load(&server->refused),
     };
     for (unsigned i = 0; i < server->config.loops; i++)
-        ret_stats->requests += atomic_load_explicit(&server->loops[i].requests, memory_order_relaxed);
+        ret_stats->requests +=
+            atomic_load_explicit(&server->loops[i].requests, memory_order_relaxed);
 }
 
 unsigned http_server_loops(const struct http_server *server)

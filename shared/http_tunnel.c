@@ -15,9 +15,9 @@
 /* When one side has ended, how long the other may be silent before it is taken for gone. */
 #define RELAY_END_S 60
 
-/* --- taking over -------------------------------------------------------------------------------------- */
+/* --- taking over ----------------------------------------------------------------------------- */
 
-/* What TLS has decrypted or only received must not stay in there: no edge of the socket would tell of it. */
+/* What TLS has received must not stay in there: the socket would not tell of it again. */
 static void tls_empty(struct connection *conn)
 {
     char bytes[4096];
@@ -54,7 +54,7 @@ static struct bufferevent *connection_to_bufferevent(struct connection *conn)
     conn->ssl = NULL;
 
     input = bufferevent_get_input(bev);
-    evbuffer_unfreeze(input, 0);           /* bufferevents keep others from adding to their input */
+    evbuffer_unfreeze(input, 0); /* bufferevents keep others from adding to their input */
     if (conn->in.start < conn->in.end)
         evbuffer_add(input, conn->in.data + conn->in.start, conn->in.end - conn->in.start);
     conn->in.start = conn->in.end;
@@ -77,7 +77,7 @@ void http_take_over(struct http_request *request, const char *head,
     bufferevent_write_buffer(bev, conn->out);
     bufferevent_write(bev, head, strlen(head));
 
-    bufferevent_incref(bev);               /* fn may free it */
+    bufferevent_incref(bev); /* fn may free it */
     fn(request, bev, arg);
     if (evbuffer_get_length(bufferevent_get_input(bev)) > 0)
         bufferevent_trigger(bev, EV_READ, BEV_TRIG_IGNORE_WATERMARKS | BEV_TRIG_DEFER_CALLBACKS);
@@ -85,7 +85,7 @@ void http_take_over(struct http_request *request, const char *head,
     http_connection_kill(conn);
 }
 
-/* --- relaying ----------------------------------------------------------------------------------------- */
+/* --- relaying -------------------------------------------------------------------------------- */
 
 struct relay;
 
@@ -93,13 +93,14 @@ struct relay_side {
     struct relay *relay;
     struct relay_side *other;
     struct bufferevent *connection;
-    bool has_ended;        /* nothing more comes from it */
-    bool is_broken;        /* nothing more can be sent to it */
-    bool is_told;          /* that the other has ended */
+    bool has_ended; /* nothing more comes from it */
+    bool is_broken; /* nothing more can be sent to it */
+    bool is_told;   /* that the other has ended */
 };
 
 struct relay {
     struct relay_side a, b;
+    LIST_ENTRY(relay) next;
     void (*done)(void *);
     void *arg;
 };
@@ -125,8 +126,24 @@ static void relay_tell_end(struct relay_side *side)
     side->is_told = true;
 }
 
-/* After each change: pass on ends, and be gone when both are through. Returns false when it is. */
-static bool relay_settle(struct relay *relay)
+static void relay_end(struct relay *relay)
+{
+    LIST_REMOVE(relay, next);
+    bufferevent_free(relay->a.connection);
+    bufferevent_free(relay->b.connection);
+    if (relay->done)
+        relay->done(relay->arg);
+    free(relay);
+}
+
+void http_relay_end_all(struct http_loop *loop)
+{
+    while (!LIST_EMPTY(&loop->relays))
+        relay_end(LIST_FIRST(&loop->relays));
+}
+
+/* After each change: pass on ends, and be gone when both are through. */
+static void relay_settle(struct relay *relay)
 {
     struct relay_side *sides[] = {&relay->a, &relay->b};
 
@@ -139,14 +156,8 @@ static bool relay_settle(struct relay *relay)
         if (side->is_broken)
             side->has_ended = true;
     }
-    if (!relay_is_through(&relay->a) || !relay_is_through(&relay->b))
-        return true;
-    bufferevent_free(relay->a.connection);
-    bufferevent_free(relay->b.connection);
-    if (relay->done)
-        relay->done(relay->arg);
-    free(relay);
-    return false;
+    if (relay_is_through(&relay->a) && relay_is_through(&relay->b))
+        relay_end(relay);
 }
 
 static void on_relay_read(struct bufferevent *connection, void *arg)
@@ -181,11 +192,11 @@ static void on_relay_event(struct bufferevent *connection, short what, void *arg
     struct timeval end = {.tv_sec = RELAY_END_S};
     bool is_half = (what & BEV_EVENT_EOF) && !bufferevent_openssl_get_ssl(connection);
 
-    if (what & BEV_EVENT_CONNECTED)        /* the caller may still have been connecting it */
+    if (what & BEV_EVENT_CONNECTED) /* the caller may still have been connecting it */
         return;
-    on_relay_read(connection, side);       /* what came before the end */
+    on_relay_read(connection, side); /* what came before the end */
     side->has_ended = true;
-    if (!is_half)                          /* an error, silence, or TLS, which then writes no more */
+    if (!is_half) /* an error, silence, or TLS, which then writes no more */
         side->is_broken = true;
     bufferevent_disable(connection, side->is_broken ? EV_READ | EV_WRITE : EV_READ);
     bufferevent_set_timeouts(side->other->connection, &end, &end);
@@ -207,12 +218,15 @@ static void relay_side_init(struct relay_side *side, struct relay *relay, struct
 void http_relay(struct bufferevent *a, struct bufferevent *b, void (*done)(void *), void *arg)
 {
     struct relay *relay = new0(struct relay);
+    struct http_loop *loop = http_loop_here();
 
+    assert(loop);
+    LIST_INSERT_HEAD(&loop->relays, relay, next);
     relay->done = done;
     relay->arg = arg;
     relay_side_init(&relay->a, relay, &relay->b, a);
     relay_side_init(&relay->b, relay, &relay->a, b);
-    on_relay_read(a, &relay->a);           /* what they have read already */
+    on_relay_read(a, &relay->a); /* what they have read already */
     on_relay_read(b, &relay->b);
     bufferevent_enable(a, EV_READ | EV_WRITE);
     bufferevent_enable(b, EV_READ | EV_WRITE);

@@ -1,8 +1,8 @@
 /* tls.c - a host's certificate and the TLS contexts made of it
  *
- * A pool has no authority of its own at first, so each host signs for itself and peers pin what they saw
- * when they were introduced. The certificate is no authority either: trusting it means trusting this host,
- * not whatever it might sign. */
+ * A pool has no authority of its own at first, so each host signs for itself and peers pin what
+ * they saw when they were introduced. The certificate is no authority either: trusting it means
+ * trusting this host, not whatever it might sign. */
 #include "shared/tls.h"
 
 #include <arpa/inet.h>
@@ -39,12 +39,13 @@ static int tls_fail(int code, const char *what, const char *which)
 
     if (error)
         ERR_error_string_n(error, reason, sizeof reason);
-    snprintf(last_error, sizeof last_error, "%s %s: %s", what, which, error ? reason : strerror(-code));
+    snprintf(last_error, sizeof last_error, "%s %s: %s", what, which,
+             error ? reason : strerror(-code));
     ERR_clear_error();
     return code;
 }
 
-/* --- making a certificate ----------------------------------------------------------------------------- */
+/* --- making a certificate -------------------------------------------------------------------- */
 
 static void key_free(EVP_PKEY **key)
 {
@@ -118,7 +119,7 @@ static bool serial_set(X509 *certificate)
 
     if (RAND_bytes(bytes, sizeof bytes) != 1)
         return false;
-    bytes[0] = (bytes[0] & 0x7f) | 0x40;          /* positive, and of full length */
+    bytes[0] = (bytes[0] & 0x7f) | 0x40; /* positive, and of full length */
     number = BN_bin2bn(bytes, sizeof bytes, NULL);
     is_set = number && BN_to_ASN1_INTEGER(number, X509_get_serialNumber(certificate));
     BN_free(number);
@@ -131,7 +132,8 @@ static bool subject_set(X509 *certificate, const char *name)
     char common_name[COMMON_NAME_BYTES_MAX + 1];
 
     snprintf(common_name, sizeof common_name, "%s", name);
-    return X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8, (unsigned char *) common_name, -1, -1, 0)
+    return X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8, (unsigned char *) common_name,
+                                      -1, -1, 0)
            && X509_set_issuer_name(certificate, subject);
 }
 
@@ -141,18 +143,19 @@ static X509 *certificate_make(EVP_PKEY *key, const char *const *names, size_t co
 
     if (!certificate || !X509_set_version(certificate, X509_VERSION_3) || !serial_set(certificate)
         || !X509_gmtime_adj(X509_getm_notBefore(certificate), -VALID_BACK_S)
-        || !X509_gmtime_adj(X509_getm_notAfter(certificate), VALID_S) || !X509_set_pubkey(certificate, key)
-        || !subject_set(certificate, names[0])
+        || !X509_gmtime_adj(X509_getm_notAfter(certificate), VALID_S)
+        || !X509_set_pubkey(certificate, key) || !subject_set(certificate, names[0])
         || !extension_add(certificate, NID_basic_constraints, "critical,CA:FALSE")
         || !extension_add(certificate, NID_key_usage, "critical,digitalSignature")
         || !extension_add(certificate, NID_ext_key_usage, "serverAuth,clientAuth")
         || !extension_add(certificate, NID_subject_key_identifier, "hash")
-        || !alternative_names_add(certificate, names, count) || !X509_sign(certificate, key, EVP_sha256()))
+        || !alternative_names_add(certificate, names, count)
+        || !X509_sign(certificate, key, EVP_sha256()))
         return NULL;
     return TAKE(certificate);
 }
 
-/* --- files -------------------------------------------------------------------------------------------- */
+/* --- files ----------------------------------------------------------------------------------- */
 
 static int directory_sync(const char *path)
 {
@@ -174,7 +177,7 @@ static int file_write(const char *path, const char *data, size_t bytes, mode_t m
     ssize_t written;
 
     sprintf(beside, "%s.new", path);
-    unlink(beside);                  /* of a crash; its mode may be another's */
+    unlink(beside); /* of a crash; its mode may be another's */
     fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
     if (fd < 0)
         return -errno;
@@ -197,7 +200,8 @@ static int pem_write(BIO *pem, const char *path, mode_t mode)
     return r < 0 ? tls_fail(r, "write", path) : 0;
 }
 
-int tls_make(const char *certificate_path, const char *key_path, const char *const *names, size_t count)
+int tls_make(const char *certificate_path, const char *key_path, const char *const *names,
+             size_t count)
 {
     _cleanup_(key_free) EVP_PKEY *key = NULL;
     _cleanup_(certificate_free) X509 *certificate = NULL;
@@ -212,7 +216,8 @@ int tls_make(const char *certificate_path, const char *key_path, const char *con
 
     key_pem = BIO_new(BIO_s_mem());
     certificate_pem = BIO_new(BIO_s_mem());
-    if (!key_pem || !certificate_pem || !PEM_write_bio_PrivateKey(key_pem, key, NULL, NULL, 0, NULL, NULL)
+    if (!key_pem || !certificate_pem
+        || !PEM_write_bio_PrivateKey(key_pem, key, NULL, NULL, 0, NULL, NULL)
         || !PEM_write_bio_X509(certificate_pem, certificate))
         r = tls_fail(-ENOMEM, "encode", certificate_path);
     /* An old certificate must not be found beside a new key. */
@@ -227,14 +232,15 @@ int tls_make(const char *certificate_path, const char *key_path, const char *con
     return r;
 }
 
-int tls_ensure(const char *certificate_path, const char *key_path, const char *const *names, size_t count)
+int tls_ensure(const char *certificate_path, const char *key_path, const char *const *names,
+               size_t count)
 {
     if (access(certificate_path, F_OK) == 0 && access(key_path, F_OK) == 0)
         return 0;
     return tls_make(certificate_path, key_path, names, count);
 }
 
-/* --- contexts ----------------------------------------------------------------------------------------- */
+/* --- contexts -------------------------------------------------------------------------------- */
 
 static int choose_protocol(SSL *ssl, const unsigned char **ret_chosen, unsigned char *ret_bytes,
                            const unsigned char *offered, unsigned bytes, void *arg)

@@ -9,15 +9,17 @@
 
 /* Make a key and a self-signed certificate unless both files are there already.
  *
- *   names   host names and numeric addresses, which become the certificate's alternative names; the first
- *           name is also its subject. At least one
+ *   names   at least one host name or numeric address, which become the certificate's alternative
+ *           names; the first is its subject, too
  *
- * The key file gets mode 0600. Each file appears whole or not at all; the key first, so that a crash between
- * the two leaves a key without certificate, and both are made anew. */
-int tls_ensure(const char *certificate_path, const char *key_path, const char *const *names, size_t count);
+ * The key file gets mode 0600. Each file appears whole or not at all; the key first, so that a
+ * crash between the two leaves a key without certificate, and both are made anew. */
+int tls_ensure(const char *certificate_path, const char *key_path, const char *const *names,
+               size_t count);
 
 /* The same, replacing what is there. */
-int tls_make(const char *certificate_path, const char *key_path, const char *const *names, size_t count);
+int tls_make(const char *certificate_path, const char *key_path, const char *const *names,
+             size_t count);
 
 /* A server's context: TLS 1.2 and later, HTTP/1.1 by ALPN. Loading it again and giving it to
  * http_server_replace_tls() is how certificates are renewed. */

@@ -1,4 +1,5 @@
-/* raw_http.h - a client for tests that says exactly the bytes it is told, over TCP, TLS or a unix socket
+/* raw_http.h - a client for tests that says exactly the bytes it is told, over TCP, TLS or a unix
+ * socket
  *
  * Everything blocks, with a timeout of 20 s after which the test fails. */
 #pragma once
@@ -10,6 +11,7 @@
 #include <netinet/in.h>
 #include <openssl/ssl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -24,10 +26,10 @@
 
 struct raw {
     int fd;
-    SSL *ssl;              /* or NULL */
-    char *text;            /* what has come and was not yet taken; a C string too */
+    SSL *ssl;   /* or NULL */
+    char *text; /* what has come and was not yet taken; a C string too */
     size_t bytes;
-    bool is_over;          /* the server has ended or reset the connection */
+    bool is_over; /* the server has ended or reset the connection */
     bool was_reset;
 };
 
@@ -44,6 +46,7 @@ static inline struct raw *raw_new(int fd)
     struct raw *raw = new0(struct raw);
 
     assert_true(fd >= 0);
+    signal(SIGPIPE, SIG_IGN);
     raw_limit(fd);
     raw->fd = fd;
     raw->text = dup_text("");
@@ -129,7 +132,8 @@ static inline void raw_end(struct raw *raw)
 static inline void raw_fill(struct raw *raw)
 {
     char data[65536];
-    ssize_t got = raw->ssl ? SSL_read(raw->ssl, data, sizeof data) : recv(raw->fd, data, sizeof data, 0);
+    ssize_t got =
+        raw->ssl ? SSL_read(raw->ssl, data, sizeof data) : recv(raw->fd, data, sizeof data, 0);
 
     if (got <= 0) {
         assert_true(raw->ssl || got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK));
@@ -182,7 +186,8 @@ static inline char *raw_header(const char *head, const char *name)
 {
     size_t bytes = strlen(name);
 
-    for (const char *line = strstr(head, "\r\n"); line && line[2] != '\r'; line = strstr(line + 2, "\r\n")) {
+    for (const char *line = strstr(head, "\r\n"); line && line[2] != '\r';
+         line = strstr(line + 2, "\r\n")) {
         if (strncasecmp(line + 2, name, bytes) == 0 && strncmp(line + 2 + bytes, ": ", 2) == 0)
             return strndup(line + bytes + 4, strcspn(line + bytes + 4, "\r"));
     }

@@ -1,7 +1,7 @@
 /* fuzz_http_head.c - bytes of a client: a head, and what follows it as a chunked body
  *
- * Beside finding what the sanitizers see, it holds the parser to its promises: strings stay inside the head,
- * and whether bytes come at once or one by one makes no difference. */
+ * Beside finding what the sanitizers see, it holds the parser to its promises: strings stay inside
+ * the head, and whether bytes come at once or one by one makes no difference. */
 #include "shared/http_parse.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -59,7 +59,8 @@ static void head(const char *data, size_t bytes)
 }
 
 /* Decode in pieces; the sum and length of the body, and how it ended. */
-static enum http_chunks_result unchunk(const char *data, size_t bytes, size_t piece, uint64_t *ret_sum)
+static enum http_chunks_result unchunk(const char *data, size_t bytes, size_t piece,
+                                       uint64_t *ret_sum)
 {
     struct http_chunks chunks = {0};
     size_t at = 0;
@@ -68,7 +69,8 @@ static enum http_chunks_result unchunk(const char *data, size_t bytes, size_t pi
     while (true) {
         size_t used, run_bytes, offered = MIN(piece, bytes - at);
         const char *run;
-        enum http_chunks_result result = http_chunks_next(&chunks, data + at, offered, &used, &run, &run_bytes);
+        enum http_chunks_result result =
+            http_chunks_next(&chunks, data + at, offered, &used, &run, &run_bytes);
 
         assert(used <= offered);
         at += used;

@@ -22,7 +22,7 @@ static pthread_cond_t parked_more = PTHREAD_COND_INITIALIZER;
 static struct http_ticket parked[4096];
 static size_t parked_count;
 
-/* --- the handler -------------------------------------------------------------------------------------- */
+/* --- the handler ----------------------------------------------------------------------------- */
 
 static void echo(struct http_request *request, const char *body, size_t bytes, void *arg)
 {
@@ -54,7 +54,8 @@ static void describe(struct http_request *request)
         free(password);
     }
     if (request->is_unix)
-        evbuffer_add_printf(text, " uid=%d pid=%d", (int) request->peer_uid, (int) request->peer_pid);
+        evbuffer_add_printf(text, " uid=%d pid=%d", (int) request->peer_uid,
+                            (int) request->peer_pid);
     else
         evbuffer_add_printf(text, " from %s", request->peer);
     http_reply(request, 200, TEXT, text);
@@ -125,11 +126,8 @@ static void loop_end(struct http_loop *loop, void *arg)
 static int setup(void **state)
 {
     struct http_config config = {
-        HTTP_CONFIG_DEFAULT,
-        .handle = handle,
-        .loop_start = loop_begin,
-        .loop_stop = loop_end,
-        .arg = &server,
+        HTTP_CONFIG_DEFAULT,   .handle = handle, .loop_start = loop_begin,
+        .loop_stop = loop_end, .arg = &server,
     };
     char directory[] = P_tmpdir "/test_http.XXXXXX";
 
@@ -156,7 +154,7 @@ static int teardown(void **state)
     return atomic_load(&loops_started) == 2 && atomic_load(&loops_stopped) == 2 ? 0 : -1;
 }
 
-/* --- waiting ------------------------------------------------------------------------------------------ */
+/* --- waiting --------------------------------------------------------------------------------- */
 
 static void wait_for(atomic_int *counter, int value)
 {
@@ -196,7 +194,7 @@ static int64_t now_ms(void)
     return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* --- requests and answers ----------------------------------------------------------------------------- */
+/* --- requests and answers -------------------------------------------------------------------- */
 
 static void an_answer_has_what_we_say_and_no_more(void **state)
 {
@@ -207,7 +205,8 @@ static void an_answer_has_what_we_say_and_no_more(void **state)
     raw_send(raw, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello");
     body = raw_answer(raw, 200, &head);
     assert_string_equal(body, "hello");
-    assert_string_equal(head, "HTTP/1.1 200 OK\r\n" TEXT "content-length: 5\r\nconnection: keep-alive\r\n\r\n");
+    assert_string_equal(head, "HTTP/1.1 200 OK\r\n" TEXT
+                              "content-length: 5\r\nconnection: keep-alive\r\n\r\n");
     free(head);
     free(body);
     raw_send(raw, "GET /empty HTTP/1.1\r\n\r\n");
@@ -222,9 +221,12 @@ static void a_request_is_described(void **state)
     _cleanup_(raw_close) struct raw *raw = raw_connect("127.0.0.1", port);
 
     (void) state;
-    raw_expect(raw, "DELETE /desc%72ibe?a=1&a=%32 HTTP/1.1\r\nCookie: c=d; e=f\r\ncookie: g=h\r\n"
-                    "Authorization: Basic cm9vdDpzZWNyZXQ=\r\n\r\n",
-               200, "DELETE /describe 1.1 a=1 a=2 cookie:c=d cookie:e=f cookie:g=h basic:root/secret from 127.0.0.1");
+    raw_expect(raw,
+               "DELETE /desc%72ibe?a=1&a=%32 HTTP/1.1\r\nCookie: c=d; e=f\r\ncookie: g=h\r\n"
+               "Authorization: Basic cm9vdDpzZWNyZXQ=\r\n\r\n",
+               200,
+               "DELETE /describe 1.1 a=1 a=2 cookie:c=d cookie:e=f cookie:g=h basic:root/secret "
+               "from 127.0.0.1");
 }
 
 static void version_1_0_closes_unless_asked(void **state)
@@ -279,7 +281,8 @@ static void pipelined_requests_are_answered_in_order(void **state)
     for (int i = 0; i < 200; i++) {
         char request[128];
 
-        snprintf(request, sizeof request, "\r\nPOST /echo HTTP/1.1\r\nContent-Length: 3\r\n\r\n%03d", i);
+        snprintf(request, sizeof request,
+                 "\r\nPOST /echo HTTP/1.1\r\nContent-Length: 3\r\n\r\n%03d", i);
         raw_send(raw, request);
     }
     parked_wait(1);
@@ -305,7 +308,8 @@ static void bodies_may_come_in_any_pieces(void **state)
 
     memset(large, 'x', sizeof large - 1);
     large[sizeof large - 1] = '\0';
-    snprintf(text, sizeof text, "POST /echo HTTP/1.1\r\nContent-Length: %zu\r\n\r\n", sizeof large - 1);
+    snprintf(text, sizeof text, "POST /echo HTTP/1.1\r\nContent-Length: %zu\r\n\r\n",
+             sizeof large - 1);
     raw_send(raw, text);
     raw_expect(raw, large, 200, large);
     raw_expect(raw, "POST /echo HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 200, "");
@@ -335,9 +339,12 @@ static void a_client_is_invited_to_continue(void **state)
     free(head);
     raw_expect(raw, "ok", 200, "ok");
 
-    /* not when it did not wait, nor when nobody wants the body: it may then send or not, so we close */
-    raw_expect(raw, "POST /echo HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nok", 200, "ok");
-    raw_expect(raw, "POST /x HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n", 404, "not found");
+    /* not when it did not wait, nor when nobody wants the body: it may then send or not, so we
+     * close */
+    raw_expect(raw, "POST /echo HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nok",
+               200, "ok");
+    raw_expect(raw, "POST /x HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n", 404,
+               "not found");
     raw_expect_end(raw);
 }
 
@@ -347,7 +354,8 @@ static void an_unread_body_does_not_harm_the_next_request(void **state)
     char chunk[65536];
 
     (void) state;
-    raw_expect(raw, "POST /x HTTP/1.1\r\nContent-Length: 20\r\n\r\nGET /echo HTTP/1.1\r\n", 404, "not found");
+    raw_expect(raw, "POST /x HTTP/1.1\r\nContent-Length: 20\r\n\r\nGET /echo HTTP/1.1\r\n", 404,
+               "not found");
     raw_expect(raw, "GET /describe HTTP/1.1\r\n\r\n", 200, "GET /describe 1.1 from 127.0.0.1");
 
     /* Too large to throw away: the answer is read although we never stop sending, then it ends. */
@@ -361,7 +369,7 @@ static void an_unread_body_does_not_harm_the_next_request(void **state)
     assert_false(raw->was_reset);
 }
 
-/* --- what clients do wrong ---------------------------------------------------------------------------- */
+/* --- what clients do wrong ------------------------------------------------------------------- */
 
 static void malformed_requests_are_answered_and_closed(void **state)
 {
@@ -376,7 +384,8 @@ static void malformed_requests_are_answered_and_closed(void **state)
         {"POST /echo HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400},
         {"POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", 400},
         {"POST /echo HTTP/1.1\r\nContent-Length: 100001\r\n\r\n", 413},
-        {"POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n186a1\r\n", 0 /* with 100,001 bytes */},
+        {"POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n186a1\r\n",
+         0 /* with 100,001 bytes */},
         {"POST /echo HTTP/1.1\r\nExpect: more\r\n\r\n", 417},
     };
 
@@ -474,7 +483,7 @@ static void an_abort_is_seen(void **state)
     assert_true(raw->was_reset);
 }
 
-/* --- tickets ------------------------------------------------------------------------------------------ */
+/* --- tickets --------------------------------------------------------------------------------- */
 
 static void a_parked_request_outlives_deadlines_and_half_close(void **state)
 {
@@ -485,7 +494,7 @@ static void a_parked_request_outlives_deadlines_and_half_close(void **state)
     raw_send(raw, "GET /park HTTP/1.1\r\n\r\n");
     parked_wait(1);
     raw_end(raw);
-    usleep(1200000);               /* longer than all deadlines: that nothing happens can only be waited for */
+    usleep(1200000); /* longer than all deadlines: that nothing happens can only be waited for */
     http_ticket_post(parked[0], answer, "late");
     raw_expect(raw, "", 200, "late");
     raw_expect_end(raw);
@@ -504,7 +513,7 @@ static void a_second_answer_finds_the_request_gone(void **state)
     http_ticket_post(parked[0], answer, "two");
     raw_expect(raw, "", 200, "one");
     wait_for(&posted_null, null_before + 1);
-    raw_send(raw, "GET /park HTTP/1.1\r\n\r\n");       /* the same connection, another request */
+    raw_send(raw, "GET /park HTTP/1.1\r\n\r\n"); /* the same connection, another request */
     parked_wait(2);
     http_ticket_post(parked[0], answer, "old");
     http_ticket_post(parked[1], answer, "new");
@@ -526,7 +535,7 @@ static void a_broken_client_is_noticed(void **state)
     raw_close(&raw);
     wait_for(&gone, gone_before + 1);
 
-    raw = raw_connect("127.0.0.1", port);                  /* also after it had stopped sending */
+    raw = raw_connect("127.0.0.1", port); /* also after it had stopped sending */
     raw_send(raw, "GET /park HTTP/1.1\r\n\r\n");
     parked_wait(2);
     raw_end(raw);
@@ -592,7 +601,7 @@ static void posts_keep_their_order(void **state)
     wait_for(&order_done, 1);
 }
 
-/* --- listeners ---------------------------------------------------------------------------------------- */
+/* --- listeners ------------------------------------------------------------------------------- */
 
 static void a_unix_peer_is_known(void **state)
 {
@@ -600,7 +609,8 @@ static void a_unix_peer_is_known(void **state)
     char expected[128];
 
     (void) state;
-    snprintf(expected, sizeof expected, "GET /describe 1.1 uid=%d pid=%d", (int) getuid(), (int) getpid());
+    snprintf(expected, sizeof expected, "GET /describe 1.1 uid=%d pid=%d", (int) getuid(),
+             (int) getpid());
     raw_expect(raw, "GET /describe HTTP/1.1\r\n\r\n", 200, expected);
 }
 
@@ -625,7 +635,7 @@ static void ports_and_sockets_are_not_shared_by_accident(void **state)
     assert_int_equal(http_listen_unix(second, other), -EEXIST);
     unlink(other);
     assert_int_equal(http_listen_unix(second, other), 0);
-    http_server_destroy(&second);                      /* never started */
+    http_server_destroy(&second); /* never started */
     assert_int_equal(access(other, F_OK), -1);
 }
 
@@ -640,7 +650,8 @@ static void connections_are_limited(void **state)
     config.connections_max = 1;
     small = http_server_new(&config);
     assert_int_equal(http_server_start(small), 0);
-    assert_int_equal(http_listen_tcp(small, "127.0.0.1", 0, NULL, &small_port), 0);     /* after the start */
+    assert_int_equal(http_listen_tcp(small, "127.0.0.1", 0, NULL, &small_port),
+                     0); /* after the start */
     one = raw_connect("127.0.0.1", small_port);
     raw_expect(one, "GET /x HTTP/1.1\r\n\r\n", 404, "not found");
     two = raw_connect("127.0.0.1", small_port);
@@ -648,7 +659,7 @@ static void connections_are_limited(void **state)
     raw_close(&two);
     raw_expect(one, "GET /x HTTP/1.1\r\n\r\n", 404, "not found");
     raw_close(&one);
-    for (int i = 0; i < 1000; i++) {                   /* until the server has seen the close */
+    for (int i = 0; i < 1000; i++) { /* until the server has seen the close */
         struct http_stats stats;
 
         http_server_stats(small, &stats);

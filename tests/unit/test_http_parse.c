@@ -1,4 +1,5 @@
-/* test_http_parse.c - heads that must be refused and heads that must not, chunks, queries, credentials */
+/* test_http_parse.c - heads that must be refused and heads that must not, chunks, queries,
+ * credentials */
 #include "shared/http_parse.h"
 
 #include <setjmp.h>
@@ -29,9 +30,12 @@ static void a_head_is_taken_apart(void **state)
     struct parsed p;
 
     (void) state;
-    assert_int_equal(parse(&p, "PUT /import%20me?task_id=a%2fb&x HTTP/1.1\r\nHost: h\r\nX-A:  1 2\t\r\nx-a: second\r\n"
-                               "Content-Length: 0042\r\nExpect: 100-Continue\r\nEmpty:\r\n\r\n"),
-                     0);
+    assert_int_equal(
+        parse(
+            &p,
+            "PUT /import%20me?task_id=a%2fb&x HTTP/1.1\r\nHost: h\r\nX-A:  1 2\t\r\nx-a: second\r\n"
+            "Content-Length: 0042\r\nExpect: 100-Continue\r\nEmpty:\r\n\r\n"),
+        0);
     assert_string_equal(p.head.method, "PUT");
     assert_string_equal(p.head.target, "/import%20me?task_id=a%2fb&x");
     assert_string_equal(p.head.path, "/import me");
@@ -93,7 +97,7 @@ static void malformed_heads_are_refused(void **state)
         const char *head;
         int status;
     } cases[] = {
-        {"GET /\r\n\r\n", 400},                                            /* HTTP/0.9 */
+        {"GET /\r\n\r\n", 400}, /* HTTP/0.9 */
         {"\r\n\r\n", 400},
         {"GET  / HTTP/1.1\r\n\r\n", 400},
         {"GET / HTTP/1.1 \r\n\r\n", 400},
@@ -131,7 +135,8 @@ static void malformed_heads_are_refused(void **state)
         {"POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n", 400},
         {"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400},
         {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", 400},
-        {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400},
+        {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+         400},
         {"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400},
         {"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501},
         {"POST / HTTP/1.1\r\nTransfer-Encoding: identity\r\n\r\n", 501},
@@ -217,7 +222,8 @@ static char *unchunk(const char *text, size_t piece, size_t *ret_left)
 
 static void chunks_are_joined(void **state)
 {
-    static const char text[] = "5\r\nhello\r\n1;name=\"v\"\r\n,\r\n0006 \r\n world\r\n0\r\nTrailer: x\r\n\r\nNEXT";
+    static const char text[] =
+        "5\r\nhello\r\n1;name=\"v\"\r\n,\r\n0006 \r\n world\r\n0\r\nTrailer: x\r\n\r\nNEXT";
 
     (void) state;
     for (size_t piece = 1; piece <= sizeof text; piece++) {
@@ -233,9 +239,21 @@ static void chunks_are_joined(void **state)
 static void malformed_chunks_are_refused(void **state)
 {
     static const char *const cases[] = {
-        "g\r\n", "\r\n", ";x\r\n", "-1\r\n", "0x5\r\nhello\r\n0\r\n\r\n", "5\nhello\r\n0\r\n\r\n",
-        "5\r\nhelloX\n0\r\n\r\n", "5\r\nhello0\r\n\r\n", "5\r\nhell", "1000000000000000\r\n", "0\r\n bad\r\n\r\n",
-        "0\r\nA: b\n\r\n", "0\r\n\rX", "5;a\rb\r\nhello\r\n0\r\n\r\n", "0\r\n",
+        "g\r\n",
+        "\r\n",
+        ";x\r\n",
+        "-1\r\n",
+        "0x5\r\nhello\r\n0\r\n\r\n",
+        "5\nhello\r\n0\r\n\r\n",
+        "5\r\nhelloX\n0\r\n\r\n",
+        "5\r\nhello0\r\n\r\n",
+        "5\r\nhell",
+        "1000000000000000\r\n",
+        "0\r\n bad\r\n\r\n",
+        "0\r\nA: b\n\r\n",
+        "0\r\n\rX",
+        "5;a\rb\r\nhello\r\n0\r\n\r\n",
+        "0\r\n",
     };
 
     (void) state;
@@ -274,7 +292,7 @@ static void pairs_keep_order_and_repeats(void **state)
     struct http_pair *pairs;
     size_t count = http_pairs_split(text, "&", &pairs);
     static const struct http_pair expected[] = {
-        {"a", "1"},    {"b", "x y z"},  {"a", "2"},      {"flag", ""},    {"", "odd"},
+        {"a", "1"},      {"b", "x y z"}, {"a", "2"},    {"flag", ""},      {"", "odd"},
         {"pct", "100%"}, {"nul", "%00"}, {"eq", "a=b"}, {"A", "\xc3\xa9"},
     };
 
@@ -303,8 +321,15 @@ static void cookies_have_two_separators(void **state)
 static void basic_credentials_are_decoded(void **state)
 {
     static const char *const bad[] = {
-        "Bearer cm9vdDpzZWNyZXQ=", "Basic", "Basic cm9vdA==" /* no colon */, "Basic !!!!", "Basic cm9vdDpz=ZWNyZXQ",
-        "Basic cm9vdDpzZ", "Basic cjoA" /* a NUL */, "Basic ====", "",
+        "Bearer cm9vdDpzZWNyZXQ=",
+        "Basic",
+        "Basic cm9vdA==" /* no colon */,
+        "Basic !!!!",
+        "Basic cm9vdDpz=ZWNyZXQ",
+        "Basic cm9vdDpzZ",
+        "Basic cjoA" /* a NUL */,
+        "Basic ====",
+        "",
     };
     char *user, *password;
 
@@ -314,7 +339,8 @@ static void basic_credentials_are_decoded(void **state)
     assert_string_equal(password, "secret");
     free(user);
     free(password);
-    assert_true(http_basic_decode("bAsIc cm9vdDphOmI", &user, &password));       /* unpadded, a colon inside */
+    assert_true(
+        http_basic_decode("bAsIc cm9vdDphOmI", &user, &password)); /* unpadded, a colon inside */
     assert_string_equal(password, "a:b");
     free(user);
     free(password);

@@ -20,13 +20,13 @@ static char pattern(uint64_t at)
     return (char) (at % 251);
 }
 
-/* --- producers ---------------------------------------------------------------------------------------- */
+/* --- producers ------------------------------------------------------------------------------- */
 
 struct source {
     struct http_ticket ticket;
     uint64_t at, end;
-    enum http_produced last;       /* how it ends */
-    bool waits;                    /* after each piece, until a thread resumes it */
+    enum http_produced last; /* how it ends */
+    bool waits;              /* after each piece, until a thread resumes it */
 };
 
 static void source_destroy(void *arg)
@@ -54,8 +54,8 @@ static void resume_elsewhere(struct http_ticket ticket)
     pthread_detach(thread);
 }
 
-static enum http_produced source_produce(struct http_request *request, struct evbuffer *out, size_t wanted,
-                                         void *arg)
+static enum http_produced source_produce(struct http_request *request, struct evbuffer *out,
+                                         size_t wanted, void *arg)
 {
     struct source *source = arg;
     char piece[65536];
@@ -101,7 +101,7 @@ static void produce(struct http_request *request)
     http_produce(request, 200, BINARY, length, source_produce, source, source_destroy);
 }
 
-/* --- consumers ---------------------------------------------------------------------------------------- */
+/* --- consumers ------------------------------------------------------------------------------- */
 
 /* An upload read by a thread of its own, which answers with what it saw. */
 struct sink {
@@ -115,7 +115,7 @@ struct sink {
 
 static void on_upload(struct http_upload *upload, void *arg)
 {
-    (void) upload;             /* the thread waits by itself */
+    (void) upload; /* the thread waits by itself */
     (void) arg;
 }
 
@@ -198,9 +198,10 @@ static void upload_to_loop(struct http_request *request)
     sink->upload = http_consume(request, 5000, on_loop_upload, sink);
 }
 
-/* --- tunnels ------------------------------------------------------------------------------------------ */
+/* --- tunnels --------------------------------------------------------------------------------- */
 
-#define CONNECTED "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nCache-Control: no-cache, no-store\r\n\r\n"
+#define CONNECTED \
+    "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nCache-Control: no-cache, no-store\r\n\r\n"
 
 static void relay_done(void *arg)
 {
@@ -216,7 +217,8 @@ static void tunnel(struct http_request *request, struct bufferevent *client, voi
 
     (void) arg;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    console = bufferevent_socket_new(http_loop_base(http_request_loop(request)), -1, BEV_OPT_CLOSE_ON_FREE);
+    console = bufferevent_socket_new(http_loop_base(http_request_loop(request)), -1,
+                                     BEV_OPT_CLOSE_ON_FREE);
     http_relay(client, console, relay_done, NULL);
     bufferevent_socket_connect(console, (struct sockaddr *) &address, sizeof address);
 }
@@ -266,7 +268,7 @@ static void handle(struct http_request *request, void *arg)
         http_reply_text(request, 200, BINARY, request->is_tls ? "tls" : "plain");
 }
 
-/* --- the echo server behind tunnels ------------------------------------------------------------------- */
+/* --- the echo server behind tunnels ---------------------------------------------------------- */
 
 static int echo_fd;
 
@@ -306,7 +308,7 @@ static void echo_start(void)
     pthread_create(&echo_id, NULL, echo_thread, NULL);
 }
 
-/* --- set up ------------------------------------------------------------------------------------------- */
+/* --- set up ---------------------------------------------------------------------------------- */
 
 static char directory[] = P_tmpdir "/test_http_stream.XXXXXX";
 
@@ -382,7 +384,7 @@ static void wait_for(atomic_int *counter, int value)
     assert_true(atomic_load(counter) >= value);
 }
 
-/* --- producing ---------------------------------------------------------------------------------------- */
+/* --- producing ------------------------------------------------------------------------------- */
 
 static char *take_chunked(struct raw *raw, size_t *ret_bytes)
 {
@@ -464,7 +466,7 @@ static void a_failed_stream_is_seen_to_fail(void **state)
     static const char *const requests[] = {
         "GET /produce?bytes=1000&fail=1&how=close HTTP/1.0\r\n\r\n",
         "GET /produce?bytes=1000&fail=1 HTTP/1.1\r\n\r\n",
-        "GET /produce?bytes=1000&how=2000 HTTP/1.1\r\n\r\n",        /* ends too early */
+        "GET /produce?bytes=1000&how=2000 HTTP/1.1\r\n\r\n", /* ends too early */
     };
     int destroyed_before = atomic_load(&destroyed);
 
@@ -489,14 +491,14 @@ static void a_slow_reader_bounds_what_is_made(void **state)
     (void) state;
     raw_send(slow, "GET /produce?bytes=10000000000&how=10000000000 HTTP/1.1\r\n\r\n");
     raw_expect(quick, "GET / HTTP/1.1\r\n\r\n", 200, "plain");
-    do {                                         /* until both socket buffers are full */
+    do { /* until both socket buffers are full */
         seen = atomic_load(&produced_kib);
         usleep(50000);
         still = atomic_load(&produced_kib);
     } while (seen != still || seen == before);
     assert_true(still - before < 64 * 1024);
     raw_expect(quick, "GET / HTTP/1.1\r\n\r\n", 200, "plain");
-    wait_for(&destroyed, destroyed_before + 1);  /* below the least rate it is cut */
+    wait_for(&destroyed, destroyed_before + 1); /* below the least rate it is cut */
     raw_close(&slow);
     raw_close(&quick);
 }
@@ -519,7 +521,7 @@ static void streams_take_turns(void **state)
     }
 }
 
-/* --- uploading ---------------------------------------------------------------------------------------- */
+/* --- uploading ------------------------------------------------------------------------------- */
 
 static char *pattern_bytes(size_t bytes)
 {
@@ -542,13 +544,16 @@ static void uploads_have_every_framing(void **state)
             struct raw *raw = connect_either(is_tls);
             char head[256];
 
-            snprintf(head, sizeof head, "PUT %s HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n", paths[p]);
+            snprintf(head, sizeof head, "PUT %s HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n",
+                     paths[p]);
             raw_send(raw, head);
             assert_true(raw_try_send(raw, data, 1000000));
             raw_expect(raw, "", 200, "1000000 bytes, 0 wrong");
 
-            snprintf(head, sizeof head,
-                     "PUT %s HTTP/1.1\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n", paths[p]);
+            snprintf(
+                head, sizeof head,
+                "PUT %s HTTP/1.1\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n",
+                paths[p]);
             raw_send(raw, head);
             free(raw_take_until(raw, "100 Continue\r\n\r\n"));
             for (size_t at = 0; at < 1000000; at += 12500) {
@@ -581,7 +586,8 @@ static void a_full_buffer_holds_the_client_back(void **state)
     char *data = pattern_bytes(bytes);
 
     (void) state;
-    /* The consumer sleeps for much longer than the rate window: that is ours to excuse, not the client's. */
+    /* The consumer sleeps for much longer than the rate window: that is ours to excuse, not the
+     * client's. */
     raw_send(raw, "PUT /upload?pause=1500 HTTP/1.1\r\nContent-Length: 30000000\r\n\r\n");
     while (sent < bytes) {
         ssize_t now = send(raw->fd, data + sent, bytes - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -598,7 +604,7 @@ static void a_full_buffer_holds_the_client_back(void **state)
         }
         sent += (size_t) now;
     }
-    assert_true(sent < bytes - 5000000);         /* sockets and ring hold the rest up */
+    assert_true(sent < bytes - 5000000); /* sockets and ring hold the rest up */
     assert_true(raw_try_send(raw, data + sent, bytes - sent));
     raw_expect(raw, "", 200, "30000000 bytes, 0 wrong");
     free(data);
@@ -610,9 +616,15 @@ static void an_early_head_comes_before_the_body(void **state)
     char *data = pattern_bytes(200000), *head;
 
     (void) state;
-    raw_send(raw, "PUT /upload?early=1 HTTP/1.1\r\nContent-Length: 200000\r\n\r\n");
+    raw_send(
+        raw,
+        "PUT /upload?early=1 HTTP/1.1\r\nContent-Length: 200000\r\nExpect: 100-continue\r\n\r\n");
     head = raw_take_until(raw, "\r\n\r\n");
-    assert_string_equal(head, "HTTP/1.1 200 OK\r\ncache-control: no-cache\r\nconnection: close\r\n\r\n");
+    assert_string_equal(head, "HTTP/1.1 100 Continue\r\n\r\n");
+    free(head);
+    head = raw_take_until(raw, "\r\n\r\n");
+    assert_string_equal(head,
+                        "HTTP/1.1 200 OK\r\ncache-control: no-cache\r\nconnection: close\r\n\r\n");
     free(head);
     assert_true(raw_try_send(raw, data, 200000));
     head = raw_take_all(raw);
@@ -629,16 +641,16 @@ static void a_broken_upload_is_told(void **state)
 
     (void) state;
     raw_send(raw, "PUT /upload HTTP/1.1\r\nContent-Length: 20\r\n\r\nnot all");
-    raw_close(&raw);                                       /* ends early */
+    raw_close(&raw); /* ends early */
     wait_for(&broken, before + 1);
     raw = connect_either(false);
     raw_send(raw, "PUT /loop_upload HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcX");
-    raw_expect(raw, "", 400, "");                          /* nonsense */
+    raw_expect(raw, "", 400, ""); /* nonsense */
     wait_for(&broken, before + 2);
     raw_close(&raw);
     raw = connect_either(false);
     raw_send(raw, "PUT /upload HTTP/1.1\r\nContent-Length: 20\r\n\r\nslow");
-    wait_for(&broken, before + 3);                         /* falls below the least rate */
+    wait_for(&broken, before + 3); /* falls below the least rate */
     raw_close(&raw);
 }
 
@@ -657,7 +669,7 @@ static void a_consumer_may_give_up(void **state)
     free(data);
 }
 
-/* --- tunnels and TLS ---------------------------------------------------------------------------------- */
+/* --- tunnels and TLS ------------------------------------------------------------------------- */
 
 static void a_tunnel_passes_everything_both_ways(void **state)
 {
@@ -678,7 +690,7 @@ static void a_tunnel_passes_everything_both_ways(void **state)
             assert_memory_equal(got, data + at, 100000);
             free(got);
         }
-        if (!is_tls) {                                     /* the last words still arrive */
+        if (!is_tls) { /* the last words still arrive */
             raw_send(raw, "bye ");
             raw_end(raw);
             got = raw_take_all(raw);
@@ -749,28 +761,34 @@ static void a_silent_handshake_is_cut(void **state)
 
     (void) state;
     raw_send(plain, "GET / HTTP/1.1\r\n\r\n");
-    free(raw_take_all(plain));                   /* an alert, perhaps, but no answer */
+    free(raw_take_all(plain)); /* an alert, perhaps, but no answer */
     raw_expect_end(silent);
 }
 
 static void a_stop_ends_what_is_under_way(void **state)
 {
-    struct raw *stream = connect_either(false), *upload = connect_either(true), *shouting = connect_either(false);
+    struct raw *stream = connect_either(false), *upload = connect_either(true),
+               *tunnelled = connect_either(true);
+    int relays_before = atomic_load(&relays_done);
     int destroyed_before = atomic_load(&destroyed), broken_before = atomic_load(&broken);
 
     (void) state;
     raw_send(stream, "GET /produce?bytes=1000000000&how=1000000000 HTTP/1.1\r\n\r\n");
     free(raw_take(stream, 1000));
-    raw_send(upload, "PUT /upload HTTP/1.1\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n");
+    raw_send(upload,
+             "PUT /upload HTTP/1.1\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n");
     free(raw_take_until(upload, "100 Continue\r\n\r\n"));
+    raw_send(tunnelled, "CONNECT /console HTTP/1.1\r\n\r\nx");
+    free(raw_take(tunnelled, strlen(CONNECTED) + 1));
     http_server_stop(server);
+    assert_int_equal(atomic_load(&relays_done), relays_before + 1);
     wait_for(&destroyed, destroyed_before + 1);
     free(raw_take_all(stream));
     raw_close(&stream);
     raw_close(&upload);
-    raw_close(&shouting);
+    raw_close(&tunnelled);
     for (int ms = 0; atomic_load(&sink_threads) > 0 && ms < RAW_TIMEOUT_S * 1000; ms++)
-        usleep(1000);                            /* who may post must be done before the end */
+        usleep(1000); /* who may post must be done before the end */
     http_server_destroy(&server);
     assert_int_equal(atomic_load(&broken), broken_before + 1);
 }

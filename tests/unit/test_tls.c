@@ -62,7 +62,7 @@ static void a_missing_certificate_is_made_once(void **state)
     assert_int_equal(tls_fingerprint(certificate_path, again), 0);
     assert_string_equal(first, again);
 
-    unlink(certificate_path);                    /* a crash between the two files */
+    unlink(certificate_path); /* a crash between the two files */
     assert_int_equal(tls_ensure(certificate_path, key_path, names, ARRAY_SIZE(names)), 0);
     assert_int_equal(tls_fingerprint(certificate_path, renewed), 0);
     assert_string_not_equal(first, renewed);
@@ -85,7 +85,8 @@ static void names_and_addresses_are_certified(void **state)
     X509_free(certificate);
 }
 
-/* As a client does that was given the certificate to trust, with the strict checks of newer ones. */
+/* As a client does that was given the certificate to trust, with the strict checks of newer ones.
+ */
 static void it_verifies_where_it_is_trusted(void **state)
 {
     X509 *certificate = certificate_read();
