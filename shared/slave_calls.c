@@ -143,7 +143,7 @@ int slave_call_bind(const struct slave_call *row, const struct value *map, struc
     struct value *values = arena_alloc_array(arena, SLAVE_CALL_PARAMS_MAX, sizeof *values);
 
     for (int i = 0; i < shape->param_count; i++) {
-        const struct value *value = value_map_find(map, shape->params[i].name);
+        const struct value *value = map->kind == KIND_MAP ? value_map_find(map, shape->params[i].name) : NULL;
 
         if (!value)
             return failure_set(failure, arena, FIELD_TYPE_ERROR, shape->params[i].name);

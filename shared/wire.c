@@ -12,6 +12,7 @@
 
 #include "shared/arena.h"
 #include "shared/buffer.h"
+#include "shared/pack.h"
 #include "shared/random.h"
 
 
@@ -121,16 +122,6 @@ const char *wire_type_name(enum wire_type type)
     return types[type].name;
 }
 
-struct value wire_id(struct arena *arena, ref_t id)
-{
-    return value_text(uuid_print(arena_alloc(arena, UUID_TEXT_BYTES), id));
-}
-
-bool wire_id_parse(const struct value *value, ref_t *ret)
-{
-    return value && value->kind == KIND_STRING && uuid_parse(value->text, value->length, ret);
-}
-
 /* ---- encoding ---- */
 
 static bool is_given(const struct wire_frame *frame, int key)
@@ -154,7 +145,6 @@ void wire_encode(const struct wire_frame *frame, struct buffer *out)
 {
     unsigned wanted = types[frame->type].must | types[frame->type].may;
     struct value items[2 * (KEY_COUNT + 1)], map = VALUE_MAP(0, items);
-    char ids[KEY_COUNT][UUID_TEXT_BYTES];
 
     items[0] = value_text("t");
     items[1] = value_text(types[frame->type].name);
@@ -176,7 +166,7 @@ void wire_encode(const struct wire_frame *frame, struct buffer *out)
             item[1] = VALUE_INT(*(const int64_t *) at);
             break;
         case KEY_ID:
-            item[1] = value_text(uuid_print(ids[i], *(const ref_t *) at));
+            item[1] = VALUE_REF(*(const ref_t *) at);
             break;
         case KEY_TEXT:
             item[1] = value_text(*(const char *const *) at);
@@ -187,7 +177,7 @@ void wire_encode(const struct wire_frame *frame, struct buffer *out)
         }
         map.length++;
     }
-    wire_value_write(out, &map);
+    pack_value(out, &map);
 }
 
 /* ---- decoding ---- */
@@ -203,7 +193,10 @@ static int read_key(struct wire_frame *frame, int key, const struct value *value
         *(int64_t *) at = value->i;
         return 0;
     case KEY_ID:
-        return wire_id_parse(value, at) ? 0 : -EBADMSG;
+        if (value->kind != KIND_REF || ref_is_null(value->ref))
+            return -EBADMSG;
+        *(ref_t *) at = value->ref;
+        return 0;
     case KEY_TEXT:
         if (value->kind != KIND_STRING)
             return -EBADMSG;
@@ -237,7 +230,7 @@ int wire_decode(const void *bytes, size_t count, struct arena *arena, struct wir
     struct value map;
     int type;
 
-    if (count > LINK_FRAME_BYTES_MAX || wire_value_read(bytes, count, arena, &map) < 0 ||
+    if (count > LINK_FRAME_BYTES_MAX || unpack_value(bytes, count, NULL, arena, &map) < 0 ||
         map.kind != KIND_MAP)
         return -EBADMSG;
     type = find_type(&map);
@@ -247,6 +240,8 @@ int wire_decode(const void *bytes, size_t count, struct arena *arena, struct wir
     known = types[type].must | types[type].may;
     for (uint32_t i = 0; i < map.length; i++) {
         for (int key = 0; key < KEY_COUNT; key++) {
+            if (map.items[2 * i].kind != KIND_STRING)
+                return -EBADMSG;
             if (!(known & B(key)) || !streq(keys[key].name, map.items[2 * i].text))
                 continue;
             if (seen & B(key) || read_key(&frame, key, &map.items[2 * i + 1]) < 0)

@@ -91,15 +91,6 @@ void wire_encode(const struct wire_frame *frame, struct buffer *out);
 /* Returns 0 or -EBADMSG. Bytes may be anything. */
 int wire_decode(const void *bytes, size_t count, struct arena *arena, struct wire_frame *ret);
 
-/* A set of ids as values, in the arena; the other way. False for what is no uuid. */
-struct value wire_id(struct arena *arena, ref_t id);
-bool wire_id_parse(const struct value *value, ref_t *ret);
-
-/* Plain values: strings, integers, floats, booleans, sets, and maps with string keys. What the ledger keeps is written
- * this way, too. wire_value_read: 0 or -EBADMSG, also when bytes are left over. */
-void wire_value_write(struct buffer *out, const struct value *value);
-int wire_value_read(const void *bytes, size_t count, struct arena *arena, struct value *ret);
-
 /* ---- enrolment ---- */
 
 #define WIRE_NONCE_BYTES 33 /* 16 bytes in hex */
