@@ -30,6 +30,8 @@ enum guest_change {
     GUEST_REBOOTED,  /* wants a reboot: it has ended, the agent starts it anew or not (actions_after_reboot) */
     GUEST_CRASHED,
     GUEST_VANISHED,  /* its process is gone: killed, or the host's hypervisor failed */
+    GUEST_KILLED,    /* by kill(): only in list() */
+    GUEST_SAVED,     /* by save(), the image is complete: only in list() */
 };
 
 struct guest_disk {
@@ -122,8 +124,9 @@ struct hypervisor {
      * Any failure, or cancel_send() before done: GUEST_RUNNING again. */
     int (*send)(struct hypervisor *, uint64_t operation, ref_t vm, int socket, int downtime_ms);
     int (*cancel_send)(struct hypervisor *, uint64_t operation, ref_t vm);
-    /* GUEST_SENT back to GUEST_RUNNING: takes lock and disks again. */
-    int (*resume_sent)(struct hypervisor *, uint64_t operation, ref_t vm);
+    /* GUEST_SENT back to GUEST_RUNNING: takes lock and disks again. It runs at `epoch` from then on: the one it had
+     * when the move came to nothing, a higher one when the master gave it back after COMMIT; a lower one is refused. */
+    int (*resume_sent)(struct hypervisor *, uint64_t operation, ref_t vm, uint64_t epoch);
 
     /* Forget an ended guest: list() no longer has it. */
     int (*forget)(struct hypervisor *, uint64_t operation, ref_t vm);
