@@ -409,8 +409,8 @@ static void derive(const struct class *class, enum method_kind kind, const char 
     while (params[method->param_count].name)
         method->param_count++;
     method->params_required = method->param_count;
-    if (field && strstr(field->life, " removed:"))
-        method->flags |= writes ? METHOD_REMOVED : 0;
+    if (strstr(method->life, " removed:"))
+        method->flags |= METHOD_REMOVED; /* the record still carries the field, with its default */
     method_add(method);
 }
 
