@@ -324,7 +324,7 @@ static void params_init(void)
         end = (end + align_max - 1) / align_max * align_max;
         if (end != method->args_bytes)
             die("model: arguments of %s do not lie as expected", method->name);
-        if (strstr(method->life, " removed:"))
+        if (strstr(method->life, "removed:"))
             method->flags |= METHOD_REMOVED;
     }
 }
@@ -409,7 +409,7 @@ static void derive(const struct class *class, enum method_kind kind, const char 
     while (params[method->param_count].name)
         method->param_count++;
     method->params_required = method->param_count;
-    if (strstr(method->life, " removed:"))
+    if (strstr(method->life, "removed:"))
         method->flags |= METHOD_REMOVED; /* the record still carries the field, with its default */
     method_add(method);
 }
