@@ -423,7 +423,7 @@ static void derive_class(const struct class *class)
 
     derive(class, METHOD_GET_RECORD, "get_record", NULL, record, params_of(NULL, NULL, NULL, NULL, class));
     derive(class, METHOD_GET_BY_UUID, "get_by_uuid", NULL, ref, params_of(&string_type, "uuid", NULL, NULL, NULL));
-    if (class->name_label >= 0)
+    if (class->name_label >= 0 && !(class->flags & CLASS_NO_BY_NAME))
         derive(class, METHOD_GET_BY_NAME_LABEL, "get_by_name_label", NULL, refs,
                params_of(&string_type, "label", NULL, NULL, NULL));
     if (class->flags & CLASS_GET_ALL) {
@@ -477,7 +477,7 @@ static void methods_init(void)
     for (int i = 0; i < METHOD_COUNT; i++)
         method_add(&rows[i]);
     for (int i = 0; i < CLASS_COUNT; i++)
-        if (model_classes[i].flags & CLASS_IN_DATABASE && !(model_classes[i].flags & CLASS_INTERNAL))
+        if (model_classes[i].flags & CLASS_IN_DATABASE && !(model_classes[i].flags & (CLASS_INTERNAL | CLASS_ROWS_ONLY)))
             derive_class(&model_classes[i]);
     qsort(methods, method_count, sizeof *methods, by_name);
 }

@@ -50,6 +50,8 @@ enum class_flags {
     CLASS_GET_ALL = 16,     /* get_all, get_all_records and the _where forms exist */
     CLASS_INTERNAL = 32,    /* Drover's own bookkeeping: never on the wire */
     CLASS_SECRET = 64,      /* reading takes pool-operator */
+    CLASS_ROWS_ONLY = 128,  /* no derived messages: those it has are all rows */
+    CLASS_NO_BY_NAME = 256, /* has a name_label, but no get_by_name_label */
 };
 
 enum qualifier {
