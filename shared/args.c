@@ -61,10 +61,15 @@ static int convert_string(struct binding *b, const struct type *type, const stru
 {
     if (raw->kind != KIND_STRING)
         return wrong_type(b);
-    if (!text_is_xml(raw->text, raw->length))
+    *ret = *raw;
+    if (text_is_xml(raw->text, raw->length))
+        return 0;
+    if (b->place != PLACE_CTOR || !text_is_utf8(raw->text, raw->length))
         return failure_set(b->failure, b->arena, INVALID_VALUE, "Invalid UTF-8 string in parameter",
                            type->is_secret ? "" : raw->text);
-    *ret = *raw;
+    /* A new object's texts end before the first character that XML cannot carry (wire.md section 2). */
+    ret->length = (uint32_t) text_good_length(raw->text, raw->length, true);
+    ret->text = arena_dup(b->arena, raw->text, ret->length);
     return 0;
 }
 
@@ -167,12 +172,17 @@ static int convert_ref(struct binding *b, const struct type *type, const struct 
 
 /* ---- sets, maps, records ---- */
 
-/* The items at hand converted one by one; those of a set or map count as members. */
+/* Where the items of a set or map, the members of a record stand. */
+static enum value_place place_inside(const struct binding *b)
+{
+    return b->place == PLACE_PARAMETER ? PLACE_MEMBER : b->place;
+}
+
 static int convert_item(struct binding *b, const struct type *type, const struct value *raw, struct value *ret)
 {
     struct binding inner = *b;
 
-    inner.place = PLACE_MEMBER;
+    inner.place = place_inside(b);
     return convert(&inner, type, raw, ret);
 }
 
@@ -271,7 +281,7 @@ static int convert_record(struct binding *b, const struct type *type, const stru
         const struct field *field = &class->fields[i];
         bool is_ours = field->flags & (FIELD_INTERNAL | FIELD_INVERSE) || (is_ctor && field->qualifier == QUALIFIER_RO);
         const struct value *member = is_ours ? NULL : value_map_find(raw, field->name);
-        struct binding inner = {b->arena, b->failure, field->name, PLACE_MEMBER};
+        struct binding inner = {b->arena, b->failure, field->name, place_inside(b)};
         int r = 0;
 
         if (is_ours)

@@ -44,7 +44,8 @@ void args_store(const struct method *method, const struct value *values, void *a
 enum value_place {
     PLACE_PARAMETER, /* the empty string is an error where a reference is meant */
     PLACE_MEMBER,    /* in a record, set or map: there it is the null reference */
-    PLACE_CTOR,      /* a constructor's record: server-maintained members are ignored */
+    PLACE_CTOR,      /* a constructor's record and what is in it: server-maintained members are ignored, texts
+                        that XML cannot carry are cut instead of refused */
 };
 
 /* One value: of a derived setter, of a slave call. A typed value passes as it is. The result shares texts with

@@ -74,14 +74,10 @@ static const struct {
     [NIL] = {"nil", IN(VALUE)},
 };
 
-/* Most values come first. */
 static enum element element_of(const char *name)
 {
-    for (int element = VALUE; element < ELEMENT_COUNT; element++)
-        if (streq(name, grammar[element].name))
-            return (enum element) element;
-    for (int element = METHOD_CALL; element < VALUE; element++)
-        if (streq(name, grammar[element].name))
+    for (int element = METHOD_CALL; element < ELEMENT_COUNT; element++)
+        if (*name == *grammar[element].name && streq(name, grammar[element].name))
             return (enum element) element;
     if (streq(name, "i4") || streq(name, "i8"))
         return INT;
@@ -581,6 +577,8 @@ static bool tags_are_short(struct xmlrpc_parser *parser, const char *bytes, size
             parser->scan = *p == '!' ? IN_BANG : *p == '?' ? IN_INSTRUCTION : *p == '>' ? IN_TEXT : IN_TAG;
             break;
         case IN_TAG:
+            while (*p != '>' && *p != '"' && *p != '\'' && p + 1 < end)
+                p++, parser->tag_bytes++;
             if (*p == '>')
                 parser->scan = IN_TEXT;
             else if (*p == '"' || *p == '\'')

@@ -217,6 +217,10 @@ static void constructors_take_what_a_client_may_set(void **state)
     assert_int_equal(fields[F_VBD_other_config].length, 0);
     assert_string_equal(fields[F_VBD_userdevice].text, "0");
 
+    raw = map_of(bench, 4, "VM", value_text(REF_TEXT), "mode", value_text("RW"), "type", value_text("CD"), "userdevice",
+                 value_text("cut\x02here"));
+    assert_int_equal(bind(bench, "VBD.create", &args, raw), 0);
+    assert_string_equal(args.args->record.fields[F_VBD_userdevice].text, "cut");
     raw = map_of(bench, 1, "VM", value_text(REF_TEXT));
     assert_true(bind(bench, "VBD.create", &args, raw) < 0);
     assert_string_equal(said(bench), "INVALID_VALUE|mode|");
