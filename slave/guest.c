@@ -34,21 +34,6 @@ int guest_fail(struct guest_error *error, int code, const char *format, ...)
     return -code;
 }
 
-const char *guest_state_name(enum guest_state state)
-{
-    static const char *const names[] = {"none", "receiving", "paused", "running", "sent", "ended"};
-
-    return names[state];
-}
-
-const char *guest_change_name(enum guest_change change)
-{
-    static const char *const names[] = {"shutdown", "reboot", "crash",
-                                        "vanished", "killed", "saved"};
-
-    return names[change];
-}
-
 /* --- coming into being --- */
 
 /* The options of the request over those of the process. */

@@ -93,8 +93,7 @@ struct guest {
     bool has_disks, has_nics;
 
     /* the guest's clock */
-    bool is_executing; /* it ticks: state RUNNING, and not held still for the end of a move or a
-                          save */
+    bool is_executing; /* it ticks: RUNNING, and not held still for the end of a move or save */
     uint64_t tick;
     uint64_t last_tick_ms; /* boot time of the last tick */
     uint64_t due_ms;
@@ -107,8 +106,7 @@ struct guest {
     char *lock_path, *journal_path;
     int lock_fd, journal_fd;
     bool has_journal_error;
-    const char
-        *origin; /* how it came to be here, for the journal: "boot", "restored", "received" */
+    const char *origin; /* "boot", "restored", "received": for the note of its first run here */
 
     /* what is under way, and for whom */
     const struct guest_work *work;
@@ -153,8 +151,6 @@ struct guest_op guest_work_detach(struct guest *guest);
 /* Its end: result 0 or negative, with a text. */
 void guest_work_done(struct guest *guest, int result, const char *text);
 
-const char *guest_state_name(enum guest_state state);
-const char *guest_change_name(enum guest_change change);
 
 /* --- lock and journal (guest_journal.c says the format) --- */
 
@@ -194,7 +190,7 @@ struct guests {
     int listen_fd, lock_fd;
     struct client *clients;
     int client_count;
-    struct timer sample_timer;
+    struct timer sample_timer, listen_timer;
 };
 
 /* Listens; dies with a message when the socket's path is taken by a living process. */

@@ -1,8 +1,9 @@
 /* guest_image.c - a guest in a file: suspend and resume
  *
- *   head      magic, version, VM, epoch, tick, what it was about to do, sizes, xxh64 of the head
- * itself bitmap    a bit a page: which pages follow; the others are zero pages     4096 bytes each,
- * in order digest    xxh64 of the guest's whole memory, zero pages too
+ *   head      magic, version, VM, epoch, tick, plans, sizes, and the xxh64 of all these
+ *   bitmap    a bit a page: which pages follow; the others are zero
+ *   pages     4096 bytes each, in order
+ *   digest    xxh64 of the guest's whole memory, zero pages too
  *
  * All numbers are 64 bits, little-endian. The file's size follows from the head, so a file that was
  * cut or has grown is refused before a page is read, and a wrong byte anywhere by one of the

@@ -12,11 +12,14 @@
  *     <host uuid> <epoch> <tick> <boot time ms>              a tick
  *     # <host uuid> <epoch> <tick> <boot time ms> <what>     a note; the tick is the last one made
  *
- *   what:  run boot | run restored | run received    runs here for the first time; the lock was
- * just taken run unpaused | run resumed                runs on after a pause, or after a move that
- * came to nothing pause                                     stands still, lock kept: paused, or
- * near the end of a move or save stop <sent|saved|shutdown|reboot|crash|killed>   no longer here;
- * the lock is freed next
+ *   what:  run boot, run restored, run received
+ *              runs here for the first time; the lock was just taken
+ *          run unpaused, run resumed
+ *              runs on after a pause, or after a move or save that came to nothing
+ *          pause
+ *              stands still, the lock is kept: paused, or near the end of a move or save
+ *          stop sent, saved, shutdown, reboot, crash, killed
+ *              no longer here; the lock is freed next
  *
  * A process that was killed leaves no "stop". Boot times of two machines cannot be compared.
  * tests/journal.py reads journals and judges them. */

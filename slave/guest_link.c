@@ -500,9 +500,47 @@ bool guest_link_peer_is_trusted(int fd, pid_t *ret_pid)
     return true;
 }
 
-/* --- errors by name: a table of our own, since the model's is made at run time and this process
- * needs no model --- */
+/* --- names for numbers --- */
 
+static const char *const state_names[] = {
+    [GUEST_NONE] = "none",       [GUEST_RECEIVING] = "receiving", [GUEST_PAUSED] = "paused",
+    [GUEST_RUNNING] = "running", [GUEST_SENT] = "sent",           [GUEST_ENDED] = "ended",
+};
+
+static const char *const change_names[] = {
+    [GUEST_SHUT_DOWN] = "shutdown", [GUEST_REBOOTED] = "reboot", [GUEST_CRASHED] = "crash",
+    [GUEST_VANISHED] = "vanished",  [GUEST_KILLED] = "killed",   [GUEST_SAVED] = "saved",
+};
+
+static int index_of(const char *const *names, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (streq(names[i], name))
+            return (int) i;
+    return -1;
+}
+
+const char *guest_state_name(enum guest_state state)
+{
+    return state_names[state];
+}
+
+int guest_state_of(const char *name)
+{
+    return index_of(state_names, ARRAY_SIZE(state_names), name);
+}
+
+const char *guest_change_name(enum guest_change change)
+{
+    return change_names[change];
+}
+
+int guest_change_of(const char *name)
+{
+    return index_of(change_names, ARRAY_SIZE(change_names), name);
+}
+
+/* A table of our own: the model's is made at run time, and the guests process needs no model. */
 static const char *const error_names[] = {
 #define ERROR(code, life, params) [ERR_##code - ERR_NONE_] = #code,
 #include "shared/model/errors.def"

@@ -6,10 +6,10 @@
  * is upgraded under its guests. A message may carry one descriptor (SCM_RIGHTS), which travels with
  * the first byte of its length.
  *
- *   driver -> guests   hello | start restore unpause pause ask_shutdown kill save receive send
- * cancel_send resume_sent forget set_memory_target set_vcpus, each with its operation's number "op"
- *   guests -> driver   hello (instance) | guest ... listed | guest | gone | changed | samples |
- * progress | done
+ *   driver -> guests   hello, or a function of the driver table by its name, with its operation's
+ *                      number "op"
+ *   guests -> driver   hello (instance), a guest for each, listed;  then whenever it happens:
+ *                      guest, gone, changed, samples, progress, done
  *
  * Errors travel as their codes' texts, since the numbers of ERR_ constants are those of one build
  * only. */
@@ -20,6 +20,7 @@
 #include "shared/base.h"
 #include "shared/loop.h"
 #include "shared/ref.h"
+#include "slave/hypervisor.h"
 
 /* The largest message: paths and options of a guest stay far below; 500 samples need 40 KiB. */
 #define GUEST_MESSAGE_BYTES_MAX (1024 * 1024)
@@ -35,8 +36,8 @@ struct guest_frame {
     int fd; /* travels with it; -1: none */
 };
 
-/* _cleanup_(guest_frame_done) struct guest_frame frame; guest_frame_begin(&frame, "hello");
- * guest_frame_text(...); guest_link_send(link, &frame); */
+/* guest_frame_begin(&frame, "hello"); guest_frame_text(&frame, ...); guest_link_send(link, &frame);
+ * nothing is left to free then. */
 void guest_frame_begin(struct guest_frame *frame, const char *word);
 void guest_frame_text(struct guest_frame *frame, const char *key,
                       const char *text); /* nothing when text is NULL */
@@ -101,11 +102,14 @@ void guest_link_flush(struct guest_link *link);
 
 size_t guest_link_queued_bytes(const struct guest_link *link);
 
-/* Is the peer of our user, or root? Its pid in *ret_pid (0 when it lives in another pid namespace).
- */
+/* Is the peer of our user, or root? Its pid in *ret_pid, 0 from another pid namespace. */
 bool guest_link_peer_is_trusted(int fd, pid_t *ret_pid);
 
-/* --- errors by name --- */
+/* --- names for numbers --- */
 
+const char *guest_state_name(enum guest_state state);
+const char *guest_change_name(enum guest_change change);
 const char *guest_error_name(int code); /* "VM_BAD_POWER_STATE"; code positive or negative */
+int guest_state_of(const char *name);   /* -1 for a name we do not know; the next too */
+int guest_change_of(const char *name);
 int guest_error_code(const char *name); /* negative; INTERNAL_ERROR for names we do not know */

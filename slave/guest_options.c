@@ -1,5 +1,4 @@
-/* guest_options.c - what a simulated guest is told to be like: rows, so that --help and the man
- * page agree
+/* guest_options.c - what a simulated guest is told to be like: a row for each option
  *
  * An option comes from VM.other_config or from the host's configuration as "sim-..." text, or for
  * the whole process from --default. What is not there has its default. */
@@ -37,7 +36,7 @@ static const struct {
     const char *help;
     bool is_bool;
 } rows[] = {
-    /*      key                 field             least  most   what it means */
+    /*      key                 field           least  most       what it means */
     OPTION ("memory-kib",       memory_kib,       4, KIB_MAX,   "real pages behind the VM's memory")
     OPTION ("tick-ms",          tick_ms,          1, HOUR_MS,   "time between two ticks of its clock")
     OPTION ("dirty-pages",      dirty_pages,      0, PAGES_MAX, "pages written in each tick")
@@ -48,7 +47,7 @@ static const struct {
     OPTION ("move-ms-min",      move_ms_min,      0, HOUR_MS,   "least time that a move takes")
     OPTION ("move-timeout-ms",  move_timeout_ms, 10, HOUR_MS,   "without progress a move fails then")
     OPTION ("crash-at-tick",    crash_at_tick,    0, INT64_MAX, "crashes then; 0: never")
-    OPTION ("shutdown-at-tick", shutdown_at_tick, 0, INT64_MAX, "shuts down by itself then; 0: never")
+    OPTION ("shutdown-at-tick", shutdown_at_tick,  0, INT64_MAX, "shuts down by itself then; 0: never")
     OPTION ("reboot-at-tick",   reboot_at_tick,   0, INT64_MAX, "reboots by itself then; 0: never")
     OPTION ("cpu-percent",      cpu_percent,      0, 100,       "load of each virtual CPU, for metrics")
     SWITCH ("ignores-shutdown", ignores_shutdown, "true: does not react when asked to shut down")

@@ -26,6 +26,7 @@
 #define CLIENTS_MAX       16
 #define QUEUE_BYTES_MAX   (16 * 1024 * 1024) /* 65,536 guests are told in 8 MiB */
 #define QUEUE_BYTES_IDLE  (256 * 1024)       /* who has more unread gets no samples */
+#define LISTEN_AGAIN_MS   200
 #define SAMPLE_MS         1000
 #define SAMPLES_A_MESSAGE 500
 
@@ -200,8 +201,7 @@ static void sample_due(void *arg)
     timer_start(guests->loop, &guests->sample_timer, SAMPLE_MS, sample_due, guests);
 }
 
-/* --- requests: 0 when answered or under way, or negative with a text, which the caller answers ---
- */
+/* --- requests: 0 when answered or under way; negative with a text, for the caller to answer --- */
 
 struct request {
     struct client *client;
@@ -544,6 +544,15 @@ static void client_closed(void *arg, const char *why)
     free(client);
 }
 
+static void client_come(void *arg, uint32_t events);
+
+static void listen_again(void *arg)
+{
+    struct guests *guests = arg;
+
+    loop_watch_fd(guests->loop, guests->listen_fd, EPOLLIN, client_come, guests);
+}
+
 static void client_come(void *arg, _unused_ uint32_t events)
 {
     struct guests *guests = arg;
@@ -551,8 +560,12 @@ static void client_come(void *arg, _unused_ uint32_t events)
     struct client *client;
     pid_t pid;
 
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)) {
+        loop_unwatch_fd(guests->loop, guests->listen_fd); /* it stays ready: do not spin */
+        timer_start(guests->loop, &guests->listen_timer, LISTEN_AGAIN_MS, listen_again, guests);
+    }
     if (fd < 0)
-        return; /* it has gone already, or no descriptors are left: then it is tried again */
+        return;
     if (guests->client_count >= CLIENTS_MAX || !guest_link_peer_is_trusted(fd, &pid)) {
         guests_log("a connection was refused");
         close(fd);
@@ -651,6 +664,7 @@ void guests_destroy(struct guests **guests_p)
     guest_table_each(&guests->table, end_guest, NULL);
     image_thread_stop(&guests->image_thread);
     timer_stop(&guests->sample_timer);
+    timer_stop(&guests->listen_timer);
     loop_unwatch_fd(guests->loop, guests->listen_fd);
     close_fd(&guests->listen_fd);
     guest_table_done(&guests->table);

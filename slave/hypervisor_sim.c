@@ -1,4 +1,5 @@
-/* hypervisor_sim.c - the driver for simulated guests: a client of drover-guests (slave/guests.c)
+/* hypervisor_sim.c - the driver for simulated guests: a client of drover-guests (slave/guests.c).
+ * Here is its connection and what it knows; hypervisor_sim_calls.c has the functions of the driver.
  *
  * The guests process tells every change, so the driver has a copy of what is there and never asks.
  * What matters is what is known when nothing is told:
@@ -26,91 +27,27 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "shared/model.h"
-#include "shared/value.h"
-#include "slave/guest_link.h"
-#include "slave/guest_table.h"
+#include "slave/hypervisor_sim_state.h"
 
-#define QUEUE_BYTES_MAX \
-    (64 * 1024 * 1024) /* requests that a stopped guests process has not yet read */
-#define RETRY_MS_FIRST 10
-#define RETRY_MS_MOST  1000
-#define TEXT_BYTES_MAX 4096 /* of a name, a path, an option */
-
-enum sim_state { SIM_NO_PEER, SIM_GREETING, SIM_READY, SIM_LOST };
-
-/* A guest as we know it. */
-struct known {
-    struct guest_node node; /* by VM */
-    struct guest_found found;
-    struct guest_sample sample;
-    bool is_ghost;  /* of a dead process: only we remember it */
-    bool is_listed; /* in the list that is coming */
-};
-
-/* What an operation leaves when it has succeeded: how to tell, when its answer was lost. */
-enum leaves {
-    LEAVES_NOTHING_TO_SEE, /* no telling: a failure */
-    LEAVES_PAUSED,
-    LEAVES_RUNNING,
-    LEAVES_SENT,
-    LEAVES_ENDED, /* or unknown */
-    LEAVES_SAVED,
-    LEAVES_FORGOTTEN,
-};
-
-struct pending {
-    struct guest_node node; /* by operation number */
-    uint64_t operation;
-    ref_t vm;
-    uint64_t epoch; /* of a guest that it makes or resumes; 0: any */
-    enum leaves leaves;
-    bool is_local; /* answered by us: 0 */
-    struct sim *sim;
-    struct timer timer; /* for that */
-};
-
-struct sim {
-    struct hypervisor driver; /* handed out; the first member */
-    struct loop *loop;
-    struct sockaddr_un address;
-    enum sim_state state;
-    struct guest_link *link;
-    int pid_fd;        /* of the process whose guests we know; -1: none, or no pidfds here */
-    char instance[64]; /* which it is; empty: none yet, or dead */
-    struct timer retry_timer;
-    uint64_t retry_ms;
-    struct guest_table known, pending;
-};
+#define QUEUE_BYTES_MAX (64 * 1024 * 1024) /* requests that a stopped process has not yet read */
+#define RETRY_MS_FIRST  10
+#define RETRY_MS_MOST   1000
 
 static void sim_connect(void *arg);
 
 /* --- what is known --- */
 
-static const char *const state_names[] = {"none",    "receiving", "paused",
-                                          "running", "sent",      "ended"};
-static const char *const change_names[] = {"shutdown", "reboot", "crash",
-                                           "vanished", "killed", "saved"};
-
-static int index_of(const char *const *names, size_t count, const char *name)
-{
-    for (size_t i = 0; i < count; i++)
-        if (streq(names[i], name))
-            return (int) i;
-    return -1;
-}
-
-static struct known *find_known(const struct sim *sim, ref_t vm)
+struct known *sim_find_known(const struct sim *sim, ref_t vm)
 {
     struct guest_node *node = guest_table_find(&sim->known, vm);
 
     return node ? CONTAINER_OF(node, struct known, node) : NULL;
 }
 
-static void drop_known(struct sim *sim, struct known *known)
+void sim_drop_known(struct sim *sim, struct known *known)
 {
     guest_table_remove(&sim->known, &known->node);
     free(known);
@@ -118,16 +55,14 @@ static void drop_known(struct sim *sim, struct known *known)
 
 static void guest_told(struct sim *sim, const struct guest_message *message)
 {
-    int state =
-        index_of(state_names, ARRAY_SIZE(state_names), guest_message_text(message, "state", ""));
-    int ended_by = index_of(change_names, ARRAY_SIZE(change_names),
-                            guest_message_text(message, "ended_by", ""));
+    int state = guest_state_of(guest_message_text(message, "state", ""));
+    int ended_by = guest_change_of(guest_message_text(message, "ended_by", ""));
     struct known *known;
     ref_t vm;
 
     if (state <= GUEST_NONE || !guest_message_uuid(message, "vm", &vm))
         return; /* a state that a newer guests process has: nothing we could do with it */
-    known = find_known(sim, vm);
+    known = sim_find_known(sim, vm);
     if (!known) {
         known = new0(struct known);
         known->node.key = vm;
@@ -152,9 +87,9 @@ static void gone_told(struct sim *sim, const struct guest_message *message)
 
     if (!guest_message_uuid(message, "vm", &vm))
         return;
-    known = find_known(sim, vm);
+    known = sim_find_known(sim, vm);
     if (known && !known->is_ghost)
-        drop_known(sim, known);
+        sim_drop_known(sim, known);
 }
 
 static int64_t sample_int(const msgpack_object *object)
@@ -173,7 +108,7 @@ static void sample_told(struct sim *sim, const msgpack_object *row)
         || column[0].type != MSGPACK_OBJECT_STR
         || !uuid_parse(column[0].via.str.ptr, column[0].via.str.size, &vm))
         return;
-    known = find_known(sim, vm);
+    known = sim_find_known(sim, vm);
     if (!known || known->is_ghost)
         return;
     known->sample.ticks = (uint64_t) sample_int(&column[1]);
@@ -195,14 +130,9 @@ static void samples_told(struct sim *sim, const struct guest_message *message)
 
 /* --- operations --- */
 
-static ref_t operation_key(uint64_t operation)
-{
-    return (ref_t){1, operation};
-}
-
 /* The end of an operation, told after it is forgotten, so that the agent may begin another one at
  * once. */
-static void pending_end(struct pending *pending, int result, const char *text)
+void sim_pending_end(struct pending *pending, int result, const char *text)
 {
     struct sim *sim = pending->sim;
     uint64_t operation = pending->operation;
@@ -213,26 +143,26 @@ static void pending_end(struct pending *pending, int result, const char *text)
     sim->driver.events.done(sim->driver.events.arg, operation, result, text);
 }
 
-static struct pending *find_pending(const struct sim *sim, uint64_t operation)
+struct pending *sim_find_pending(const struct sim *sim, uint64_t operation)
 {
-    struct guest_node *node = guest_table_find(&sim->pending, operation_key(operation));
+    struct guest_node *node = guest_table_find(&sim->pending, sim_operation_key(operation));
 
     return node ? CONTAINER_OF(node, struct pending, node) : NULL;
 }
 
 static void done_told(struct sim *sim, const struct guest_message *message)
 {
-    struct pending *pending = find_pending(sim, guest_message_uint(message, "op", 0));
+    struct pending *pending = sim_find_pending(sim, guest_message_uint(message, "op", 0));
     const char *error = guest_message_text(message, "error", NULL);
 
     if (pending && !pending->is_local)
-        pending_end(pending, error ? guest_error_code(error) : 0,
-                    guest_message_text(message, "text", ""));
+        sim_pending_end(pending, error ? guest_error_code(error) : 0,
+                        guest_message_text(message, "text", ""));
 }
 
 static void progress_told(struct sim *sim, const struct guest_message *message)
 {
-    struct pending *pending = find_pending(sim, guest_message_uint(message, "op", 0));
+    struct pending *pending = sim_find_pending(sim, guest_message_uint(message, "op", 0));
 
     if (pending && !pending->is_local)
         sim->driver.events.progress(sim->driver.events.arg, pending->operation,
@@ -241,8 +171,7 @@ static void progress_told(struct sim *sim, const struct guest_message *message)
 
 static void changed_told(struct sim *sim, const struct guest_message *message)
 {
-    int change =
-        index_of(change_names, ARRAY_SIZE(change_names), guest_message_text(message, "change", ""));
+    int change = guest_change_of(guest_message_text(message, "change", ""));
     ref_t vm;
 
     if (change >= 0 && guest_message_uuid(message, "vm", &vm))
@@ -254,7 +183,7 @@ static void changed_told(struct sim *sim, const struct guest_message *message)
 /* Did the operation do what it was to do, by the state that the guest is in? */
 static bool has_succeeded(const struct sim *sim, const struct pending *pending)
 {
-    const struct known *known = find_known(sim, pending->vm);
+    const struct known *known = sim_find_known(sim, pending->vm);
     enum guest_state state = known ? known->found.state : GUEST_NONE;
 
     if (known && pending->epoch > 0 && known->found.epoch != pending->epoch)
@@ -313,19 +242,19 @@ static void settle_pending(struct sim *sim, const char *why)
 
     guest_table_each(&sim->pending, collect_pending, &batch);
     for (size_t i = 0; i < batch.count; i++) {
-        struct pending *pending = find_pending(sim, batch.keys[i].lo);
+        struct pending *pending = sim_find_pending(sim, batch.keys[i].lo);
         struct known *known;
 
         if (!pending)
             continue;
         if (!has_succeeded(sim, pending)) {
-            pending_end(pending, -ERR_INTERNAL_ERROR, why);
+            sim_pending_end(pending, -ERR_INTERNAL_ERROR, why);
             continue;
         }
-        known = find_known(sim, pending->vm);
+        known = sim_find_known(sim, pending->vm);
         if (pending->leaves == LEAVES_FORGOTTEN && known)
-            drop_known(sim, known);
-        pending_end(pending, 0, "");
+            sim_drop_known(sim, known);
+        sim_pending_end(pending, 0, "");
     }
 }
 
@@ -362,7 +291,7 @@ static void peer_died(struct sim *sim)
     sim->instance[0] = '\0';
     guest_table_each(&sim->known, bury, &batch);
     for (size_t i = 0; i < batch.count; i++) {
-        const struct known *known = find_known(sim, batch.keys[i]);
+        const struct known *known = sim_find_known(sim, batch.keys[i]);
 
         if (known && known->is_ghost)
             sim->driver.events.changed(sim->driver.events.arg, known->found.vm, known->found.epoch,
@@ -444,7 +373,7 @@ static int drop_unlisted(void *arg, struct guest_node *node)
     struct known *known = CONTAINER_OF(node, struct known, node);
 
     if (!known->is_listed && !known->is_ghost)
-        drop_known(arg, known);
+        sim_drop_known(arg, known);
     return 0;
 }
 
@@ -519,315 +448,7 @@ static void sim_connect(void *arg)
     guest_link_send(sim->link, &hello);
 }
 
-/* --- the driver's functions --- */
-
-static struct sim *sim_of(struct hypervisor *driver)
-{
-    return (struct sim *) driver;
-}
-
-/* Begin a request for an operation. Negative, and nothing is begun, when there is nobody to ask. */
-static int request_begin(struct sim *sim, struct guest_frame *frame, const char *word,
-                         uint64_t operation, ref_t vm)
-{
-    assert(!find_pending(sim, operation)); /* numbers are the agent's promise */
-    if (sim->state != SIM_READY)
-        return -ERR_INTERNAL_ERROR;
-    guest_frame_begin(frame, word);
-    guest_frame_uint(frame, "op", operation);
-    guest_frame_uuid(frame, "vm", vm);
-    return 0;
-}
-
-static struct pending *pending_new(struct sim *sim, uint64_t operation, ref_t vm,
-                                   enum leaves leaves, uint64_t epoch)
-{
-    struct pending *pending = new0(struct pending);
-
-    *pending = (struct pending){
-        .node = {.key = operation_key(operation)},
-        .operation = operation,
-        .vm = vm,
-        .epoch = epoch,
-        .leaves = leaves,
-        .sim = sim,
-    };
-    guest_table_add(&sim->pending, &pending->node);
-    return pending;
-}
-
-static int request_send(struct sim *sim, struct guest_frame *frame, uint64_t operation, ref_t vm,
-                        enum leaves leaves, uint64_t epoch)
-{
-    pending_new(sim, operation, vm, leaves, epoch);
-    guest_link_send(sim->link, frame);
-    return 0;
-}
-
-/* A request of a word and a VM only. */
-static int request_plain(struct hypervisor *driver, const char *word, uint64_t operation, ref_t vm,
-                         enum leaves leaves)
-{
-    struct sim *sim = sim_of(driver);
-    struct guest_frame frame;
-    int r = request_begin(sim, &frame, word, operation, vm);
-
-    return r < 0 ? r : request_send(sim, &frame, operation, vm, leaves, 0);
-}
-
-static void local_done(void *arg)
-{
-    pending_end(arg, 0, "");
-}
-
-/* Done, without asking anybody; told later, as ends always are. */
-static int answer_locally(struct sim *sim, uint64_t operation, ref_t vm)
-{
-    struct pending *pending = pending_new(sim, operation, vm, LEAVES_NOTHING_TO_SEE, 0);
-
-    pending->is_local = true;
-    timer_start(sim->loop, &pending->timer, 0, local_done, pending);
-    return 0;
-}
-
-static void put_path(struct guest_frame *frame, const char *key, const char *path)
-{
-    assert(!path || strlen(path) <= TEXT_BYTES_MAX); /* PATH_MAX: no file has a longer one */
-    guest_frame_text(frame, key, path);
-}
-
-static bool is_option(const struct value *key, const struct value *value)
-{
-    return key->kind == KIND_STRING && value->kind == KIND_STRING && key->length <= TEXT_BYTES_MAX
-           && value->length <= TEXT_BYTES_MAX && key->length > 4
-           && memcmp(key->text, "sim-", 4) == 0;
-}
-
-static void put_options(struct guest_frame *frame, const struct value *options)
-{
-    uint32_t count = 0;
-    msgpack_packer *packer = guest_frame_key(frame, "options");
-
-    for (uint32_t i = 0; options && i < options->length; i++)
-        count += is_option(&options->items[2 * i], &options->items[2 * i + 1]) && count < 64;
-    msgpack_pack_map(packer, count);
-    for (uint32_t i = 0; i < (options ? options->length : 0) && count > 0; i++) {
-        const struct value *key = &options->items[2 * i], *value = &options->items[2 * i + 1];
-
-        if (!is_option(key, value))
-            continue;
-        msgpack_pack_str_with_body(packer, key->text, key->length);
-        msgpack_pack_str_with_body(packer, value->text, value->length);
-        count--;
-    }
-}
-
-static void put_config(struct guest_frame *frame, const struct guest_config *config)
-{
-    assert(!config->options || config->options->kind == KIND_MAP);
-    guest_frame_uint(frame, "epoch", config->epoch);
-    guest_frame_int(frame, "domid", config->domid);
-    if (config->name && strlen(config->name) <= TEXT_BYTES_MAX) /* for logs only */
-        guest_frame_text(frame, "name", config->name);
-    guest_frame_int(frame, "memory_target", config->memory_target_bytes);
-    guest_frame_int(frame, "vcpus", config->vcpus);
-    guest_frame_uint(frame, "disks", (uint64_t) config->disk_count);
-    guest_frame_uint(frame, "nics", (uint64_t) config->nic_count);
-    put_path(frame, "lock_path", config->lock_path);
-    put_path(frame, "journal_path", config->journal_path);
-    put_options(frame, config->options);
-}
-
-static int sim_start(struct hypervisor *driver, uint64_t operation,
-                     const struct guest_config *config)
-{
-    struct sim *sim = sim_of(driver);
-    struct guest_frame frame;
-    int r = request_begin(sim, &frame, "start", operation, config->vm);
-
-    if (r < 0)
-        return r;
-    put_config(&frame, config);
-    return request_send(sim, &frame, operation, config->vm, LEAVES_PAUSED, config->epoch);
-}
-
-static int sim_restore(struct hypervisor *driver, uint64_t operation,
-                       const struct guest_config *config, const char *image_path)
-{
-    struct sim *sim = sim_of(driver);
-    struct guest_frame frame;
-    int r = request_begin(sim, &frame, "restore", operation, config->vm);
-
-    if (r < 0)
-        return r;
-    put_config(&frame, config);
-    put_path(&frame, "path", image_path);
-    return request_send(sim, &frame, operation, config->vm, LEAVES_PAUSED, config->epoch);
-}
-
-static int sim_unpause(struct hypervisor *driver, uint64_t operation, ref_t vm)
-{
-    return request_plain(driver, "unpause", operation, vm, LEAVES_RUNNING);
-}
-
-static int sim_pause(struct hypervisor *driver, uint64_t operation, ref_t vm)
-{
-    return request_plain(driver, "pause", operation, vm, LEAVES_PAUSED);
-}
-
-static int sim_ask_shutdown(struct hypervisor *driver, uint64_t operation, ref_t vm, bool is_reboot)
-{
-    struct sim *sim = sim_of(driver);
-    struct guest_frame frame;
-    int r = request_begin(sim, &frame, "ask_shutdown", operation, vm);
-
-    if (r < 0)
-        return r;
-    guest_frame_uint(&frame, "reboot", is_reboot);
-    return request_send(sim, &frame, operation, vm, LEAVES_NOTHING_TO_SEE, 0);
-}
-
-static int sim_kill(struct hypervisor *driver, uint64_t operation, ref_t vm)
-{
-    struct sim *sim = sim_of(driver);
-    const struct known *known = find_known(sim, vm);
-
-    if (known && known->is_ghost)
-        return answer_locally(sim, operation, vm);
-    return request_plain(driver, "kill", operation, vm, LEAVES_ENDED);
-}
-
-static int sim_save(struct hypervisor *driver, uint64_t operation, ref_t vm, const char *image_path)
-{
-    struct sim *sim = sim_of(driver);
-    struct guest_frame frame;
-    int r = request_begin(sim, &frame, "save", operation, vm);
-
-    if (r < 0)
-        return r;
-    put_path(&frame, "path", image_path);
-    return request_send(sim, &frame, operation, vm, LEAVES_SAVED, 0);
-}
-
-static int sim_receive(struct hypervisor *driver, uint64_t operation,
-                       const struct guest_config *config, int socket)
-{
-    struct sim *sim = sim_of(driver);
-    _cleanup_(close_fd) int fd = socket;
-    struct guest_frame frame;
-    int r = request_begin(sim, &frame, "receive", operation, config->vm);
-
-    if (r < 0)
-        return r;
-    put_config(&frame, config);
-    guest_frame_fd(&frame, fd);
-    fd = -1; /* the frame's */
-    return request_send(sim, &frame, operation, config->vm, LEAVES_PAUSED, config->epoch);
-}
-
-static int sim_send(struct hypervisor *driver, uint64_t operation, ref_t vm, int socket,
-                    int downtime_ms)
-{
-    struct sim *sim = sim_of(driver);
-    _cleanup_(close_fd) int fd = socket;
-    struct guest_frame frame;
-    int r = request_begin(sim, &frame, "send", operation, vm);
-
-    if (r < 0)
-        return r;
-    guest_frame_uint(&frame, "downtime_ms", (uint64_t) MAX(downtime_ms, 0));
-    guest_frame_fd(&frame, fd);
-    fd = -1; /* the frame's */
-    return request_send(sim, &frame, operation, vm, LEAVES_SENT, 0);
-}
-
-static int sim_cancel_send(struct hypervisor *driver, uint64_t operation, ref_t vm)
-{
-    return request_plain(driver, "cancel_send", operation, vm, LEAVES_RUNNING);
-}
-
-static int sim_resume_sent(struct hypervisor *driver, uint64_t operation, ref_t vm, uint64_t epoch)
-{
-    struct sim *sim = sim_of(driver);
-    struct guest_frame frame;
-    int r = request_begin(sim, &frame, "resume_sent", operation, vm);
-
-    if (r < 0)
-        return r;
-    guest_frame_uint(&frame, "epoch", epoch);
-    return request_send(sim, &frame, operation, vm, LEAVES_RUNNING, epoch);
-}
-
-static int sim_forget(struct hypervisor *driver, uint64_t operation, ref_t vm)
-{
-    struct sim *sim = sim_of(driver);
-    struct known *known = find_known(sim, vm);
-
-    if (known && known->is_ghost) {
-        drop_known(sim, known);
-        return answer_locally(sim, operation, vm);
-    }
-    return request_plain(driver, "forget", operation, vm, LEAVES_FORGOTTEN);
-}
-
-static int sim_set_memory_target(struct hypervisor *driver, uint64_t operation, ref_t vm,
-                                 int64_t bytes)
-{
-    struct sim *sim = sim_of(driver);
-    struct guest_frame frame;
-    int r = request_begin(sim, &frame, "set_memory_target", operation, vm);
-
-    if (r < 0)
-        return r;
-    guest_frame_int(&frame, "bytes", bytes);
-    return request_send(sim, &frame, operation, vm, LEAVES_NOTHING_TO_SEE, 0);
-}
-
-static int sim_set_vcpus(struct hypervisor *driver, uint64_t operation, ref_t vm, int vcpus)
-{
-    struct sim *sim = sim_of(driver);
-    struct guest_frame frame;
-    int r = request_begin(sim, &frame, "set_vcpus", operation, vm);
-
-    if (r < 0)
-        return r;
-    guest_frame_int(&frame, "vcpus", vcpus);
-    return request_send(sim, &frame, operation, vm, LEAVES_NOTHING_TO_SEE, 0);
-}
-
-struct listing {
-    void (*found)(void *arg, const struct guest_found *guest);
-    void *arg;
-};
-
-static int list_one(void *arg, struct guest_node *node)
-{
-    struct listing *listing = arg;
-
-    listing->found(listing->arg, &CONTAINER_OF(node, struct known, node)->found);
-    return 0;
-}
-
-static int sim_list(struct hypervisor *driver,
-                    void (*found)(void *arg, const struct guest_found *guest), void *arg)
-{
-    struct sim *sim = sim_of(driver);
-    struct listing listing = {found, arg};
-
-    if (sim->state != SIM_READY)
-        return -ERR_INTERNAL_ERROR;
-    return guest_table_each(&sim->known, list_one, &listing);
-}
-
-static int sim_sample(struct hypervisor *driver, ref_t vm, struct guest_sample *ret)
-{
-    const struct known *known = find_known(sim_of(driver), vm);
-
-    if (!known || known->found.state == GUEST_ENDED)
-        return -ERR_HANDLE_INVALID;
-    *ret = known->sample;
-    return 0;
-}
+/* --- begin and end --- */
 
 static int free_known(_unused_ void *arg, struct guest_node *node)
 {
@@ -851,7 +472,7 @@ static void sim_destroy(struct hypervisor **driver_p)
 
     if (!driver)
         return;
-    sim = sim_of(driver);
+    sim = (struct sim *) driver;
     guest_link_destroy(&sim->link);
     timer_stop(&sim->retry_timer);
     if (sim->pid_fd >= 0)
@@ -868,26 +489,8 @@ struct hypervisor *hypervisor_sim_new(struct loop *loop, const char *socket_path
 {
     struct sim *sim = new0(struct sim);
 
-    sim->driver = (struct hypervisor){
-        .name = "sim",
-        .start = sim_start,
-        .restore = sim_restore,
-        .unpause = sim_unpause,
-        .pause = sim_pause,
-        .ask_shutdown = sim_ask_shutdown,
-        .kill = sim_kill,
-        .save = sim_save,
-        .receive = sim_receive,
-        .send = sim_send,
-        .cancel_send = sim_cancel_send,
-        .resume_sent = sim_resume_sent,
-        .forget = sim_forget,
-        .set_memory_target = sim_set_memory_target,
-        .set_vcpus = sim_set_vcpus,
-        .list = sim_list,
-        .sample = sim_sample,
-        .destroy = sim_destroy,
-    };
+    sim_fill_driver(&sim->driver);
+    sim->driver.destroy = sim_destroy;
     sim->loop = loop;
     sim->pid_fd = -1;
     sim->address.sun_family = AF_UNIX;

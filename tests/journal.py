@@ -6,8 +6,8 @@
 A file is one VM's journal; its order is the order in which things happened. For each VM it tells who wrote when, the
 longest time between two ticks, and each time that the guest stood still on its way to another host. Wrong are:
 
-    second writer   two hosts ran the VM at one time: a line of a writer after a later one has begun, two hosts in one
-                    epoch, an epoch that goes back, a run on a host while another one has neither stopped nor died
+    second writer   two hosts ran the VM at one time: an epoch that goes back (a writer that is not the latest still
+                    writes), two hosts in one epoch, a tick after a stop, a guest received that nobody had sent
     tick missing    the counter jumps, though the guest was neither booted nor restored in between
     tick twice      the counter goes back or stands, likewise
     no reading      a line that is none of ours (the last line may be cut off: the machine lost power)
