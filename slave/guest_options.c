@@ -36,21 +36,21 @@ static const struct {
     const char *help;
     bool is_bool;
 } rows[] = {
-    /*      key                 field           least  most       what it means */
-    OPTION ("memory-kib",       memory_kib,       4, KIB_MAX,   "real pages behind the VM's memory")
-    OPTION ("tick-ms",          tick_ms,          1, HOUR_MS,   "time between two ticks of its clock")
-    OPTION ("dirty-pages",      dirty_pages,      0, PAGES_MAX, "pages written in each tick")
-    OPTION ("boot-ms",          boot_ms,          0, HOUR_MS,   "time that start takes")
-    OPTION ("shutdown-ms",      shutdown_ms,      0, HOUR_MS,   "from being asked to shut down to the end")
-    OPTION ("reboot-ms",        reboot_ms,        0, HOUR_MS,   "from being asked to reboot to the end")
-    OPTION ("suspend-ms",       suspend_ms,       0, HOUR_MS,   "least time that a save takes")
-    OPTION ("move-ms-min",      move_ms_min,      0, HOUR_MS,   "least time that a move takes")
-    OPTION ("move-timeout-ms",  move_timeout_ms, 10, HOUR_MS,   "without progress a move fails then")
-    OPTION ("crash-at-tick",    crash_at_tick,    0, INT64_MAX, "crashes then; 0: never")
-    OPTION ("shutdown-at-tick", shutdown_at_tick,  0, INT64_MAX, "shuts down by itself then; 0: never")
-    OPTION ("reboot-at-tick",   reboot_at_tick,   0, INT64_MAX, "reboots by itself then; 0: never")
-    OPTION ("cpu-percent",      cpu_percent,      0, 100,       "load of each virtual CPU, for metrics")
-    SWITCH ("ignores-shutdown", ignores_shutdown, "true: does not react when asked to shut down")
+    /*     key                 field             least most       what it means */
+    OPTION("memory-kib",       memory_kib,        4, KIB_MAX,   "real pages behind the VM's memory")
+    OPTION("tick-ms",          tick_ms,           1, HOUR_MS,   "time between two ticks of its clock")
+    OPTION("dirty-pages",      dirty_pages,       0, PAGES_MAX, "pages written in each tick")
+    OPTION("boot-ms",          boot_ms,           0, HOUR_MS,   "time that start takes")
+    OPTION("shutdown-ms",      shutdown_ms,       0, HOUR_MS,   "from being asked to shut down on")
+    OPTION("reboot-ms",        reboot_ms,         0, HOUR_MS,   "from being asked to reboot on")
+    OPTION("suspend-ms",       suspend_ms,        0, HOUR_MS,   "least time that a save takes")
+    OPTION("move-ms-min",      move_ms_min,       0, HOUR_MS,   "least time that a move takes")
+    OPTION("move-timeout-ms",  move_timeout_ms,  10, HOUR_MS,   "without progress a move fails then")
+    OPTION("crash-at-tick",    crash_at_tick,     0, INT64_MAX, "crashes then; 0: never")
+    OPTION("shutdown-at-tick", shutdown_at_tick,  0, INT64_MAX, "shuts down by itself; 0: never")
+    OPTION("reboot-at-tick",   reboot_at_tick,    0, INT64_MAX, "reboots by itself; 0: never")
+    OPTION("cpu-percent",      cpu_percent,       0, 100,       "load of each virtual CPU")
+    SWITCH("ignores-shutdown", ignores_shutdown, "true: does not shut down when asked")
 };
 #undef OPTION
 #undef SWITCH
