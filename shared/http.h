@@ -56,7 +56,7 @@ struct http_config {
 
     void (*handle)(struct http_request *request, void *arg);
 
-    /* Or NULL; on the loop. The first thing that it does, and the last: free what was taken over. */
+    /* Or NULL; on the loop: its first act, and its last (free what was taken over). */
     void (*loop_start)(struct http_loop *loop, void *arg);
     void (*loop_stop)(struct http_loop *loop, void *arg);
     void *arg;

@@ -366,7 +366,6 @@ static void *loop_main(void *arg)
     here = loop;
     if (config->loop_start)
         config->loop_start(loop, config->arg);
-    mailbox_run(loop); /* posted before the start */
     event_base_loop(loop->base, EVLOOP_NO_EXIT_ON_EMPTY);
 
     for (uint32_t i = 0; i < loop->slot_count; i++) {

@@ -697,6 +697,18 @@ static void stopping_tells_those_who_wait(void **state)
     raw_close(&raw);
 }
 
+static void a_server_may_stop_as_soon_as_it_started(void **state)
+{
+    (void) state;
+    for (int i = 0; i < 100; i++) {
+        struct http_config config = {HTTP_CONFIG_DEFAULT, .handle = handle};
+        struct http_server *brief = http_server_new(&config);
+
+        assert_int_equal(http_server_start(brief), 0);
+        http_server_destroy(&brief);
+    }
+}
+
 static void each_request_ends_once(void **state)
 {
     struct http_stats stats;
@@ -739,6 +751,7 @@ int main(void)
         cmocka_unit_test(ports_and_sockets_are_not_shared_by_accident),
         cmocka_unit_test(connections_are_limited),
         cmocka_unit_test(stopping_tells_those_who_wait),
+        cmocka_unit_test(a_server_may_stop_as_soon_as_it_started),
         cmocka_unit_test(each_request_ends_once),
     };
 
