@@ -104,6 +104,30 @@ static void pending_add(struct store *store, struct root *root)
     *pending_slot(store, store->pending_count++) = root;
 }
 
+/* ---- freeing ---- */
+
+static uint64_t oldest_needed(struct store *store)
+{
+    uint64_t oldest;
+
+    pthread_mutex_lock(&store->mutex);
+    oldest = (store->oldest_pin ? store->oldest_pin->root : store->visible_root)->generation;
+    pthread_mutex_unlock(&store->mutex);
+    return oldest;
+}
+
+/* Free what nobody can see any more: not too much at once, the rest soon. */
+static void reclaim_some(struct store *store, size_t things_max)
+{
+    if (tree_reclaim_some(store->owner, oldest_needed(store), things_max))
+        errand_soon(store->reclaim);
+}
+
+static void reclaim(struct store *store)
+{
+    reclaim_some(store, RECLAIM_AT_ONCE);
+}
+
 /* ---- visibility ---- */
 
 /* The newest generation that every required sink has. */
@@ -130,7 +154,7 @@ static void tell(struct store *store)
     }
 }
 
-/* Make visible what may be, and free what nobody can see any more. Listeners are told from the
+/* Make visible what may be. Listeners are told from the
  * loop, never in the midst of whoever commits. */
 static void advance(struct store *store)
 {
@@ -178,7 +202,13 @@ void store_publish(struct store *store, struct root *root, const struct changes 
             sink->append(sink, changes);
         advance(store);
     }
-    store_reclaim(store);
+    reclaim_some(store, RECLAIM_AT_ONCE + (size_t) changes->count * RECLAIM_A_CHANGE);
+}
+
+static void acknowledged_more(struct store *store)
+{
+    advance(store);
+    reclaim(store);
 }
 
 void store_acknowledge(struct store *store, struct store_sink *sink, uint64_t generation)
@@ -301,24 +331,6 @@ size_t view_held_bytes(const struct view *view)
            - view->root->retired_bytes;
 }
 
-/* ---- freeing ---- */
-
-static uint64_t oldest_needed(struct store *store)
-{
-    uint64_t oldest;
-
-    pthread_mutex_lock(&store->mutex);
-    oldest = (store->oldest_pin ? store->oldest_pin->root : store->visible_root)->generation;
-    pthread_mutex_unlock(&store->mutex);
-    return oldest;
-}
-
-void store_reclaim(struct store *store)
-{
-    if (tree_reclaim_some(store->owner, oldest_needed(store), RECLAIM_AT_ONCE))
-        errand_soon(store->reclaim);
-}
-
 void store_figures(struct store *store, struct store_figures *ret)
 {
     assert(loop_is_current(store->loop));
@@ -364,9 +376,9 @@ struct store *store_new(struct clock *clock, struct loop *loop)
     store->loop = loop;
     store->owner = tree_owner_new();
     store->deletions_kept = DELETIONS_KEPT_DEFAULT;
-    store->advance = errand_new(store, advance);
+    store->advance = errand_new(store, acknowledged_more);
     store->tell = errand_new(store, tell);
-    store->reclaim = errand_new(store, store_reclaim);
+    store->reclaim = errand_new(store, reclaim);
     store->txn.store = store->txn.view.store = store->core.store = store;
     store->txn.arena = arena_new();
     pthread_mutex_init(&store->mutex, NULL);

@@ -216,7 +216,7 @@ struct txn *txn_open(struct store *store, uint64_t generation)
     txn->root->generation = generation;
     txn->view.root = txn->root;
     txn->view.changes++;
-    txn->first = NULL;
+    txn->first = txn->recent = NULL;
     txn->last = &txn->first;
     txn->bytes_before = store->bytes_live;
     txn->is_bulk = false;
@@ -277,6 +277,7 @@ static struct txn_entry *entry_new(struct txn *txn, const struct object *before,
     entry->after = after;
     *txn->last = entry;
     txn->last = &entry->next;
+    txn->recent = entry;
     if (after)
         version_of(after)->entry = entry;
     return entry;
@@ -312,9 +313,21 @@ static bool value_suits(const struct field *field, const struct value *value)
            && (value->kind != KIND_ENUM || value->e.type == field->type->enum_type);
 }
 
+/* The object as the transaction has made it. Mostly the one that was changed last: no need to look
+ * it up. */
+static const struct object *newest(const struct txn *txn, const struct class *class, ref_t ref)
+{
+    const struct object *object = txn->recent ? txn->recent->after : NULL;
+
+    assert(txn->is_open);
+    if (object && object->class == class && ref_equal(object->ref, ref))
+        return object;
+    return view_object(&txn->view, class, ref);
+}
+
 void txn_put(struct txn *txn, const struct class *class, ref_t ref, int number, struct value value)
 {
-    const struct object *object = view_object(txn_view(txn), class, ref);
+    const struct object *object = newest(txn, class, ref);
     const struct field *field = &class->fields[number];
     struct txn_entry *entry;
     struct value *place, old;
@@ -438,25 +451,48 @@ static bool is_dirty(const struct txn_entry *entry, int field)
     return entry->dirty[field / 64] >> field % 64 & 1;
 }
 
-/* Did the transaction change this field, in the end? */
-static bool field_differs(const struct txn_entry *entry, int field)
+/* The first field from `field` on that was put, or the count of fields. */
+static int next_dirty(const struct txn_entry *entry, int field)
 {
-    const struct value *initial = &entry->class->fields[field].initial;
+    int count = entry->class->field_count;
 
-    if (entry->class->fields[field].flags & FIELD_INVERSE)
-        return false;
-    if (!entry->before)
-        return !value_equal(&entry->after->fields[field], initial);
-    return is_dirty(entry, field)
-           && !value_equal(&entry->before->fields[field], &entry->after->fields[field]);
+    while (field < count) {
+        uint64_t rest = entry->dirty[field / 64] >> field % 64;
+
+        if (rest)
+            return field + __builtin_ctzll(rest);
+        field = (field / 64 + 1) * 64;
+    }
+    return count;
+}
+
+/* The first field from `field` on that the transaction changed in the end, or the count of fields.
+ * A new object is compared with the initial values. */
+static int next_difference(const struct txn_entry *entry, int field)
+{
+    const struct class *class = entry->class;
+    const struct value *after = entry->after->fields;
+
+    if (entry->before) {
+        field = next_dirty(entry, field);
+        while (field < class->field_count
+               && value_equal(&entry->before->fields[field], &after[field]))
+            field = next_dirty(entry, field + 1);
+        return field;
+    }
+    while (field < class->field_count
+           && (class->fields[field].flags & FIELD_INVERSE
+               || value_equal(&class->fields[field].initial, &after[field])))
+        field++;
+    return field;
 }
 
 static int count_differences(const struct txn_entry *entry)
 {
     int count = 0;
 
-    for (int i = 0; i < entry->class->field_count; i++)
-        count += field_differs(entry, i);
+    for (int i = next_difference(entry, 0); i < entry->class->field_count; count++)
+        i = next_difference(entry, i + 1);
     return count;
 }
 
@@ -466,7 +502,8 @@ static void settle(struct txn *txn)
     struct txn_entry **p = &txn->first, *entry;
 
     while ((entry = *p)) {
-        if (entry->after && entry->before && !entry->is_touched && count_differences(entry) == 0) {
+        entry->differences = entry->after ? count_differences(entry) : 0;
+        if (entry->after && entry->before && !entry->is_touched && entry->differences == 0) {
             table_put(txn, entry->before);
             version_retire(txn, entry->after); /* all its values are those of `before` */
         } else if (entry->after || entry->before) {
@@ -533,31 +570,28 @@ static void touch(struct txn *txn)
     }
 }
 
-static enum change_kind entry_kind(const struct txn_entry *entry, int differences)
+static enum change_kind entry_kind(const struct txn_entry *entry)
 {
     if (!entry->before)
         return CHANGE_CREATE;
     if (!entry->after)
         return CHANGE_DELETE;
-    return differences > 0 ? CHANGE_MODIFY : CHANGE_TOUCH;
+    return entry->differences > 0 ? CHANGE_MODIFY : CHANGE_TOUCH;
 }
 
 /* One entry as a change; says whether any of it is durable. */
 static struct change change_of(struct txn *txn, const struct txn_entry *entry, bool *ret_is_durable)
 {
-    int count = entry->after ? count_differences(entry) : 0;
+    int count = entry->differences;
     int *fields = arena_alloc_array(txn->arena, (size_t) count, sizeof *fields);
     struct value *values = arena_alloc_array(txn->arena, (size_t) count, sizeof *values);
-    struct change change = {
-        entry_kind(entry, count), entry->class, entry->ref, count, fields, values};
+    struct change change = {entry_kind(entry), entry->class, entry->ref, count, fields, values};
     bool is_durable = change.kind == CHANGE_CREATE || change.kind == CHANGE_DELETE;
-    int n = 0;
 
-    for (int i = 0; n < count; i++) {
-        if (!field_differs(entry, i))
-            continue;
+    for (int n = 0, i = -1; n < count; n++) {
+        i = next_difference(entry, i + 1);
         fields[n] = i;
-        values[n++] = entry->after->fields[i];
+        values[n] = entry->after->fields[i];
         is_durable |= !(entry->class->fields[i].flags & FIELD_VOLATILE);
     }
     *ret_is_durable = is_durable && entry->class->flags & CLASS_PERSIST;
@@ -572,7 +606,7 @@ static void list_changes(struct txn *txn, struct changes *changes)
     *changes =
         (struct changes){.generation = txn->generation, .follows = txn->store->durable_newest};
     for (struct txn_entry *entry = txn->first; entry; entry = entry->next) {
-        counts[entry_kind(entry, entry->after ? count_differences(entry) : 0)]++;
+        counts[entry_kind(entry)]++;
         changes->count++;
     }
     list = arena_alloc_array(txn->arena, (size_t) changes->count, sizeof *list);
@@ -618,8 +652,9 @@ static void entry_finish(struct txn *txn, const struct txn_entry *entry)
     if (after)
         changed_set(txn, after, true);
     if (before && after) {
-        for (int i = 0; i < entry->class->field_count; i++)
-            if (is_dirty(entry, i) && !is_shared(&before->fields[i], &after->fields[i]))
+        for (int i = next_dirty(entry, 0); i < entry->class->field_count;
+             i = next_dirty(entry, i + 1))
+            if (!is_shared(&before->fields[i], &after->fields[i]))
                 value_retire(txn, &before->fields[i]);
         version_retire(txn, before);
     } else if (before) {

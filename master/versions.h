@@ -30,9 +30,11 @@
 #define DELETIONS_KEPT_DEFAULT 8192u
 #define DELETIONS_KEPT_LEAST   512u
 
-/* What a commit frees at most, so that the end of a long pin does not hold up the core. A commit of
- * one field retires about fifteen nodes and things. */
-#define RECLAIM_AT_ONCE 512u
+/* What a commit frees at most, so that the end of a long pin does not hold up the core: more than
+ * it can have retired itself, for each object that it changed. One changed field retires about
+ * fifteen nodes and things. */
+#define RECLAIM_AT_ONCE  256u
+#define RECLAIM_A_CHANGE 128u
 
 struct version {
     struct txn_entry *entry; /* of the transaction that makes this version, until it ends */
@@ -91,7 +93,7 @@ struct txn_entry {
     const struct object *before; /* NULL: created by this transaction */
     struct object *after;        /* NULL: deleted by it */
     bool is_touched;
-    int dirty_count;
+    int differences;  /* fields that differ in the end */
     uint64_t dirty[]; /* a bit for each field that was put */
 };
 
@@ -102,7 +104,8 @@ struct txn {
     struct view view;
     struct arena *arena;
     struct txn_entry *first, **last;
-    uint64_t bytes_before; /* store.bytes_live, for giving up */
+    struct txn_entry *recent; /* the last one */
+    uint64_t bytes_before;    /* store.bytes_live, for giving up */
     bool is_open;
     bool is_bulk; /* filling the store at start: never given up */
 };
@@ -175,7 +178,6 @@ static inline const struct class_root *view_class(const struct view *view,
 /* store.c */
 struct root *store_root_copy(const struct root *from);
 void store_publish(struct store *store, struct root *root, const struct changes *changes);
-void store_reclaim(struct store *store);
 
 /* txn.c. For load.c: a transaction of any generation; an object without an entry among the changes;
  * its place in the index by generation; the end of a transaction that has no entries. */
