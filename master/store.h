@@ -169,12 +169,12 @@ struct change {
 
 struct changes {
     uint64_t generation;
-    uint64_t follows; /* the durable generation before this one; 0 for the first */
-    uint64_t
-        class_mask[2]; /* bit per class number: classes with any change, for waking event readers */
-    bool is_durable;   /* holds at least one durable change */
+    uint64_t follows;       /* the durable generation before this one; 0 for the first */
+    uint64_t class_mask[2]; /* bit per class number: classes with any change, for waking readers */
+    bool is_durable;        /* holds at least one durable change */
     int count;
     const struct change *list;
+    int skipped; /* by changes_decode: classes and fields that we do not know */
 };
 
 /* Durable part only, MessagePack map {g, f, c: [[kind, class, ref, {field name: value}]...]}; the
@@ -183,6 +183,12 @@ struct changes {
  * input is -EBADMSG. */
 void changes_encode(const struct changes *, struct buffer *out);
 int changes_decode(const void *bytes, size_t count, struct arena *, struct changes *ret);
+
+/* The {field name: value} of one change, on its own: what an object table keeps of an object that
+ * was created so. Decoded to class->field_count values, VALUE_VOID where there is none. */
+void change_fields_encode(const struct change *, struct buffer *out);
+int change_fields_decode(const struct class *, const void *bytes, size_t count, struct arena *,
+                         struct value *ret_fields);
 
 /* Where changes go. append() is called on the core thread, in order, for every generation, durable
  * or not; `changes` is good during the call only. A required sink acknowledges durable generations
