@@ -10,6 +10,7 @@
 #include "shared/model.h"
 
 struct core;
+struct listing;
 struct slave_operation;
 struct view;
 
@@ -46,6 +47,8 @@ struct call {
     uint64_t started_ms;
     struct failure failure;
     struct value reply;
+    struct listing *listing;      /* instead of the reply, for what is written piece by piece (listing.h) */
+    bool is_bare;                 /* the reply goes without Status and Value: system.listMethods */
 };
 
 /* The call fails: remembers code and details for the client, returns -ERR_<code>. Callers pass it up unchanged:

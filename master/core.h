@@ -9,8 +9,10 @@
 #include "shared/loop.h"
 #include "shared/ref.h"
 
+struct accounts;
 struct call;
 struct config;
+struct dispatch;
 struct events;
 struct claims;
 struct room;
@@ -27,6 +29,8 @@ struct core {
     struct workers *workers;
     const struct config *config;
     struct store *store;
+    struct dispatch *dispatch;   /* dispatch.h */
+    struct accounts *accounts;   /* account.h */
     struct sessions *sessions;   /* session.h */
     struct tasks *tasks;         /* task.h */
     struct events *events;       /* events.h */

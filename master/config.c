@@ -1,0 +1,219 @@
+/* config.c - the master's settings
+ *
+ * One table row per key says its type, default and meaning; reading, --help and comparing go by the
+ * rows. */
+#include "master/config.h"
+
+#include <errno.h>
+#include <ini.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "shared/arena.h"
+
+enum setting_kind { SETTING_TEXT, SETTING_NUMBER, SETTING_LIST };
+
+struct setting {
+    const char *key;
+    enum setting_kind kind;
+    size_t offset;
+    const char *initial;
+    int64_t least, most;
+    bool is_live; /* taken over by SIGHUP */
+    const char *help;
+};
+
+#define TEXT(key, initial, is_live, help)                                              \
+    {                                                                                  \
+#key, SETTING_TEXT, offsetof(struct config, key), initial, 0, 0, is_live, help \
+    }
+#define NUMBER(key, initial, least, most, help)                                               \
+    {                                                                                         \
+#key, SETTING_NUMBER, offsetof(struct config, key), initial, least, most, false, help \
+    }
+#define LIST(key, initial, help)                                                     \
+    {                                                                                \
+#key, SETTING_LIST, offsetof(struct config, key), initial, 0, 0, false, help \
+    }
+
+static const struct setting settings[] = {
+    TEXT(dir, ".", false, "directory of the master's state"),
+    LIST(listen, "", "ADDRESS:PORT for plain HTTP, repeatable; port 0 takes a free one"),
+    LIST(listen_tls, "", "ADDRESS:PORT for HTTPS, repeatable"),
+    TEXT(unix_socket, "", false, "local socket, whose root needs no password (DIR/master.sock)"),
+    TEXT(certificate, "", true,
+         "certificate for HTTPS (DIR/master.crt, made if missing); reloaded on SIGHUP"),
+    TEXT(key, "", true, "its key (DIR/master.key)"),
+    TEXT(root_password_file, "", false,
+         "the first password of root (DIR/root-password, drawn if missing)"),
+    TEXT(pool_secret_file, "", false,
+         "what hosts of the pool prove themselves with (DIR/pool-secret, drawn if missing)"),
+    TEXT(pool_name, "", false, "name of a new pool"),
+    TEXT(host_name, "", false, "name of the master's host (as the machine calls itself)"),
+    TEXT(host_address, "", false, "address of the master's host (the first one listened on)"),
+    TEXT(log_file, "", true, "log to this file (standard error); reopened on SIGHUP"),
+    TEXT(log_level, "info", true, "debug, info, warning or error"),
+    NUMBER(http_loops, "2", 1, 64, "threads that serve HTTP"),
+    NUMBER(workers, "4", 1, 256, "threads for what blocks: passwords, files"),
+    NUMBER(fibers_max, "4096", 16, 65536, "calls and tasks at work at once"),
+    NUMBER(queue_max, "20000", 1, 1000000, "calls that wait for their turn, and as many tasks"),
+    NUMBER(sessions_per_originator, "500", 1, 100000, "sessions of root with one originator"),
+    NUMBER(sessions_per_user, "500", 1, 100000, "sessions of one other user"),
+    NUMBER(sessions_nameless, "400", 1, 100000, "sessions of root without originator"),
+    NUMBER(sessions_pool, "400", 1, 100000, "sessions of hosts"),
+    NUMBER(session_expiry_s, "86400", 60, 31536000, "an unused session ends after"),
+    NUMBER(tasks_kept, "20000", 0, 1000000, "tasks kept that finished over five minutes ago"),
+    NUMBER(task_kept_s, "3900", 300, 31536000, "a finished task goes after"),
+};
+
+static const struct setting *find(const char *key, size_t length)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+        const char *p = settings[i].key;
+        size_t n = 0;
+
+        while (n < length && p[n] && (p[n] == key[n] || (p[n] == '_' && key[n] == '-')))
+            n++;
+        if (n == length && !p[n])
+            return &settings[i];
+    }
+    return NULL;
+}
+
+static int put_number(const struct setting *setting, const char *value, int64_t *ret)
+{
+    char *end;
+
+    errno = 0;
+    *ret = strtoll(value, &end, 10);
+    if (errno || end == value || *end || *ret < setting->least || *ret > setting->most) {
+        fprintf(stderr, "%s: '%s' is no number from %lld to %lld\n", setting->key, value,
+                (long long) setting->least, (long long) setting->most);
+        return -1;
+    }
+    return 0;
+}
+
+static int put(struct config *config, const struct setting *setting, const char *value)
+{
+    void *at = (char *) config + setting->offset;
+    struct text_list *list = at;
+
+    switch (setting->kind) {
+    case SETTING_NUMBER:
+        return put_number(setting, value, at);
+    case SETTING_TEXT:
+        *(const char **) at = arena_strdup(config->memory, value);
+        return 0;
+    case SETTING_LIST:
+        if (list->count == CONFIG_LISTS_MAX) {
+            fprintf(stderr, "%s: more than %d\n", setting->key, CONFIG_LISTS_MAX);
+            return -1;
+        }
+        list->items[list->count++] = arena_strdup(config->memory, value);
+        return 0;
+    }
+    return -1;
+}
+
+/* inih stops at the first 0. */
+static int file_line(void *arg, const char *section, const char *key, const char *value)
+{
+    struct config *config = arg;
+    const struct setting *setting = find(key, strlen(key));
+
+    if (*section) {
+        fprintf(stderr, "[%s]: the file has no sections\n", section);
+        return 0;
+    }
+    if (!setting) {
+        fprintf(stderr, "%s: no such setting; --help lists them\n", key);
+        return 0;
+    }
+    return put(config, setting, value) == 0;
+}
+
+static int read_options(struct config *config, int argc, char **argv, int *ret_first)
+{
+    int i;
+
+    for (i = 1; i < argc && strncmp(argv[i], "--", 2) == 0; i++) {
+        const char *name = argv[i] + 2, *value = strchr(name, '=');
+        const struct setting *setting = find(name, value ? (size_t) (value - name) : strlen(name));
+
+        if (!setting) {
+            fprintf(stderr, "%s: no such option; --help lists them\n", argv[i]);
+            return -1;
+        }
+        if (!value && i + 1 == argc) {
+            fprintf(stderr, "%s: a value is missing\n", argv[i]);
+            return -1;
+        }
+        if (put(config, setting, value ? value + 1 : argv[++i]) < 0)
+            return -1;
+    }
+    *ret_first = i;
+    return 0;
+}
+
+int config_read(struct config *ret, const char *file, int argc, char **argv, int *ret_first)
+{
+    *ret = (struct config){.memory = arena_new()};
+    for (size_t i = 0; i < ARRAY_SIZE(settings); i++)
+        if (settings[i].kind != SETTING_LIST)
+            put(ret, &settings[i], settings[i].initial);
+    if (file) {
+        int r = ini_parse(file, file_line, ret);
+
+        if (r != 0) {
+            if (r > 0)
+                fprintf(stderr, "%s: line %d cannot be used\n", file, r);
+            else
+                fprintf(stderr, "%s: cannot be read\n", file);
+            return -1;
+        }
+    }
+    return read_options(ret, argc, argv, ret_first);
+}
+
+void config_done(struct config *config)
+{
+    arena_destroy((struct arena **) &config->memory);
+}
+
+static bool equal(const struct setting *setting, const struct config *a, const struct config *b)
+{
+    const void *x = (const char *) a + setting->offset, *y = (const char *) b + setting->offset;
+    const struct text_list *list = x, *other = y;
+
+    switch (setting->kind) {
+    case SETTING_NUMBER:
+        return *(const int64_t *) x == *(const int64_t *) y;
+    case SETTING_TEXT:
+        return streq(*(const char *const *) x, *(const char *const *) y);
+    case SETTING_LIST:
+        break;
+    }
+    for (unsigned i = 0; i < list->count && i < other->count; i++)
+        if (!streq(list->items[i], other->items[i]))
+            return false;
+    return list->count == other->count;
+}
+
+void config_compare(const struct config *now, const struct config *then,
+                    void (*fn)(const char *key))
+{
+    for (size_t i = 0; i < ARRAY_SIZE(settings); i++)
+        if (!settings[i].is_live && !equal(&settings[i], now, then))
+            fn(settings[i].key);
+}
+
+void config_print_help(void)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+        printf("  --%-26s %s", settings[i].key, settings[i].help);
+        if (*settings[i].initial)
+            printf(" [%s]", settings[i].initial);
+        printf("\n");
+    }
+}

@@ -1,0 +1,407 @@
+/* main.c - drover-master: options, start order, main loop, stop order
+ *
+ *   settings, log, loop, store -> first start or recovery -> sessions, tasks, events, calls ->
+ *   HTTP -> ready
+ *
+ * Each step needs those before it; the end goes the same way back. When all listeners answer, a
+ * line "ready URL" on standard output says so, for scripts that started us. SIGTERM and SIGINT end
+ * the master, SIGHUP makes it reopen its log, reload certificates and say which changed settings
+ * need a restart. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "master/account.h"
+#include "master/bootstrap.h"
+#include "master/config.h"
+#include "master/core.h"
+#include "master/describe.h"
+#include "master/dispatch.h"
+#include "master/events.h"
+#include "master/front.h"
+#include "master/metrics.h"
+#include "master/secret_file.h"
+#include "master/session.h"
+#include "master/store.h"
+#include "master/task.h"
+#include "shared/arena.h"
+#include "shared/fiber.h"
+#include "shared/log.h"
+#include "shared/random.h"
+#include "shared/tls.h"
+#include "shared/workers.h"
+
+#define OTHER_FIBERS 256 /* beside those of calls: recovery, notes of slaves */
+
+struct master {
+    int argc;
+    char **argv;
+    const char *config_file;
+    struct config config;
+    struct core core;
+    struct front *front;
+    int signal_fd;
+    char url[256]; /* of the first listener */
+};
+
+/* DIR/name, or what the setting says; in the configuration's memory. */
+static const char *path_of(struct master *master, const char *setting, const char *name)
+{
+    return *setting ? setting
+                    : arena_text(master->config.memory, "%s/%s", master->config.dir, name);
+}
+
+/* ---- signals ---- */
+
+static void needs_restart(const char *key)
+{
+    log_warning(NULL, "the setting %s has changed; it takes effect with a restart", key);
+}
+
+static void reload(struct master *master)
+{
+    struct config fresh;
+    SSL_CTX *tls;
+    int first;
+
+    if (config_read(&fresh, master->config_file, master->argc, master->argv, &first) < 0) {
+        log_error(NULL, "the settings cannot be read; the old ones stay");
+    } else {
+        enum log_level level;
+
+        config_compare(&master->config, &fresh, needs_restart);
+        if (log_level_parse(fresh.log_level, &level))
+            log_set_level(level);
+        if (log_open(*fresh.log_file ? fresh.log_file : NULL) < 0)
+            log_error(NULL, "the log file cannot be opened");
+        config_done(&fresh);
+    }
+    if (master->config.listen_tls.count > 0) {
+        if (tls_server_context(path_of(master, master->config.certificate, "master.crt"),
+                               path_of(master, master->config.key, "master.key"), &tls)
+            < 0) {
+            log_error(NULL, "the certificate stays the old one: %s", tls_error());
+        } else {
+            http_server_replace_tls(front_server(master->front), tls);
+            tls_context_unref(&tls);
+        }
+    }
+    log_info(NULL, "settings read again");
+}
+
+static void on_signal(void *arg, uint32_t events)
+{
+    struct master *master = arg;
+    struct signalfd_siginfo info;
+
+    (void) events;
+    while (read(master->signal_fd, &info, sizeof info) == sizeof info) {
+        if (info.ssi_signo == SIGHUP) {
+            reload(master);
+        } else {
+            log_info(NULL, "signal %u: stopping", info.ssi_signo);
+            loop_stop(master->core.loop);
+        }
+    }
+}
+
+/* Before any thread starts, so that all inherit the mask. */
+static int block_signals(void)
+{
+    sigset_t signals;
+
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    return signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
+}
+
+/* ---- listening ---- */
+
+/* "127.0.0.1:80", "[::1]:80" */
+static bool split_address(const char *text, char *address, size_t bytes, uint16_t *ret_port)
+{
+    const char *colon = strrchr(text, ':'), *start = text;
+    size_t length;
+    char *end;
+    long port;
+
+    if (!colon)
+        return false;
+    length = (size_t) (colon - text);
+    if (*text == '[' && length > 1 && colon[-1] == ']') {
+        start++;
+        length -= 2;
+    }
+    port = strtol(colon + 1, &end, 10);
+    if (length == 0 || length >= bytes || *end || end == colon + 1 || port < 0 || port > 65535)
+        return false;
+    memcpy(address, start, length);
+    address[length] = '\0';
+    *ret_port = (uint16_t) port;
+    return true;
+}
+
+static int listen_tcp(struct master *master, const char *text, SSL_CTX *tls)
+{
+    char address[128];
+    uint16_t port;
+    int r;
+
+    if (!split_address(text, address, sizeof address, &port)) {
+        log_error(NULL, "'%s' is no ADDRESS:PORT", text);
+        return -1;
+    }
+    r = http_listen_tcp(front_server(master->front), address, port, tls, &port);
+    if (r < 0) {
+        log_error(NULL, "cannot listen on %s: %s", text, strerror(-r));
+        return -1;
+    }
+    if (!*master->url)
+        snprintf(master->url, sizeof master->url,
+                 strchr(address, ':') ? "%s://[%s]:%u" : "%s://%s:%u", tls ? "https" : "http",
+                 address, port);
+    return 0;
+}
+
+static int listen_all(struct master *master)
+{
+    const struct config *config = &master->config;
+    const char *socket = path_of(master, config->unix_socket, "master.sock");
+    SSL_CTX *tls = NULL;
+    int r = 0;
+
+    for (unsigned i = 0; i < config->listen.count && r == 0; i++)
+        r = listen_tcp(master, config->listen.items[i], NULL);
+    if (r == 0 && config->listen_tls.count > 0) {
+        const char *certificate = path_of(master, config->certificate, "master.crt");
+        const char *key = path_of(master, config->key, "master.key");
+        const char *names[] = {*config->host_name ? config->host_name : "localhost", "127.0.0.1"};
+
+        if (tls_ensure(certificate, key, names, ARRAY_SIZE(names)) < 0
+            || tls_server_context(certificate, key, &tls) < 0) {
+            log_error(NULL, "no certificate: %s", tls_error());
+            r = -1;
+        }
+    }
+    for (unsigned i = 0; i < config->listen_tls.count && r == 0; i++)
+        r = listen_tcp(master, config->listen_tls.items[i], tls);
+    tls_context_unref(&tls);
+    if (r == 0) {
+        r = http_listen_unix(front_server(master->front), socket);
+        if (r < 0)
+            log_error(NULL, "cannot listen on %s: %s", socket, strerror(-r));
+    }
+    return r;
+}
+
+/* ---- start ---- */
+
+static const char *first_address(const struct config *config)
+{
+    static char address[128];
+    uint16_t port;
+
+    if (*config->host_address)
+        return config->host_address;
+    if (config->listen.count > 0
+        && split_address(config->listen.items[0], address, sizeof address, &port))
+        return address;
+    return "127.0.0.1";
+}
+
+static const char *first_name(const struct config *config)
+{
+    static char name[256] = "localhost";
+
+    if (*config->host_name)
+        return config->host_name;
+    gethostname(name, sizeof name - 1);
+    return name;
+}
+
+static int start_model(struct master *master)
+{
+    struct core *core = &master->core;
+    const struct config *config = &master->config;
+    const char *password_file = path_of(master, config->root_password_file, "root-password");
+    _cleanup_(free_p) char *password = secret_file_read(password_file, core->random);
+    struct bootstrap first = {
+        .pool_name = config->pool_name,
+        .host_name = first_name(config),
+        .host_address = first_address(config),
+        .root_password = password,
+    };
+
+    if (!password) {
+        log_error(NULL, "%s: %s", password_file, strerror(errno));
+        return -1;
+    }
+    core->store = store_new(core->clock, core->loop);
+    core->epoch = 1;
+    core->holder = ref_new(core->random);
+    store_load_end(core->store, core->epoch, 0);
+    return bootstrap(core, &first);
+}
+
+static int start_calls(struct master *master)
+{
+    struct core *core = &master->core;
+    const struct config *config = &master->config;
+    const char *secret_file = path_of(master, config->pool_secret_file, "pool-secret");
+    _cleanup_(free_p) char *secret = secret_file_read(secret_file, core->random);
+    struct session_limits sessions = {
+        .per_originator = (unsigned) config->sessions_per_originator,
+        .per_user = (unsigned) config->sessions_per_user,
+        .nameless = (unsigned) config->sessions_nameless,
+        .pool = (unsigned) config->sessions_pool,
+        .expiry_s = (uint64_t) config->session_expiry_s,
+    };
+    struct task_limits tasks = TASK_LIMITS_DEFAULT;
+    struct dispatch_limits calls = {
+        .fibers_max = (unsigned) config->fibers_max,
+        .queue_max = (size_t) config->queue_max,
+        .tasks_max = (size_t) config->queue_max,
+    };
+    struct front_config front = {.loops = (unsigned) config->http_loops,
+                                 .rpc_bytes_max = FRONT_RPC_BYTES_MAX};
+
+    if (!secret) {
+        log_error(NULL, "%s: %s", secret_file, strerror(errno));
+        return -1;
+    }
+    tasks.kept_max = (unsigned) config->tasks_kept;
+    tasks.kept_s = (uint64_t) config->task_kept_s;
+    core->workers = workers_new((unsigned) config->workers, 0, "worker");
+    core->accounts = accounts_new(core);
+    core->sessions = sessions_new(core, &sessions, secret);
+    core->tasks = tasks_new(core, &tasks);
+    tasks_recover(core);
+    core->events = events_new(core);
+    core->dispatch = dispatch_new(core, &calls);
+    master->front = front_new(core, &front);
+    metrics_serve(master->front);
+    return 0;
+}
+
+static int start(struct master *master)
+{
+    struct core *core = &master->core;
+    int r;
+
+    core->clock = clock_real();
+    core->random = random_real();
+    core->config = &master->config;
+    core->loop = loop_new(core->clock);
+    loop_set_limits(
+        core->loop,
+        &(struct loop_limits){.fibers_max = (unsigned) master->config.fibers_max + OTHER_FIBERS});
+    if (mkdir(master->config.dir, 0700) < 0 && errno != EEXIST) {
+        log_error(NULL, "%s: %s", master->config.dir, strerror(errno));
+        return -1;
+    }
+    r = start_model(master);
+    if (r == 0)
+        r = start_calls(master);
+    if (r == 0)
+        r = listen_all(master);
+    if (r == 0) {
+        r = front_start(master->front);
+        if (r < 0)
+            log_error(NULL, "cannot serve: %s", strerror(-r));
+    }
+    return r;
+}
+
+static void stop(struct master *master)
+{
+    struct core *core = &master->core;
+
+    if (master->front)
+        front_stop(master->front);
+    front_destroy(&master->front);
+    dispatch_destroy(&core->dispatch);
+    workers_destroy(&core->workers);
+    events_destroy(&core->events);
+    tasks_destroy(&core->tasks);
+    sessions_destroy(&core->sessions);
+    accounts_destroy(&core->accounts);
+    loop_destroy(&core->loop);
+    store_destroy(&core->store);
+}
+
+static int usage(void)
+{
+    printf("usage: drover-master [--config FILE] [--KEY VALUE ...]\n"
+           "       drover-master --describe | --version | --help\n\n"
+           "Keys, in the file as \"key = value\", as options with their default in brackets:\n\n"
+           "  --%-26s %s\n",
+           "config", "file of settings; options go over it");
+    config_print_help();
+    return 0;
+}
+
+/* --config comes first, so that all else can go over it. */
+static bool take_config_option(struct master *master)
+{
+    if (master->argc > 1 && strcmp(master->argv[1], "--config") == 0) {
+        if (master->argc == 2) {
+            fprintf(stderr, "--config: a value is missing\n");
+            return false;
+        }
+        master->config_file = master->argv[2];
+        master->argc -= 2;
+        master->argv += 2;
+    }
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    struct master master = {.argc = argc, .argv = argv};
+    enum log_level level;
+    int first, r;
+
+    model_init();
+    if (argc == 2 && streq(argv[1], "--help"))
+        return usage();
+    if (argc == 2 && streq(argv[1], "--version"))
+        return printf("drover-master %s\n", DROVER_VERSION) < 0;
+    if (argc == 2 && streq(argv[1], "--describe"))
+        return describe(stdout);
+    if (!take_config_option(&master)
+        || config_read(&master.config, master.config_file, master.argc, master.argv, &first) < 0)
+        return 2;
+    if (first < master.argc || !log_level_parse(master.config.log_level, &level)) {
+        fprintf(stderr, "%s: not understood; --help lists the settings\n",
+                first < master.argc ? master.argv[first] : "log_level");
+        return 2;
+    }
+    log_start("drover-master", NULL);
+    log_set_level(level);
+    if (*master.config.log_file && log_open(master.config.log_file) < 0) {
+        fprintf(stderr, "%s: %s\n", master.config.log_file, strerror(errno));
+        return 2;
+    }
+    master.signal_fd = block_signals();
+    r = start(&master);
+    if (r == 0) {
+        loop_watch_fd(master.core.loop, master.signal_fd, EPOLLIN, on_signal, &master);
+        printf("ready %s\n", master.url);
+        fflush(stdout);
+        log_info(NULL, "ready at %s", master.url);
+        loop_run(master.core.loop);
+        loop_unwatch_fd(master.core.loop, master.signal_fd);
+    }
+    stop(&master);
+    close(master.signal_fd);
+    config_done(&master.config);
+    return r == 0 ? 0 : 1;
+}

@@ -1,0 +1,55 @@
+/* session.h - logins: who is asking
+ *
+ * A session is a volatile object of the store, so that any HTTP loop can check one in its pinned
+ * view. The core keeps, beside the rows, when each was last used and how many there are of a kind:
+ * sessions end 24 h after their last use, and of each kind (originator, user, nameless, pool) there
+ * is a limited number, beyond which the longest idle ones make room. One that is in use is never
+ * evicted; if all are, the login is refused.
+ *
+ * last_active is written at most every 10 min, so "idle" means: not used for at least twice that. */
+#pragma once
+
+#include "master/call.h"
+
+#define SESSION_NOT_POOL_TEXT "Internal API call attempted with non-pool (external) session"
+
+struct sessions;
+
+struct session_limits {
+    unsigned per_originator, per_user, nameless, pool;
+    uint64_t expiry_s;
+};
+#define SESSION_LIMITS_DEFAULT                                                                  \
+    {                                                                                           \
+        .per_originator = 500, .per_user = 500, .nameless = 400, .pool = 400, .expiry_s = 86400 \
+    }
+
+/* `pool_secret` is what hosts of the pool prove themselves with. */
+struct sessions *sessions_new(struct core *, const struct session_limits *,
+                              const char *pool_secret);
+void sessions_destroy(struct sessions **);
+
+/* Is the pool secret right? Any thread, in constant time. */
+bool session_pool_secret_is(const struct core *, const char *secret);
+
+/* Who is asking: fills call->caller from the session's row. `text` is the first parameter as sent;
+ * method NULL for an unknown one. Returns 0, -ERR_SESSION_INVALID [text] or, for pool-only
+ * messages, -ERR_INTERNAL_ERROR. */
+int session_check(struct call *, const char *text, const struct method *);
+
+struct session_identity {
+    const char *user_name; /* "" for pool and local sessions */
+    const char *sid;       /* identifier of an account other than root, or "" */
+    const char *originator;
+    enum role role;
+    bool is_local_superuser, is_pool;
+    bool is_local; /* slave_local_login: only for emergency calls and local_logout */
+};
+/* A new session, durable in the sense of volatile things: visible. 0 or
+ * -ERR_SESSION_AUTHENTICATION_FAILED when there are too many that are all in use. */
+int session_create(struct call *, const struct session_identity *, ref_t *ret);
+
+/* Ends a session: its row goes, its blocked event calls are answered. */
+void session_drop(struct call *, ref_t);
+
+size_t sessions_count(const struct core *);
