@@ -27,7 +27,7 @@ int role_check(struct call *call, const struct method *method)
      * network, too. */
     if (method->number == METHOD_NUMBER_session_change_password)
         return 0;
-    if (call->caller.role >= method->role)
+    if (method->flags & METHOD_NO_SESSION || call->caller.role >= method->role)
         return 0;
     return role_require(call, method->role, permission_name(call->arena, method->name));
 }
