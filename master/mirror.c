@@ -25,6 +25,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <openssl/crypto.h>
+#include <signal.h>
 #include <stdio.h>
 #include <time.h>
 
@@ -176,8 +177,8 @@ static void entries_free(struct entry *first)
     }
 }
 
-/* Back to the front of the queue: whether they were written will be told by what Redis has. When the
- * queue was dropped meanwhile nothing follows them any more. */
+/* Back to the front of the queue: whether they were written will be told by what Redis has. When
+ * the queue was dropped meanwhile nothing follows them any more. */
 static void queue_return(struct mirror *mirror, struct entry *first)
 {
     struct entry *last = first;
@@ -363,7 +364,11 @@ static void *run(void *arg)
 {
     struct mirror *mirror = arg;
     uint64_t retry_ms = RETRY_MS_MIN, beat_at_ms = 0;
+    sigset_t signals;
 
+    /* Signals are the main thread's; hiredis writes to sockets that may be closed. */
+    sigfillset(&signals);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
     for (;;) {
         uint64_t now_ms = clock_real()->now_ms(clock_real());
         bool stops;

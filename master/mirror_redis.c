@@ -114,7 +114,8 @@ struct mirror_redis *mirror_redis_open(const struct mirror_config *config, char 
         return NULL;
     }
     redisSetTimeout(redis->context, timeout);
-    redisEnableKeepAlive(redis->context);
+    if (strncmp(config->address, "unix:", 5) != 0)
+        redisEnableKeepAlive(redis->context);
     if (config->password) {
         const char *argv[] = {"AUTH", config->user ? config->user : "default", config->password};
 

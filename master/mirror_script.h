@@ -95,7 +95,7 @@ static const char mirror_script[] =
     "  local before = has[4]\n"
     "  has[3], has[4] = ARGV[6], ARGV[5]\n"
     "  redis.call('DEL', stage, log)\n"
-    "  redis.call('XADD', log, has[3] .. '-0', 'incarnation', has[4])\n"
+    "  redis.call('XADD', log, has[3] == '0' and '0-1' or has[3] .. '-0', 'incarnation', has[4])\n"
     "  redis.call('HSET', head, 'generation', has[3], 'incarnation', has[4])\n"
     "  for i = 7, #ARGV do\n"
     "    if before ~= '' then redis.call('UNLINK', key(before, ARGV[i])) end\n"

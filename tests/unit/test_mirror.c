@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <hiredis/hiredis.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -51,6 +52,7 @@ static void redis_start(struct world *world)
 
     world->redis = fork();
     if (world->redis == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a failed test leaves nothing behind */
         execlp("redis-server", "redis-server", "--port", "0", "--unixsocket", world->socket,
                "--dir", world->dir, "--save", "", "--appendonly", "no", "--logfile", "redis.log",
                (char *) NULL);
@@ -221,7 +223,7 @@ static void follows_and_is_loaded(void **state)
     for (int i = 0; i < 100; i++) {
         struct txn *txn = store_begin(world->store);
 
-        VM_put_user_version(txn, vm, i);
+        VM_put_user_version(txn, vm, i + 1);
         store_apply(&txn);
         add_vm(world, "many");
     }
@@ -365,6 +367,7 @@ static void higher_epoch_stops_us(void **state)
     /* and a lower one cannot load */
     assert_int_equal(
         mirror_load(&world->config, 4, (ref_t){4, 4}, other, &objects, text, sizeof text), -ESTALE);
+    store_load_end(other, 9, 9);
     store_destroy(&other);
     loop_destroy(&loop);
 }
@@ -389,6 +392,7 @@ static void foreign_bytes_are_refused(void **state)
         mirror_load(&world->config, 9, (ref_t){9, 9}, other, &objects, text, sizeof text),
         -EBADMSG);
     assert_non_null(strstr(text, "VM record"));
+    store_load_end(other, 9, 9);
     store_destroy(&other);
     loop_destroy(&loop);
 }
