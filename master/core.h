@@ -41,6 +41,7 @@ struct core {
     ref_t holder;                /* drawn anew at each start */
     ref_t pool;                  /* the one pool object */
     ref_t host;                  /* the host that the master runs on */
+    int64_t left_over_disks;     /* storage.h: hidden disks that nobody is making any more */
 };
 
 /* May this master answer and order? The one place that every reply, event and slave call passes, on the core's thread

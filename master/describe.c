@@ -124,6 +124,16 @@ static void print_fields(FILE *out)
     }
 }
 
+/* A row in the place of the setter that its field would have anyway. */
+static bool is_derived_setter(const struct method *method)
+{
+    const struct field *field = strncmp(method->message, "set_", 4) == 0
+                                    ? model_field(method->class, method->message + 4)
+                                    : NULL;
+
+    return field && field->qualifier == QUALIFIER_RW;
+}
+
 static const char *kind_of(const struct method *method)
 {
     static const char *const kinds[] = {
@@ -146,7 +156,9 @@ static const char *kind_of(const struct method *method)
         return "ctor";
     if (method->flags & METHOD_DTOR)
         return "dtor";
-    return method->kind == METHOD_CUSTOM ? "custom" : kinds[method->kind];
+    if (method->kind == METHOD_CUSTOM)
+        return is_derived_setter(method) ? "setter" : "custom";
+    return kinds[method->kind];
 }
 
 /* The members of a constructor's record that a client may set. */

@@ -17,13 +17,16 @@
 
 #include "master/account.h"
 #include "master/bootstrap.h"
+#include "master/claim.h"
 #include "master/config.h"
 #include "master/core.h"
 #include "master/describe.h"
 #include "master/dispatch.h"
+#include "master/enrol.h"
 #include "master/events.h"
 #include "master/front.h"
 #include "master/metrics.h"
+#include "master/room.h"
 #include "master/secret_file.h"
 #include "master/session.h"
 #include "master/store.h"
@@ -248,7 +251,12 @@ static int start_model(struct master *master)
     core->epoch = 1;
     core->holder = ref_new(core->random);
     store_load_end(core->store, core->epoch, 0);
-    return bootstrap(core, &first);
+    core->claims = claims_new();
+    core->room = room_new(core->store);
+    if (bootstrap(core, &first) < 0)
+        return -1;
+    pool_furnish(core);
+    return 0;
 }
 
 static int start_calls(struct master *master)
@@ -334,7 +342,9 @@ static void stop(struct master *master)
     sessions_destroy(&core->sessions);
     accounts_destroy(&core->accounts);
     loop_destroy(&core->loop);
+    claims_destroy(&core->claims);
     store_destroy(&core->store);
+    room_destroy(&core->room);
 }
 
 static int usage(void)

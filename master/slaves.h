@@ -20,6 +20,7 @@
 #include "shared/slave_calls.h"
 
 struct core;
+struct slaves;
 struct txn;
 
 /* ---- calls, from fibers ---- */

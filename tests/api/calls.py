@@ -32,8 +32,8 @@ def replies_have_their_form(m):
     assert m.post(call_text("pool.get_uuid", s.ref, pool)) == success("<value>%s</value>" % s("pool.get_uuid", pool))
     assert m.post(call_text("pool.get_all", s.ref)) == success(
         "<value><array><data><value>%s</value></data></array></value>" % pool)
-    assert m.post(call_text("VM.get_all", s.ref)) == success("<value><array><data/></array></value>")
-    assert m.post(call_text("VM.get_all_records", s.ref)) == success("<value><struct/></value>")
+    assert m.post(call_text("VDI.get_all", s.ref)) == success("<value><array><data/></array></value>")
+    assert m.post(call_text("VDI.get_all_records", s.ref)) == success("<value><struct/></value>")
     assert m.post(call_text("pool.get_other_config", s.ref, pool)) == success("<value><struct/></value>")
     assert m.post(call_text("pool.set_name_label", s.ref, pool, "a &lt;b&gt; &amp; \"c\" é")) == success("<value></value>")
     assert m.post(call_text("pool.get_name_label", s.ref, pool)) == success(
@@ -154,7 +154,7 @@ def errors_come_in_their_order(m):
     assert s("pool.get_tags", pool) == ["x"]
     s("pool.remove_tags", pool, "y")
     # Known, but not here.
-    assert failure(s, "host.list_methods") == ["NOT_IMPLEMENTED", "host.list_methods"]
+    assert failure(s, "pool.recover_slaves") == ["NOT_IMPLEMENTED", "pool.recover_slaves"]
     host = s("session.get_this_host", s.ref)
     assert failure(s, "host.license_apply", host, "x") == ["MESSAGE_REMOVED"]
     assert failure(m.call, "host.license_apply", other, host, "x") == ["SESSION_INVALID", other]

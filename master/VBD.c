@@ -1,0 +1,432 @@
+/* VBD.c - the drives of VMs
+ *
+ * A drive of a halted VM is a record. Of a running one, plugging, unplugging and changing a CD are
+ * calls to the slave that runs it; the record follows when the slave has done it. */
+#include "master/VM.h"
+#include "master/claim.h"
+#include "master/lifecycle.h"
+#include "master/memory.h"
+#include "master/slaves.h"
+#include "master/storage.h"
+
+#define DEVICES_MAX 255 /* "0" to "254" */
+
+/* ---- devices ---- */
+
+/* The number a userdevice means: "3", "xvdd", "hdd", "sda"; -1 for another text. */
+static int device_number(const char *text)
+{
+    static const char *const prefixes[] = {"xvd", "hd", "sd"};
+    char *end;
+    long number;
+
+    for (size_t i = 0; i < ARRAY_SIZE(prefixes); i++) {
+        size_t length = strlen(prefixes[i]);
+
+        if (strncmp(text, prefixes[i], length) == 0 && text[length] >= 'a' && text[length] <= 'z'
+            && text[length + 1] == '\0')
+            return text[length] - 'a';
+    }
+    if (text[0] < '0' || text[0] > '9' || strlen(text) > 3)
+        return -1;
+    number = strtol(text, &end, 10);
+    return *end || number >= DEVICES_MAX ? -1 : (int) number;
+}
+
+static void find_taken(const struct view *view, ref_t vm, bool ret_taken[DEVICES_MAX])
+{
+    const struct object *vbd;
+    struct view_iter vbds;
+
+    memset(ret_taken, 0, DEVICES_MAX);
+    view_each_inverse(&vbds, view, &CLASS_OF(VM)->fields[F_VM_VBDs], vm);
+    while ((vbd = view_next(&vbds))) {
+        int number = device_number(VBD_get_userdevice(vbd));
+
+        if (number >= 0)
+            ret_taken[number] = true;
+    }
+}
+
+int VM_get_allowed_VBD_devices(struct call *call,
+                               const struct VM_get_allowed_VBD_devices_args *args,
+                               struct value *ret)
+{
+    struct value *items = arena_alloc_array(call->arena, DEVICES_MAX, sizeof *items);
+    bool taken[DEVICES_MAX];
+    uint32_t count = 0;
+
+    find_taken(call_view(call), args->vm, taken);
+    for (int i = 0; i < DEVICES_MAX; i++)
+        if (!taken[i])
+            items[count++] = value_text(int_text(call, i));
+    *ret = VALUE_SET(count, items);
+    return 0;
+}
+
+/* Give the drive its place: the one asked for, or the first free one for "autodetect". */
+static int settle_device(struct call *call, const struct view *view, struct object *draft)
+{
+    const char *wanted = VBD_get_userdevice(draft);
+    bool taken[DEVICES_MAX];
+    int number = 0;
+
+    find_taken(view, VBD_get_VM(draft), taken);
+    if (streq(wanted, "autodetect")) {
+        while (number < DEVICES_MAX && taken[number])
+            number++;
+        if (number == DEVICES_MAX)
+            return fail(call, INVALID_DEVICE, wanted);
+    } else {
+        number = device_number(wanted);
+        if (number < 0)
+            return fail(call, INVALID_DEVICE, wanted);
+        if (taken[number])
+            return fail(call, DEVICE_ALREADY_EXISTS, wanted);
+    }
+    draft->fields[F_VBD_userdevice] = value_text(int_text(call, number));
+    return 0;
+}
+
+/* ---- made and unmade ---- */
+
+/* The checks of wire.md section 10 that concern the disk. */
+static int check_disk(struct call *call, const struct view *view, struct object *draft)
+{
+    bool is_cd = VBD_get_type(draft) == vbd_type_CD;
+    const struct object *vdi;
+
+    if (VBD_get_empty(draft)) {
+        if (!is_cd)
+            return fail(call, VBD_NOT_REMOVABLE_MEDIA, "in constructor");
+        draft->fields[F_VBD_VDI] = VALUE_REF(NULL_REF);
+    }
+    if (is_cd && VBD_get_mode(draft) != vbd_mode_RO)
+        return fail(call, VBD_CDS_MUST_BE_READONLY);
+    if (VBD_get_empty(draft))
+        return 0;
+    vdi = live(call, view, VDI, VBD_get_VDI(draft));
+    if (!vdi)
+        return -ERR_HANDLE_INVALID;
+    if (VBD_get_mode(draft) == vbd_mode_RW && VDI_get_read_only(vdi))
+        return fail(call, VDI_READONLY, ref_text(call, vdi->ref));
+    return 0;
+}
+
+int VBD_create(struct call *call, const struct VBD_create_args *args, struct value *ret)
+{
+    _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
+    const struct view *view = txn_view(txn);
+    struct object *draft = draft_of(call->arena, CLASS_OF(VBD), args->args->record.fields);
+    int r;
+
+    draft->fields[F_VBD_currently_attached] = VALUE_BOOL(false);
+    if (!live(call, view, VM, VBD_get_VM(draft)))
+        return -ERR_HANDLE_INVALID;
+    r = check_disk(call, view, draft);
+    if (r == 0)
+        r = settle_device(call, view, draft);
+    if (r < 0)
+        return r;
+    *ret = VALUE_REF(draft_create(call, txn, draft));
+    return call_commit(call, &txn);
+}
+
+void vbd_copy(struct call *call, struct txn *txn, ref_t vbd, ref_t vm, ref_t vdi)
+{
+    struct object *draft = draft_of(call->arena, CLASS_OF(VBD), txn_get(txn, VBD, vbd)->fields);
+    struct value *fields = draft->fields;
+
+    fields[F_VBD_VM] = VALUE_REF(vm);
+    if (!ref_is_null(vdi))
+        fields[F_VBD_VDI] = VALUE_REF(vdi);
+    fields[F_VBD_allowed_operations] = VALUE_EMPTY_SET;
+    fields[F_VBD_current_operations] = VALUE_EMPTY_MAP;
+    fields[F_VBD_reserved] = VALUE_BOOL(false);
+    fields[F_VBD_storage_lock] = VALUE_BOOL(false);
+    fields[F_VBD_status_code] = VALUE_INT(0);
+    fields[F_VBD_status_detail] = value_text("");
+    fields[F_VBD_runtime_properties] = VALUE_EMPTY_MAP;
+    /* The devices of a suspended guest stay as they were. */
+    if (VM_get_power_state(txn_get(txn, VM, vm)) != vm_power_state_Suspended) {
+        fields[F_VBD_currently_attached] = VALUE_BOOL(false);
+        fields[F_VBD_device] = value_text("");
+    }
+    draft_create(call, txn, draft);
+}
+
+int VBD_destroy(struct call *call, const struct VBD_destroy_args *args, struct value *ret)
+{
+    _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
+    const struct object *vbd = live(call, txn_view(txn), VBD, args->self), *vm;
+
+    (void) ret;
+    if (!vbd)
+        return -ERR_HANDLE_INVALID;
+    if (VBD_get_currently_attached(vbd)) {
+        vm = txn_get(txn, VM, VBD_get_VM(vbd));
+        return fail(call, OPERATION_NOT_ALLOWED,
+                    arena_text(call->arena, "VBD '%s' still attached to '%s'", VBD_get_uuid(vbd),
+                               vm ? VM_get_uuid(vm) : ""));
+    }
+    if (VBD_get_current_operations(vbd)->length > 0) {
+        const struct value *operations = VBD_get_current_operations(vbd);
+
+        return fail(call, OTHER_OPERATION_IN_PROGRESS, "VBD", ref_text(call, args->self),
+                    enum_text(&enum_type_vbd_operations, operations->items[1].e.index),
+                    operations->items[0].text);
+    }
+    txn_delete(txn, CLASS_OF(VBD), args->self);
+    return call_commit(call, &txn);
+}
+
+/* ---- plug ---- */
+
+/* Where the guest runs, and what a slave call about it names. */
+struct guest {
+    ref_t host;
+    const char *uuid;
+    int64_t epoch;
+};
+
+static int find_guest(struct call *call, ref_t vm_ref, struct guest *ret)
+{
+    const struct object *vm = live(call, call_view(call), VM, vm_ref);
+
+    if (!vm)
+        return -ERR_HANDLE_INVALID;
+    *ret = (struct guest){VM_get_resident_on(vm), arena_strdup(call->arena, VM_get_uuid(vm)),
+                          VM_get_epoch(vm)};
+    return 0;
+}
+
+/* The drive as slaves name it; `vdi` null: an empty CD drive. */
+static int disk_map(struct call *call, const struct object *vbd, ref_t vdi_ref, ref_t host,
+                    struct value *ret)
+{
+    const struct view *view = call_view(call);
+    const struct object *vdi, *sr, *pbd;
+    const char *mode = VBD_get_mode(vbd) == vbd_mode_RW ? "RW" : "RO";
+    const char *type = VBD_get_type(vbd) == vbd_type_CD ? "CD" : "Disk";
+
+    if (ref_is_null(vdi_ref)) {
+        *ret = value_copy(call->arena,
+                          &(struct value[]){text_map(call->arena, "device", VBD_get_userdevice(vbd),
+                                                     "mode", mode, "type", type, NULL)}[0]);
+        return 0;
+    }
+    vdi = live(call, view, VDI, vdi_ref);
+    sr = vdi ? live(call, view, SR, VDI_get_SR(vdi)) : NULL;
+    if (!sr)
+        return -ERR_HANDLE_INVALID;
+    pbd = storage_pbd(view, sr->ref, host);
+    if (!pbd || !PBD_get_currently_attached(pbd))
+        return fail(call, VM_REQUIRES_SR, ref_text(call, VBD_get_VM(vbd)), ref_text(call, sr->ref));
+    *ret = value_copy(call->arena,
+                      &(struct value[]){text_map(
+                          call->arena, "device", VBD_get_userdevice(vbd), "mode", mode, "type",
+                          type, "sr", SR_get_uuid(sr), "sr_type", SR_get_type(sr), "sr_location",
+                          value_map_text(PBD_get_device_config(pbd), "location", ""), "location",
+                          VDI_get_location(vdi), "format", storage_disk_format(vdi), NULL)}[0]);
+    return 0;
+}
+
+/* What the guest calls the device. */
+static const char *device_name(struct call *call, const struct object *vm, const char *userdevice)
+{
+    int number = device_number(userdevice);
+
+    if (number < 0 || number > 25)
+        return userdevice;
+    return arena_text(call->arena, "%s%c", vm_is_hvm(vm) && number < 4 ? "hd" : "xvd",
+                      'a' + number);
+}
+
+int VBD_plug(struct call *call, const struct VBD_plug_args *args, struct value *ret)
+{
+    _cleanup_(claim_end) struct claim claim = {0};
+    _cleanup_(txn_end) struct txn *txn = NULL;
+    struct slave_vbd_plug_args plug;
+    const struct object *vbd, *vm;
+    struct guest guest;
+    struct value disk;
+    int r;
+
+    (void) ret;
+    r = claim_begin(&claim, call, CLASS_OF(VBD), args->self, vbd_operations_plug);
+    if (r < 0)
+        return r;
+    vbd = live(call, call_view(call), VBD, args->self);
+    if (!vbd)
+        return -ERR_HANDLE_INVALID;
+    r = find_guest(call, VBD_get_VM(vbd), &guest);
+    if (r == 0)
+        r = disk_map(call, vbd, VBD_get_VDI(vbd), guest.host, &disk);
+    if (r < 0)
+        return r;
+    plug = (struct slave_vbd_plug_args){.vm = guest.uuid, .epoch = guest.epoch, .disk = &disk};
+    r = slave_vbd_plug(call, guest.host, &plug, NULL);
+    if (r < 0)
+        return r;
+
+    txn = store_begin(call->core->store);
+    vbd = live(call, txn_view(txn), VBD, args->self);
+    if (!vbd)
+        return -ERR_HANDLE_INVALID;
+    vm = txn_get(txn, VM, VBD_get_VM(vbd));
+    if (vm && VM_get_power_state(vm) == vm_power_state_Running) {
+        VBD_put_currently_attached(txn, args->self, true);
+        VBD_put_device(txn, args->self, device_name(call, vm, VBD_get_userdevice(vbd)));
+    }
+    claim_end_txn(&claim, txn);
+    return call_commit(call, &txn);
+}
+
+static int unplug(struct call *call, ref_t self, enum vbd_operations operation)
+{
+    _cleanup_(claim_end) struct claim claim = {0};
+    _cleanup_(txn_end) struct txn *txn = NULL;
+    struct slave_vbd_unplug_args args;
+    const struct object *vbd;
+    struct guest guest;
+    int r;
+
+    r = claim_begin(&claim, call, CLASS_OF(VBD), self, (int) operation);
+    if (r < 0)
+        return r;
+    vbd = live(call, call_view(call), VBD, self);
+    if (!vbd)
+        return -ERR_HANDLE_INVALID;
+    args.device = arena_strdup(call->arena, VBD_get_userdevice(vbd));
+    r = find_guest(call, VBD_get_VM(vbd), &guest);
+    if (r < 0)
+        return r;
+    args.vm = guest.uuid;
+    args.epoch = guest.epoch;
+    r = slave_vbd_unplug(call, guest.host, &args, NULL);
+    if (r < 0)
+        return r;
+
+    txn = store_begin(call->core->store);
+    if (!live(call, txn_view(txn), VBD, self))
+        return -ERR_HANDLE_INVALID;
+    VBD_put_currently_attached(txn, self, false);
+    VBD_put_device(txn, self, "");
+    claim_end_txn(&claim, txn);
+    return call_commit(call, &txn);
+}
+
+int VBD_unplug(struct call *call, const struct VBD_unplug_args *args, struct value *ret)
+{
+    (void) ret;
+    return unplug(call, args->self, vbd_operations_unplug);
+}
+
+int VBD_unplug_force(struct call *call, const struct VBD_unplug_force_args *args, struct value *ret)
+{
+    (void) ret;
+    return unplug(call, args->self, vbd_operations_unplug_force);
+}
+
+int VBD_unplug_force_no_safety_check(struct call *call,
+                                     const struct VBD_unplug_force_no_safety_check_args *args,
+                                     struct value *ret)
+{
+    (void) ret;
+    return unplug(call, args->self, vbd_operations_unplug_force);
+}
+
+int VBD_assert_attachable(struct call *call, const struct VBD_assert_attachable_args *args,
+                          struct value *ret)
+{
+    const struct view *view = call_view(call);
+    const struct object *vbd = live(call, view, VBD, args->self);
+
+    (void) ret;
+    if (!vbd)
+        return -ERR_HANDLE_INVALID;
+    return operation_check(view, vbd, vbd_operations_attach, false, call->arena, &call->failure);
+}
+
+/* ---- CDs ---- */
+
+/* Change what is in the drive: `vdi` null takes it out. */
+static int change_cd(struct call *call, ref_t self, ref_t vdi, enum vbd_operations operation)
+{
+    _cleanup_(claim_end) struct claim claim = {0};
+    _cleanup_(txn_end) struct txn *txn = NULL;
+    const struct object *vbd, *vm;
+    int r;
+
+    r = claim_begin(&claim, call, CLASS_OF(VBD), self, (int) operation);
+    if (r < 0)
+        return r;
+    vbd = live(call, call_view(call), VBD, self);
+    vm = vbd ? live(call, call_view(call), VM, VBD_get_VM(vbd)) : NULL;
+    if (!vm)
+        return -ERR_HANDLE_INVALID;
+    if (VM_get_power_state(vm) == vm_power_state_Running
+        || VM_get_power_state(vm) == vm_power_state_Paused) {
+        struct slave_cd_change_args change;
+        struct guest guest;
+        struct value disk;
+
+        r = find_guest(call, VBD_get_VM(vbd), &guest);
+        if (r == 0)
+            r = disk_map(call, vbd, vdi, guest.host, &disk);
+        if (r < 0)
+            return r;
+        change =
+            (struct slave_cd_change_args){.vm = guest.uuid, .epoch = guest.epoch, .disk = &disk};
+        r = slave_cd_change(call, guest.host, &change, NULL);
+        if (r < 0)
+            return r;
+    }
+    txn = store_begin(call->core->store);
+    if (!live(call, txn_view(txn), VBD, self)
+        || (!ref_is_null(vdi) && !live(call, txn_view(txn), VDI, vdi)))
+        return -ERR_HANDLE_INVALID;
+    VBD_put_VDI(txn, self, vdi);
+    VBD_put_empty(txn, self, ref_is_null(vdi));
+    claim_end_txn(&claim, txn);
+    return call_commit(call, &txn);
+}
+
+int VBD_eject(struct call *call, const struct VBD_eject_args *args, struct value *ret)
+{
+    (void) ret;
+    return change_cd(call, args->vbd, NULL_REF, vbd_operations_eject);
+}
+
+int VBD_insert(struct call *call, const struct VBD_insert_args *args, struct value *ret)
+{
+    (void) ret;
+    if (!live(call, call_view(call), VDI, args->vdi))
+        return -ERR_HANDLE_INVALID;
+    return change_cd(call, args->vbd, args->vdi, vbd_operations_insert);
+}
+
+/* ---- fields ---- */
+
+int VBD_set_mode(struct call *call, const struct VBD_set_mode_args *args, struct value *ret)
+{
+    const struct view *view = call_view(call);
+    const struct object *vbd = live(call, view, VBD, args->self), *vm, *vdi;
+
+    (void) ret;
+    if (!vbd)
+        return -ERR_HANDLE_INVALID;
+    vm = view_get(view, VM, VBD_get_VM(vbd));
+    if (vm && VM_get_power_state(vm) != vm_power_state_Halted)
+        return fail(call, VM_BAD_POWER_STATE, ref_text(call, vm->ref), "halted",
+                    power_state_text(VM_get_power_state(vm)));
+    if (args->value == vbd_mode_RW) {
+        vdi = view_get(view, VDI, VBD_get_VDI(vbd));
+        if (VBD_get_type(vbd) == vbd_type_CD)
+            return fail(call, VBD_CDS_MUST_BE_READONLY);
+        if (vdi && VDI_get_read_only(vdi))
+            return fail(call, VDI_READONLY, ref_text(call, vdi->ref));
+    }
+    return field_set(call, CLASS_OF(VBD), args->self, F_VBD_mode,
+                     VALUE_ENUM(vbd_mode, (int) args->value));
+}

@@ -1,0 +1,112 @@
+/* network.c - virtual networks, each a bridge on every host that has a PIF in it or runs a VM on it
+ */
+#include "master/handler.h"
+
+static bool bridge_is_taken(const struct view *view, const char *bridge)
+{
+    const struct object *network;
+    struct view_iter networks;
+
+    view_each(&networks, view, CLASS_OF(network));
+    while ((network = view_next(&networks)))
+        if (streq(network_get_bridge(network), bridge))
+            return true;
+    return false;
+}
+
+/* "xapi0" and so on, as clients know them. */
+static const char *bridge_new(struct call *call, const struct view *view)
+{
+    const char *bridge = "xapi0";
+
+    for (int i = 1; bridge_is_taken(view, bridge); i++)
+        bridge = arena_text(call->arena, "xapi%d", i);
+    return bridge;
+}
+
+int network_create(struct call *call, const struct network_create_args *args, struct value *ret)
+{
+    _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
+    struct object *draft = draft_of(call->arena, CLASS_OF(network), args->args->record.fields);
+    const char *bridge = network_get_bridge(draft);
+
+    if (*bridge && bridge_is_taken(txn_view(txn), bridge))
+        return fail(call, BRIDGE_NAME_EXISTS, bridge);
+    if (!*bridge)
+        draft->fields[F_network_bridge] = value_text(bridge_new(call, txn_view(txn)));
+    *ret = VALUE_REF(draft_create(call, txn, draft));
+    return call_commit(call, &txn);
+}
+
+/* The refs of an inverse set, as one detail of an error. */
+static const char *refs_text(struct call *call, const struct value *refs)
+{
+    const char *text = "";
+
+    for (uint32_t i = 0; i < refs->length; i++)
+        text = arena_text(call->arena, "%s%s%s", text, i ? ";" : "",
+                          ref_text(call, refs->items[i].ref));
+    return text;
+}
+
+int network_destroy(struct call *call, const struct network_destroy_args *args, struct value *ret)
+{
+    _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
+    const struct view *view = txn_view(txn);
+    const struct object *network = live(call, view, network, args->self), *vif;
+    struct view_iter vifs;
+    struct value refs;
+
+    (void) ret;
+    if (!network)
+        return -ERR_HANDLE_INVALID;
+    refs = view_inverse(view, &CLASS_OF(network)->fields[F_network_PIFs], args->self, call->arena);
+    if (refs.length > 0)
+        return fail(call, NETWORK_CONTAINS_PIF, refs_text(call, &refs));
+    /* Interfaces of halted VMs keep no network; those of running ones do. */
+    view_each_inverse(&vifs, view, &CLASS_OF(network)->fields[F_network_VIFs], args->self);
+    while ((vif = view_next(&vifs)))
+        if (VIF_get_currently_attached(vif))
+            return fail(call, NETWORK_CONTAINS_VIF, ref_text(call, vif->ref));
+    while (view_each_inverse(&vifs, txn_view(txn), &CLASS_OF(network)->fields[F_network_VIFs],
+                             args->self),
+           (vif = view_next(&vifs)))
+        txn_delete(txn, CLASS_OF(VIF), vif->ref);
+    txn_delete(txn, CLASS_OF(network), args->self);
+    return call_commit(call, &txn);
+}
+
+int network_set_default_locking_mode(struct call *call,
+                                     const struct network_set_default_locking_mode_args *args,
+                                     struct value *ret)
+{
+    (void) ret;
+    return field_set(call, CLASS_OF(network), args->network, F_network_default_locking_mode,
+                     VALUE_ENUM(network_default_locking_mode, (int) args->value));
+}
+
+int network_add_purpose(struct call *call, const struct network_add_purpose_args *args,
+                        struct value *ret)
+{
+    const struct object *network = live(call, call_view(call), network, args->self);
+    struct value purpose = VALUE_ENUM(network_purpose, (int) args->value);
+    int other =
+        args->value == network_purpose_nbd ? network_purpose_insecure_nbd : network_purpose_nbd;
+
+    (void) ret;
+    if (!network)
+        return -ERR_HANDLE_INVALID;
+    if (value_set_has(network_get_purpose(network), &VALUE_ENUM(network_purpose, other)))
+        return fail(call, NETWORK_INCOMPATIBLE_PURPOSES,
+                    enum_text(&enum_type_network_purpose, (int) args->value),
+                    enum_text(&enum_type_network_purpose, other));
+    return field_add(call, CLASS_OF(network), args->self, F_network_purpose, purpose);
+}
+
+int network_remove_purpose(struct call *call, const struct network_remove_purpose_args *args,
+                           struct value *ret)
+{
+    (void) ret;
+    return field_remove(call, CLASS_OF(network), args->self, F_network_purpose,
+                        VALUE_ENUM(network_purpose, (int) args->value));
+}

@@ -1,0 +1,94 @@
+/* storage.h - disks from the master's side: who can reach an SR, and disks in the making
+ *
+ * A disk is a file that a slave makes and a VDI that says so, and either could be left without the
+ * other. So the VDI comes first, hidden (managed = false) and marked with the master's life that
+ * makes it; then the file is made; then the VDI is shown, in the transaction that gives the file
+ * its meaning:
+ *
+ *     _cleanup_(disks_undo) struct disks disks = {.call = call};
+ *     txn ... disks_add(&disks, txn, draft)      commit       hidden VDIs, durable
+ *     disk_make_empty / _clone / _copy                        files, one after the other
+ *     txn ... disks_keep(&disks, txn)            commit       shown, with their sizes
+ *
+ * Whatever is not kept is undone: files removed, VDIs deleted. What a master that died left behind
+ * is found by the mark and removed when a host that sees the SR is back (storage_sweep). */
+#pragma once
+
+#include "master/handler.h"
+
+/* ---- who reaches an SR ---- */
+
+/* A live host with an attached PBD of the SR, the master's own if it has one. 0,
+ * -ERR_SR_HAS_NO_PBDS [sr] when no host is attached, -ERR_HOST_OFFLINE [host] when none that is
+ * lives. */
+int storage_host(struct call *, ref_t sr, ref_t *ret_host);
+/* One that sees both; -ERR_SR_NOT_ATTACHED [to_sr] when there is none. */
+int storage_host_of_both(struct call *, ref_t sr, ref_t to_sr, ref_t *ret_host);
+/* The SR as slave calls name it on that host: {uuid, type, location}. 0, -ERR_HANDLE_INVALID,
+ * -ERR_SR_NOT_ATTACHED [sr]. */
+int storage_sr_map(struct call *, ref_t sr, ref_t host, struct value *ret);
+struct value storage_sr_map_of(struct arena *, const struct object *sr,
+                               const struct value *device_config);
+
+const struct object *storage_pbd(const struct view *, ref_t sr, ref_t host); /* or NULL */
+/* May the operation begin on the SR? Waits while the SR is busy; takes no claim. */
+int storage_check_SR(struct call *, ref_t sr, enum storage_operations);
+
+/* "raw" or "qcow2": VDI.sm_config["image-format"], else by the file's name. */
+const char *storage_disk_format(const struct object *vdi);
+
+/* ---- the SR's sums ---- */
+
+/* Ask the SR for its size and use, from that host, and store them; failures are ignored, since the
+ * next change asks anew. */
+void storage_refresh(struct call *, ref_t sr, ref_t host);
+/* An SR's sums follow its VDIs. */
+void storage_count(struct txn *, ref_t sr, int64_t virtual_bytes, int64_t physical_bytes);
+/* Deletes a VDI: its disk VBDs go with it, CD drives become empty. The SR's sums follow. */
+void storage_drop_vdi(struct txn *, ref_t vdi);
+
+/* ---- disks in the making ---- */
+
+#define DISKS_MAX 256 /* more than a VM can have drives */
+
+struct disk {
+    ref_t vdi, sr;
+    ref_t host;           /* where it was made, or is being made; null before */
+    const char *location; /* file name in the SR */
+    const char *format;
+    int64_t virtual_size, physical_utilisation;
+};
+
+struct disks {
+    struct call *call;
+    struct disk list[DISKS_MAX];
+    int count;
+    bool is_kept;
+};
+
+/* Heap, since a fiber's stack is small: _cleanup_(disks_undo) struct disks *disks =
+ * disks_new(call); */
+struct disks *disks_new(struct call *);
+/* A hidden VDI from the draft, whose SR and virtual_size are set; returns its ref. */
+ref_t disks_add(struct disks *, struct txn *, struct object *draft);
+/* The disk's file. 0 or the slave's error. */
+int disk_make_empty(struct disks *, ref_t vdi);
+int disk_make_clone(struct disks *, ref_t vdi, ref_t source);
+int disk_make_copy(struct disks *, ref_t vdi, ref_t source);
+/* All disks are shown from this transaction on. 0, or -ERR_HANDLE_INVALID when one has vanished
+ * meanwhile. */
+int disks_keep(struct disks *, struct txn *);
+/* Is a call of this master making the disk now? */
+bool storage_is_being_made(struct call *, const struct object *vdi);
+/* Removes what was not kept; frees. */
+void disks_undo(struct disks **);
+
+/* Remove the file and the VDI. The caller holds the claim. 0 or the slave's error; then the VDI
+ * stays. */
+int disk_remove(struct call *, ref_t vdi);
+
+/* When the store is loaded: counts what earlier masters left half made. */
+void storage_start(struct core *);
+/* After a host's storage is up: remove what earlier masters left half made on SRs that this host
+ * sees. */
+void storage_sweep(struct call *, ref_t host);

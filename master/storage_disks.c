@@ -1,0 +1,342 @@
+/* storage_disks.c - disks in the making, and their removal
+ *
+ * Undoing waits for slaves and is not interrupted by a cancel. A file that cannot be removed now,
+ * because its host is away or the outcome of making it is not known, keeps its hidden VDI with the
+ * mark: storage_sweep() takes both away when a host that sees the SR is back, since the mark then
+ * names another life of the master or nobody's call. */
+#include "master/storage.h"
+
+#include <stdio.h>
+
+#include "master/slaves.h"
+#include "shared/fiber.h"
+#include "shared/log.h"
+
+/* Marks a VDI that nobody is making any more, though this master is the one that began. */
+#define ABANDONED "abandoned"
+
+static const char *maker_text(struct call *call)
+{
+    char text[UUID_TEXT_BYTES];
+
+    return arena_strdup(call->arena, uuid_print(text, call->core->holder));
+}
+
+bool storage_is_being_made(struct call *call, const struct object *vdi)
+{
+    return streq(VDI_get_maker(vdi), maker_text(call));
+}
+
+struct disks *disks_new(struct call *call)
+{
+    struct disks *disks = new0(struct disks);
+
+    disks->call = call;
+    return disks;
+}
+
+/* The format a new empty disk gets: what the client asked for, else raw. */
+static const char *wanted_format(const struct object *draft)
+{
+    const char *format = value_map_text(VDI_get_sm_config(draft), "image-format", NULL);
+
+    if (!format)
+        format = value_map_text(VDI_get_sm_config(draft), "type", "raw");
+    return streq(format, "qcow2") ? "qcow2" : "raw";
+}
+
+ref_t disks_add(struct disks *disks, struct txn *txn, struct object *draft)
+{
+    struct call *call = disks->call;
+    struct disk *disk = &disks->list[disks->count++];
+    const char *uuid = uuid_new_text(call);
+
+    assert(disks->count <= DISKS_MAX);
+    disk->sr = VDI_get_SR(draft);
+    disk->format = wanted_format(draft);
+    disk->location = arena_text(call->arena, "%s.%s", uuid, disk->format);
+    disk->virtual_size = VDI_get_virtual_size(draft);
+
+    draft->fields[F_VDI_uuid] = value_text(uuid);
+    draft->fields[F_VDI_location] = value_text(disk->location);
+    draft->fields[F_VDI_managed] = VALUE_BOOL(false);
+    draft->fields[F_VDI_maker] = value_text(maker_text(call));
+    draft->fields[F_VDI_physical_utilisation] = VALUE_INT(0);
+    draft->fields[F_VDI_virtual_size] = VALUE_INT(0); /* counted when it is kept */
+    disk->vdi = draft_create(call, txn, draft);
+    return disk->vdi;
+}
+
+static struct disk *find(struct disks *disks, ref_t vdi)
+{
+    for (int i = 0; i < disks->count; i++)
+        if (ref_equal(disks->list[i].vdi, vdi))
+            return &disks->list[i];
+    assert(!"a disk of another set");
+    return NULL;
+}
+
+/* What a slave says of the file it made. */
+static void take_answer(struct disk *disk, struct arena *arena, const struct value *answer)
+{
+    const char *size = value_map_text(answer, "virtual_size", NULL);
+
+    disk->location = arena_strdup(arena, value_map_text(answer, "location", disk->location));
+    disk->format = arena_strdup(arena, value_map_text(answer, "format", disk->format));
+    if (size)
+        disk->virtual_size = strtoll(size, NULL, 10);
+    disk->physical_utilisation =
+        strtoll(value_map_text(answer, "physical_utilisation", "0"), NULL, 10);
+}
+
+int disk_make_empty(struct disks *disks, ref_t vdi)
+{
+    struct call *call = disks->call;
+    struct disk *disk = find(disks, vdi);
+    struct slave_disk_create_args args = {
+        .location = disk->location, .format = disk->format, .virtual_size = disk->virtual_size};
+    struct value sr, answer;
+    ref_t host;
+    int r;
+
+    r = storage_host(call, disk->sr, &host);
+    if (r < 0)
+        return r;
+    r = storage_sr_map(call, disk->sr, host, &sr);
+    if (r < 0)
+        return r;
+    disk->host = host;
+    args.sr = &sr;
+    r = slave_disk_create(call, host, &args, &answer);
+    if (r == 0)
+        take_answer(disk, call->arena, &answer);
+    return r;
+}
+
+/* The file name of a disk to be read, in the call's arena; its VDI is live. */
+static int source_location(struct call *call, ref_t source, const char **ret_location,
+                           ref_t *ret_sr)
+{
+    const struct object *vdi = live(call, call_view(call), VDI, source);
+
+    if (!vdi)
+        return -ERR_HANDLE_INVALID;
+    *ret_location = arena_strdup(call->arena, VDI_get_location(vdi));
+    *ret_sr = VDI_get_SR(vdi);
+    return 0;
+}
+
+int disk_make_clone(struct disks *disks, ref_t vdi, ref_t source)
+{
+    struct call *call = disks->call;
+    struct disk *disk = find(disks, vdi);
+    struct slave_disk_clone_args args = {.location = disk->location};
+    struct value sr, answer;
+    ref_t host, source_sr;
+    int r;
+
+    r = source_location(call, source, &args.source, &source_sr);
+    if (r < 0)
+        return r;
+    assert(ref_equal(source_sr, disk->sr));
+    r = storage_host(call, disk->sr, &host);
+    if (r < 0)
+        return r;
+    r = storage_sr_map(call, disk->sr, host, &sr);
+    if (r < 0)
+        return r;
+    disk->host = host;
+    args.sr = &sr;
+    r = slave_disk_clone(call, host, &args, &answer);
+    if (r == 0)
+        take_answer(disk, call->arena, &answer);
+    return r;
+}
+
+int disk_make_copy(struct disks *disks, ref_t vdi, ref_t source)
+{
+    struct call *call = disks->call;
+    struct disk *disk = find(disks, vdi);
+    struct slave_disk_copy_args args = {.location = disk->location};
+    struct value sr, to_sr, answer;
+    ref_t host, source_sr;
+    int r;
+
+    r = source_location(call, source, &args.source, &source_sr);
+    if (r < 0)
+        return r;
+    r = storage_host_of_both(call, source_sr, disk->sr, &host);
+    if (r < 0)
+        return r;
+    r = storage_sr_map(call, source_sr, host, &sr);
+    if (r < 0)
+        return r;
+    r = storage_sr_map(call, disk->sr, host, &to_sr);
+    if (r < 0)
+        return r;
+    disk->host = host;
+    args.sr = &sr;
+    args.to_sr = &to_sr;
+    r = slave_disk_copy(call, host, &args, &answer);
+    if (r == 0)
+        take_answer(disk, call->arena, &answer);
+    return r;
+}
+
+int disks_keep(struct disks *disks, struct txn *txn)
+{
+    struct call *call = disks->call;
+
+    for (int i = 0; i < disks->count; i++)
+        if (!live(call, txn_view(txn), VDI, disks->list[i].vdi))
+            return -ERR_HANDLE_INVALID;
+    for (int i = 0; i < disks->count; i++) {
+        const struct disk *disk = &disks->list[i];
+        const struct object *vdi = txn_get(txn, VDI, disk->vdi);
+        struct value sm_config =
+            map_with_text(call->arena, VDI_get_sm_config(vdi), "image-format", disk->format);
+
+        VDI_put_sm_config(txn, disk->vdi, &sm_config);
+        VDI_put_location(txn, disk->vdi, disk->location);
+        VDI_put_virtual_size(txn, disk->vdi, disk->virtual_size);
+        VDI_put_physical_utilisation(txn, disk->vdi, disk->physical_utilisation);
+        VDI_put_managed(txn, disk->vdi, true);
+        VDI_put_maker(txn, disk->vdi, "");
+        storage_count(txn, disk->sr, disk->virtual_size, disk->physical_utilisation);
+    }
+    disks->is_kept = true;
+    return 0;
+}
+
+/* ---- removal ---- */
+
+/* Remove a file; one that is not there is removed. By the host that made it, so that it happens
+ * after the making. */
+static int remove_file(struct call *call, ref_t host, ref_t sr, const char *location)
+{
+    struct slave_disk_destroy_args args = {.location = location};
+    struct value map;
+    int r;
+
+    r = storage_sr_map(call, sr, host, &map);
+    if (r < 0)
+        return r;
+    args.sr = &map;
+    return slave_disk_destroy(call, host, &args, NULL);
+}
+
+void disks_undo(struct disks **disks_p)
+{
+    struct disks *disks = TAKE(*disks_p);
+    struct call *call;
+    struct failure before;
+
+    if (!disks)
+        return;
+    call = disks->call;
+    if (!disks->is_kept && disks->count > 0) {
+        bool is_removed[DISKS_MAX] = {false};
+        _cleanup_(txn_end) struct txn *txn = NULL;
+
+        before = call->failure;
+        fiber_uncancellable_begin();
+        for (int i = 0; i < disks->count; i++)
+            is_removed[i] = ref_is_null(disks->list[i].host)
+                            || remove_file(call, disks->list[i].host, disks->list[i].sr,
+                                           disks->list[i].location)
+                                   == 0;
+        txn = store_begin(call->core->store);
+        for (int i = 0; i < disks->count; i++) {
+            ref_t vdi = disks->list[i].vdi;
+
+            if (!txn_get(txn, VDI, vdi))
+                continue;
+            if (is_removed[i]) {
+                storage_drop_vdi(txn, vdi);
+            } else {
+                VDI_put_maker(txn, vdi, ABANDONED);
+                call->core->left_over_disks++;
+            }
+        }
+        call_commit(call, &txn);
+        fiber_uncancellable_end();
+        call->failure = before;
+    }
+    free(disks);
+}
+
+int disk_remove(struct call *call, ref_t ref)
+{
+    const struct object *vdi = live(call, call_view(call), VDI, ref);
+    _cleanup_(txn_end) struct txn *txn = NULL;
+    const char *location;
+    ref_t sr, host;
+    int r;
+
+    if (!vdi)
+        return -ERR_HANDLE_INVALID;
+    sr = VDI_get_SR(vdi);
+    location = arena_strdup(call->arena, VDI_get_location(vdi));
+    r = storage_host(call, sr, &host);
+    if (r < 0)
+        return r;
+    r = remove_file(call, host, sr, location);
+    if (r < 0)
+        return r;
+    txn = store_begin(call->core->store);
+    if (txn_get(txn, VDI, ref))
+        storage_drop_vdi(txn, ref);
+    return call_commit(call, &txn);
+}
+
+void storage_start(struct core *core)
+{
+    const struct object *vdi;
+    struct view_iter vdis;
+
+    core->left_over_disks = 0;
+    view_each(&vdis, store_core_view(core->store), CLASS_OF(VDI));
+    while ((vdi = view_next(&vdis)))
+        core->left_over_disks += !streq(VDI_get_maker(vdi), "");
+}
+
+/* A disk that was being made by nobody who still lives, on an SR that the host sees. */
+static ref_t find_left_over(struct call *call, ref_t host, ref_t after)
+{
+    const struct view *view = call_view(call);
+    const char *maker = maker_text(call);
+    const struct object *vdi;
+    struct view_iter vdis;
+
+    view_each_after(&vdis, view, CLASS_OF(VDI), after);
+    while ((vdi = view_next(&vdis))) {
+        const struct object *pbd;
+
+        if (streq(VDI_get_maker(vdi), "") || streq(VDI_get_maker(vdi), maker))
+            continue;
+        pbd = storage_pbd(view, VDI_get_SR(vdi), host);
+        if (pbd && PBD_get_currently_attached(pbd))
+            return vdi->ref;
+    }
+    return NULL_REF;
+}
+
+void storage_sweep(struct call *call, ref_t host)
+{
+    ref_t vdi = NULL_REF;
+
+    if (call->core->left_over_disks == 0)
+        return;
+    while (vdi = find_left_over(call, host, vdi), !ref_is_null(vdi)) {
+        char text[REF_TEXT_BYTES];
+
+        if (disk_remove(call, vdi) < 0) {
+            log_warning(NULL, "the half-made disk %s could not be removed yet",
+                        ref_print(text, vdi));
+        } else {
+            log_info(NULL, "removed the half-made disk %s", ref_print(text, vdi));
+            call->core->left_over_disks--;
+        }
+        call->failure.code = 0;
+    }
+}

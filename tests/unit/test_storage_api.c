@@ -1,0 +1,286 @@
+/* test_storage_api.c - disks, storage repositories, and hosts that bring them */
+#include "api_world.h"
+
+static int create_disk(struct world *world, ref_t sr, const char *size, struct value *ret)
+{
+    return CALL(world, ret, VDI_create,
+                .args =
+                    record(world, "VDI.create", "name_label", value_text("d"), "SR", VALUE_REF(sr),
+                           "virtual_size", value_text(size), "type", value_text("user"), "sharable",
+                           VALUE_BOOL(false), "read_only", VALUE_BOOL(false), NULL));
+}
+
+static void disk_is_hidden_until_its_file_stands(_unused_ void **state)
+{
+    struct world world;
+    struct value ret;
+    const struct object *vdi;
+
+    world_init(&world);
+    assert_true(create_disk(&world, world.shared, "0", NULL) < 0);
+    FAILED(&world, INVALID_VALUE, "virtual_size", "0");
+    world.fail_call = "disk_create";
+    assert_true(create_disk(&world, world.shared, "1048576", NULL) < 0);
+    assert_int_equal(count_of(&world, CLASS_OF(VDI)), 0);
+    assert_string_equal(world.calls, "disk_create h1 raw\ndisk_destroy h1 \n");
+
+    world.fail_call = NULL;
+    assert_int_equal(create_disk(&world, world.shared, "1048576", &ret), 0);
+    vdi = GET(&world, VDI, ret.ref);
+    assert_true(VDI_get_managed(vdi));
+    assert_string_equal(VDI_get_maker(vdi), "");
+    assert_string_equal(storage_disk_format(vdi), "raw");
+    assert_int_equal(SR_get_virtual_allocation(GET(&world, SR, world.shared)), 1048576);
+    assert_int_equal(SR_get_physical_utilisation(GET(&world, SR, world.shared)), 4096);
+    assert_int_equal(CALL(&world, NULL, VDI_destroy, .self = ret.ref), 0);
+    assert_int_equal(SR_get_virtual_allocation(GET(&world, SR, world.shared)), 0);
+    world_done(&world);
+}
+
+struct welcome {
+    struct world *world;
+    ref_t host;
+};
+
+static void welcome_fiber(void *arg)
+{
+    struct welcome *welcome = arg;
+
+    host_welcome(&welcome->world->core, welcome->host);
+}
+
+static void welcome(struct world *world, ref_t host)
+{
+    struct welcome welcome = {world, host};
+
+    assert_non_null(fiber_spawn(world->loop, welcome_fiber, &welcome, "welcome"));
+    rest(world);
+}
+
+/* What a master that died left half made goes when a host is back. */
+static void half_made_disks_are_swept(_unused_ void **state)
+{
+    struct world world;
+    struct txn *txn;
+    struct object *draft;
+
+    world_init(&world);
+    txn = store_begin(world.core.store);
+    draft = draft_new(world.arena, CLASS_OF(VDI));
+    draft->fields[F_VDI_SR] = VALUE_REF(world.shared);
+    draft->fields[F_VDI_maker] = value_text("an earlier master");
+    add(&world, txn, draft);
+    store_apply(&txn);
+    storage_start(&world.core);
+    assert_int_equal(world.core.left_over_disks, 1);
+
+    calls_clear(&world);
+    welcome(&world, world.h2);
+    assert_non_null(strstr(world.calls, "disk_destroy"));
+    assert_int_equal(world.core.left_over_disks, 0);
+    assert_int_equal(count_of(&world, CLASS_OF(VDI)), 0);
+    world_done(&world);
+}
+
+static void sizes_follow_a_resize(_unused_ void **state)
+{
+    struct world world;
+    struct value ret;
+
+    world_init(&world);
+    assert_int_equal(create_disk(&world, world.shared, "1048576", &ret), 0);
+    assert_true(CALL(&world, NULL, VDI_resize, .vdi = ret.ref, .size = 1000) < 0);
+    FAILED(&world, VDI_TOO_SMALL, text_of(&world, ret.ref), "1048576");
+    assert_int_equal(CALL(&world, NULL, VDI_resize, .vdi = ret.ref, .size = 4194304), 0);
+    assert_int_equal(VDI_get_virtual_size(GET(&world, VDI, ret.ref)), 4194304);
+    assert_int_equal(SR_get_virtual_allocation(GET(&world, SR, world.shared)), 4194304);
+    world_done(&world);
+}
+
+static void unattached_sr_has_no_host(_unused_ void **state)
+{
+    struct world world;
+    struct txn *txn;
+    ref_t lonely;
+
+    world_init(&world);
+    txn = store_begin(world.core.store);
+    lonely = add_sr(&world, txn, "file", false);
+    store_apply(&txn);
+    assert_true(create_disk(&world, lonely, "1048576", NULL) < 0);
+    FAILED(&world, SR_HAS_NO_PBDS, text_of(&world, lonely));
+    assert_int_equal(count_of(&world, CLASS_OF(VDI)), 0);
+    world_done(&world);
+}
+
+static void sr_lives_and_ends(_unused_ void **state)
+{
+    struct world world;
+    struct value ret, config, none = VALUE_EMPTY_MAP, pbds;
+    ref_t sr;
+
+    world_init(&world);
+    config = text_map(world.arena, "location", "/srv/iso", NULL);
+    assert_true(CALL(&world, NULL, SR_create, .host = world.h1, .device_config = &config,
+                     .name_label = "x", .name_description = "", .type = "lvmoiscsi",
+                     .content_type = "", .sm_config = &none)
+                < 0);
+    FAILED(&world, SR_UNKNOWN_DRIVER, "lvmoiscsi");
+    assert_true(CALL(&world, NULL, SR_create, .host = world.h1, .device_config = &none,
+                     .name_label = "x", .name_description = "", .type = "iso", .content_type = "",
+                     .sm_config = &none)
+                < 0);
+    assert_string_equal(world.failure.text, "SR_BACKEND_FAILURE_90");
+    assert_int_equal(world.failure.count, 3);
+
+    calls_clear(&world);
+    assert_int_equal(CALL(&world, &ret, SR_create, .host = world.h2, .device_config = &config,
+                          .name_label = "x", .name_description = "", .type = "ISO",
+                          .content_type = "iso", .shared = true, .sm_config = &none),
+                     0);
+    sr = ret.ref;
+    assert_string_equal(world.calls,
+                        "sr_create h2 \nsr_attach h2 \nsr_scan h2 \nsr_stat h2 \nsr_attach h1 \n");
+    assert_int_equal(SR_get_physical_size(GET(&world, SR, sr)), 1000000000);
+    assert_int_equal(count_of(&world, CLASS_OF(VDI)), 1); /* found.iso */
+    assert_true(create_disk(&world, sr, "1048576", NULL) < 0);
+    FAILED(&world, SR_OPERATION_NOT_SUPPORTED, text_of(&world, sr));
+
+    assert_true(CALL(&world, NULL, SR_forget, .sr = sr) < 0);
+    FAILED(&world, SR_HAS_PBD, text_of(&world, sr));
+    pbds = view_inverse(store_core_view(world.core.store), &CLASS_OF(SR)->fields[F_SR_PBDs], sr,
+                        world.arena);
+    for (uint32_t i = 0; i < pbds.length; i++)
+        assert_int_equal(CALL(&world, NULL, PBD_unplug, .self = pbds.items[i].ref), 0);
+    assert_true(CALL(&world, NULL, SR_destroy, .sr = sr) < 0);
+    FAILED(&world, SR_NOT_EMPTY);
+    assert_int_equal(CALL(&world, NULL, SR_forget, .sr = sr), 0);
+    assert_int_equal(count_of(&world, CLASS_OF(VDI)), 0);
+    assert_null(GET(&world, PBD, pbds.items[0].ref));
+    world_done(&world);
+}
+
+static void failed_sr_leaves_nothing(_unused_ void **state)
+{
+    struct world world;
+    struct value config, none = VALUE_EMPTY_MAP;
+    size_t srs, pbds;
+
+    world_init(&world);
+    config = text_map(world.arena, "location", "/srv/x", NULL);
+    srs = count_of(&world, CLASS_OF(SR));
+    pbds = count_of(&world, CLASS_OF(PBD));
+    world.fail_call = "sr_attach";
+    assert_true(CALL(&world, NULL, SR_create, .host = world.h1, .device_config = &config,
+                     .name_label = "x", .name_description = "", .type = "shared-file",
+                     .content_type = "", .shared = true, .sm_config = &none)
+                < 0);
+    FAILED(&world, INTERNAL_ERROR, "the slave says no");
+    assert_int_equal(count_of(&world, CLASS_OF(SR)), srs);
+    assert_int_equal(count_of(&world, CLASS_OF(PBD)), pbds);
+    world_done(&world);
+}
+
+static void scan_marks_what_is_missing(_unused_ void **state)
+{
+    struct world world;
+    struct value ret;
+
+    world_init(&world);
+    assert_int_equal(create_disk(&world, world.shared, "1048576", &ret), 0);
+    assert_int_equal(CALL(&world, NULL, SR_scan, .sr = world.shared), 0);
+    assert_true(VDI_get_missing(
+        GET(&world, VDI, ret.ref))); /* the slave of this test knows only found.iso */
+    assert_int_equal(count_of(&world, CLASS_OF(VDI)), 2);
+    assert_int_equal(CALL(&world, NULL, SR_scan, .sr = world.shared), 0);
+    assert_int_equal(count_of(&world, CLASS_OF(VDI)), 2);
+    assert_int_equal(SR_get_current_operations(GET(&world, SR, world.shared))->length, 0);
+    world_done(&world);
+}
+
+static void host_enrols_once(_unused_ void **state)
+{
+    struct world world;
+    const struct object *host, *dom0, *pif;
+    struct view_iter pifs;
+    struct value about;
+    size_t hosts, vms, pbds;
+    ref_t uuid, ref;
+
+    world_init(&world);
+    about = text_map(world.arena, "name", "three", "address", "10.0.0.3", "memory_bytes",
+                     "8589934592", "cpus", "2", "storage", "/var/lib/drover/sr", NULL);
+    uuid = ref_new(world.core.random);
+    pbds = count_of(&world, CLASS_OF(PBD));
+    ref = host_enrol(&world.core, uuid, "key3", &about, NULL);
+    hosts = count_of(&world, CLASS_OF(host));
+    vms = count_of(&world, CLASS_OF(VM));
+    assert_int_equal(count_of(&world, CLASS_OF(PBD)),
+                     pbds + 2); /* its own SR, and the shared one */
+    assert_true(ref_equal(host_enrol(&world.core, uuid, "key3", &about, NULL), ref));
+    assert_int_equal(count_of(&world, CLASS_OF(host)), hosts);
+    assert_int_equal(count_of(&world, CLASS_OF(VM)), vms);
+    assert_int_equal(count_of(&world, CLASS_OF(PBD)), pbds + 2);
+
+    host = GET(&world, host, ref);
+    assert_false(host_get_enabled(host));
+    assert_string_equal(value_map_text(host_get_software_version(host), "product_version", ""),
+                        "8.3.0");
+    assert_int_equal(host_get_API_version_major(host), 2);
+    assert_int_equal(view_count_inverse(store_core_view(world.core.store),
+                                        &CLASS_OF(host)->fields[F_host_host_CPUs], ref),
+                     2);
+    dom0 = GET(&world, VM, host_get_control_domain(host));
+    assert_true(VM_get_is_control_domain(dom0));
+    assert_int_equal(VM_get_domid(dom0), 0);
+    assert_int_equal(VM_get_power_state(dom0), vm_power_state_Running);
+    assert_true(ref_equal(VM_get_resident_on(dom0), ref));
+    view_each_inverse(&pifs, store_core_view(world.core.store),
+                      &CLASS_OF(host)->fields[F_host_PIFs], ref);
+    pif = view_next(&pifs);
+    assert_string_equal(PIF_get_IP(pif), "10.0.0.3");
+    assert_string_equal(network_get_bridge(GET(&world, network, PIF_get_network(pif))), "xenbr0");
+    assert_int_equal(CALL(&world, NULL, VM_destroy, .self = dom0->ref), -ERR_VM_BAD_POWER_STATE);
+    world_done(&world);
+}
+
+static void new_host_is_enabled_when_its_storage_is_up(_unused_ void **state)
+{
+    struct world world;
+    struct value about;
+    struct txn *txn;
+    ref_t host;
+
+    world_init(&world);
+    about = text_map(world.arena, "name", "three", "address", "10.0.0.3", "storage", "/sr", NULL);
+    host = host_enrol(&world.core, ref_new(world.core.random), "key3", &about, NULL);
+    calls_clear(&world);
+    welcome(&world, host);
+    assert_non_null(strstr(world.calls, "sr_attach"));
+    assert_true(host_get_enabled(GET(&world, host, host)));
+
+    /* An operator's decision stands when the agent says hello again. */
+    txn = store_begin(world.core.store);
+    host_put_enabled(txn, host, false);
+    store_apply(&txn);
+    welcome(&world, host);
+    assert_false(host_get_enabled(GET(&world, host, host)));
+    world_done(&world);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(disk_is_hidden_until_its_file_stands),
+        cmocka_unit_test(half_made_disks_are_swept),
+        cmocka_unit_test(sizes_follow_a_resize),
+        cmocka_unit_test(unattached_sr_has_no_host),
+        cmocka_unit_test(sr_lives_and_ends),
+        cmocka_unit_test(failed_sr_leaves_nothing),
+        cmocka_unit_test(scan_marks_what_is_missing),
+        cmocka_unit_test(host_enrols_once),
+        cmocka_unit_test(new_host_is_enabled_when_its_storage_is_up),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
