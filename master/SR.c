@@ -28,7 +28,7 @@ static const struct sr_driver *driver_named(struct call *call, const char *type)
 static int check_device_config(struct call *call, const struct sr_driver *driver,
                                const struct value *device_config)
 {
-    const char *location = value_map_text(device_config, "location", "");
+    const char *location = storage_directory(device_config);
 
     if (!driver->needs_location)
         return 0;
@@ -247,7 +247,7 @@ int SR_destroy(struct call *call, const struct SR_destroy_args *args, struct val
 int SR_probe(struct call *call, const struct SR_probe_args *args, struct value *ret)
 {
     const struct sr_driver *driver = driver_named(call, args->type);
-    const char *location = value_map_text(args->device_config, "location", "");
+    const char *location = storage_directory(args->device_config);
     const char *text = "<?xml version=\"1.0\" ?><SRlist>";
     const struct object *pbd;
     struct view_iter pbds;
@@ -263,7 +263,7 @@ int SR_probe(struct call *call, const struct SR_probe_args *args, struct value *
         const struct object *sr = view_get(call_view(call), SR, PBD_get_SR(pbd));
 
         if (sr && streq(SR_get_type(sr), driver->type)
-            && streq(value_map_text(PBD_get_device_config(pbd), "location", ""), location))
+            && streq(storage_directory(PBD_get_device_config(pbd)), location))
             text = arena_text(call->arena, "%s<SR><UUID>%s</UUID></SR>", text, SR_get_uuid(sr));
     }
     *ret = value_text(arena_text(call->arena, "%s</SRlist>", text));

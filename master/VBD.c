@@ -226,7 +226,7 @@ static int disk_map(struct call *call, const struct object *vbd, ref_t vdi_ref, 
                       &(struct value[]){text_map(
                           call->arena, "device", VBD_get_userdevice(vbd), "mode", mode, "type",
                           type, "sr", SR_get_uuid(sr), "sr_type", SR_get_type(sr), "sr_location",
-                          value_map_text(PBD_get_device_config(pbd), "location", ""), "location",
+                          storage_directory(PBD_get_device_config(pbd)), "location",
                           VDI_get_location(vdi), "format", storage_disk_format(vdi), NULL)}[0]);
     return 0;
 }

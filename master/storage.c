@@ -86,13 +86,17 @@ int storage_host_of_both(struct call *call, ref_t sr, ref_t to_sr, ref_t *ret_ho
     return r == -ERR_SR_HAS_NO_PBDS ? fail(call, SR_NOT_ATTACHED, ref_text(call, to_sr)) : r;
 }
 
+const char *storage_directory(const struct value *device_config)
+{
+    return value_map_text(device_config, "location", value_map_text(device_config, "path", ""));
+}
+
 struct value storage_sr_map_of(struct arena *arena, const struct object *sr,
                                const struct value *device_config)
 {
     return value_copy(
         arena, &(struct value[]){text_map(arena, "uuid", SR_get_uuid(sr), "type", SR_get_type(sr),
-                                          "location", value_map_text(device_config, "location", ""),
-                                          NULL)}[0]);
+                                          "location", storage_directory(device_config), NULL)}[0]);
 }
 
 int storage_sr_map(struct call *call, ref_t sr, ref_t host, struct value *ret)

@@ -30,6 +30,10 @@ int storage_sr_map(struct call *, ref_t sr, ref_t host, struct value *ret);
 struct value storage_sr_map_of(struct arena *, const struct object *sr,
                                const struct value *device_config);
 
+/* The directory that a PBD's device_config names: "location", or as some drivers of xapi have it
+ * "path"; "" for none. */
+const char *storage_directory(const struct value *device_config);
+
 const struct object *storage_pbd(const struct view *, ref_t sr, ref_t host); /* or NULL */
 /* May the operation begin on the SR? Waits while the SR is busy; takes no claim. */
 int storage_check_SR(struct call *, ref_t sr, enum storage_operations);

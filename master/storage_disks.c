@@ -35,11 +35,14 @@ struct disks *disks_new(struct call *call)
     return disks;
 }
 
-/* The format a new empty disk gets: what the client asked for, else raw. */
+/* A disk made from another has that one's format, by the draft that was copied from it; a new one
+ * what the client asked for, else raw. */
 static const char *wanted_format(const struct object *draft)
 {
     const char *format = value_map_text(VDI_get_sm_config(draft), "image-format", NULL);
 
+    if (*VDI_get_location(draft))
+        return storage_disk_format(draft);
     if (!format)
         format = value_map_text(VDI_get_sm_config(draft), "type", "raw");
     return streq(format, "qcow2") ? "qcow2" : "raw";
@@ -79,12 +82,12 @@ static struct disk *find(struct disks *disks, ref_t vdi)
 /* What a slave says of the file it made. */
 static void take_answer(struct disk *disk, struct arena *arena, const struct value *answer)
 {
-    const char *size = value_map_text(answer, "virtual_size", NULL);
+    int64_t size = strtoll(value_map_text(answer, "virtual_size", "0"), NULL, 10);
 
     disk->location = arena_strdup(arena, value_map_text(answer, "location", disk->location));
     disk->format = arena_strdup(arena, value_map_text(answer, "format", disk->format));
-    if (size)
-        disk->virtual_size = strtoll(size, NULL, 10);
+    if (size > 0) /* a dummy SR does not know */
+        disk->virtual_size = size;
     disk->physical_utilisation =
         strtoll(value_map_text(answer, "physical_utilisation", "0"), NULL, 10);
 }

@@ -244,6 +244,32 @@ static void host_enrols_once(_unused_ void **state)
     world_done(&world);
 }
 
+/* The master's own host has a record before its agent speaks. */
+static void agent_of_the_masters_host_takes_its_record(_unused_ void **state)
+{
+    struct world world;
+    struct value about;
+    struct txn *txn;
+    size_t hosts;
+    ref_t uuid;
+
+    world_init(&world);
+    txn = store_begin(world.core.store);
+    host_put_curve_key(txn, world.h1, "");
+    store_apply(&txn);
+    about = text_map(world.arena, "name", "one", "address", "10.0.0.1", NULL);
+    uuid = ref_new(world.core.random);
+    hosts = count_of(&world, CLASS_OF(host));
+    assert_true(ref_equal(host_enrol(&world.core, uuid, "key", &about, NULL), world.h1));
+    assert_int_equal(count_of(&world, CLASS_OF(host)), hosts);
+    assert_string_equal(host_get_curve_key(GET(&world, host, world.h1)), "key");
+
+    /* Another one at the same address is another host. */
+    uuid = ref_new(world.core.random);
+    assert_false(ref_equal(host_enrol(&world.core, uuid, "key2", &about, NULL), world.h1));
+    world_done(&world);
+}
+
 static void new_host_is_enabled_when_its_storage_is_up(_unused_ void **state)
 {
     struct world world;
@@ -279,6 +305,7 @@ int main(void)
         cmocka_unit_test(failed_sr_leaves_nothing),
         cmocka_unit_test(scan_marks_what_is_missing),
         cmocka_unit_test(host_enrols_once),
+        cmocka_unit_test(agent_of_the_masters_host_takes_its_record),
         cmocka_unit_test(new_host_is_enabled_when_its_storage_is_up),
     };
 
