@@ -6,6 +6,7 @@
 #include "master/lifecycle.h"
 #include "master/slaves.h"
 #include "master/storage.h"
+#include "master/task.h"
 
 /* What a new disk begins as, whatever it is made from. */
 static struct object *new_draft(struct call *call, const struct value *fields)
@@ -107,8 +108,10 @@ static int duplicate(struct call *call, ref_t source, ref_t to_sr, enum vdi_oper
     vdi = disks_add(disks, txn, draft);
     call_commit(call, &txn);
 
+    task_set_cancellable(call, true);
     r = operation == vdi_operations_clone ? disk_make_clone(disks, vdi, source)
                                           : disk_make_copy(disks, vdi, source);
+    task_set_cancellable(call, false);
     if (r < 0)
         return r;
     txn = store_begin(call->core->store);

@@ -10,6 +10,7 @@
 #include "master/VM.h"
 #include "master/claim.h"
 #include "master/storage.h"
+#include "master/task.h"
 
 /* One drive of the original, and the disk made for the clone's. */
 struct drive {
@@ -142,6 +143,7 @@ static int make_disks(struct cloning *c)
 
         if (r < 0)
             return r;
+        task_progress(c->call, (double) (i + 1) / (c->count + 2));
     }
     return 0;
 }
@@ -226,8 +228,10 @@ static int duplicate(struct call *call, ref_t vm, const char *new_name, bool is_
         return r;
     c.disks = disks = disks_new(call);
     r = add_disks(&c);
+    task_set_cancellable(call, true);
     if (r == 0)
         r = make_disks(&c);
+    task_set_cancellable(call, false);
     if (r == 0)
         r = create_clone(&c, &claim, new_name, &clone);
     *ret = VALUE_REF(clone);

@@ -7,6 +7,7 @@
 
 #include "master/claim.h"
 #include "master/memory.h"
+#include "master/room.h"
 #include "master/slaves.h"
 #include "shared/fiber.h"
 
@@ -41,6 +42,18 @@ static int set_target_live(struct call *call, ref_t ref, int64_t target_bytes)
     return slave_vm_set_memory(call, VM_get_resident_on(vm), &args, NULL);
 }
 
+/* A running guest may get more only as far as its host has it. */
+static int check_room(struct call *call, const struct object *vm, int64_t dynamic_min)
+{
+    const struct room_host *room = room_host(call->core->room, VM_get_resident_on(vm));
+    int64_t more = dynamic_min - VM_get_memory_dynamic_min(vm);
+
+    if (!room || more <= 0 || more <= room_free_bytes(room))
+        return 0;
+    return fail(call, HOST_NOT_ENOUGH_FREE_MEMORY, int_text(call, more),
+                int_text(call, MAX(room_free_bytes(room), (int64_t) 0)));
+}
+
 static int set_limits(struct call *call, ref_t ref, enum vm_operations operation,
                       struct limits limits)
 {
@@ -64,7 +77,9 @@ static int set_limits(struct call *call, ref_t ref, enum vm_operations operation
     if (r < 0)
         return r;
     if (VM_get_power_state(vm) == vm_power_state_Running && !VM_get_is_control_domain(vm)) {
-        r = set_target_live(call, ref, limits.dynamic_max);
+        r = check_room(call, vm, limits.dynamic_min);
+        if (r == 0)
+            r = set_target_live(call, ref, limits.dynamic_max);
         if (r < 0)
             return r;
     }
@@ -168,7 +183,9 @@ int VM_set_memory_target_live(struct call *call, const struct VM_set_memory_targ
     if (args->target < VM_get_memory_static_min(vm) || args->target > VM_get_memory_static_max(vm))
         return fail(call, MEMORY_CONSTRAINT_VIOLATION,
                     "the target must lie between static_min and static_max");
-    r = VM_get_is_control_domain(vm) ? 0 : set_target_live(call, args->self, args->target);
+    r = check_room(call, vm, args->target);
+    if (r == 0 && !VM_get_is_control_domain(vm))
+        r = set_target_live(call, args->self, args->target);
     if (r < 0)
         return r;
     txn = store_begin(call->core->store);
