@@ -1,0 +1,184 @@
+/* agent_join.c - becoming a host of a pool by its secret
+ *
+ *   slave                                         master, at its open socket
+ *   join: host, key (CURVE proves it), nonce --->
+ *                                       <-------- challenge: the master's key, its nonce
+ *   proof: HMAC over both keys and nonces ------>  the secret is known there: host, metrics, ... durable
+ *                                       <-------- joined: pool, where to say hello, and the master's own HMAC
+ *
+ * The key of the open socket is made from the secret, so who does not know it cannot even begin to speak, and nobody
+ * listens in. The same is done again by a host that nobody has welcomed for a while: a master that has lost
+ * its store learns its hosts anew. Joining over TLS, as pool.join does it, is another road to the same end. */
+#include <stdio.h>
+
+#include "shared/buffer.h"
+#include "shared/clock.h"
+#include "shared/fiber.h"
+#include "shared/log.h"
+#include "shared/loop.h"
+#include "shared/wire.h"
+#include "slave/agent.h"
+#include "slave/ledger.h"
+
+#define TICK_MS         250
+#define JOIN_AGAIN_MS   500   /* until the connection stands */
+#define JOIN_WAIT_MS    10000 /* once it is heard: the master makes a host, which is durable before it answers */
+#define WELCOME_WAIT_MS 15000 /* a known master has this long before we present ourselves again */
+
+struct agent_join {
+    struct agent *agent;
+    struct timer timer;
+    uint64_t unlinked_ms;               /* since when there has been no link; 0: there is one */
+    uint64_t knock_ms;                  /* when to begin again */
+    bool is_connected;
+    char door_key[LINK_KEY_BYTES];
+    char nonce[WIRE_NONCE_BYTES], master_nonce[WIRE_NONCE_BYTES];
+    char master_key[LINK_KEY_BYTES];    /* as the challenge named it */
+};
+
+static void send_frame(struct agent_join *join, const struct wire_frame *frame)
+{
+    struct link_transport *door = join->agent->door;
+    struct buffer bytes;
+
+    buffer_init(&bytes, LINK_FRAME_BYTES_MAX);
+    wire_encode(frame, &bytes);
+    door->send(door, join->door_key, bytes.bytes, bytes.length);
+    buffer_done(&bytes);
+}
+
+static void knock(struct agent_join *join)
+{
+    struct agent *agent = join->agent;
+    struct arena *arena = arena_new();
+    struct wire_frame frame = {.type = WIRE_JOIN, .host = agent->host, .version = WIRE_VERSION};
+
+    if (!join->is_connected) {
+        agent->door->connect(agent->door, agent->config.join_endpoint, join->door_key);
+        join->is_connected = true;
+    }
+    wire_nonce(agent->random, join->nonce);
+    join->master_nonce[0] = '\0';
+    frame.nonce = join->nonce;
+    frame.about = agent_about(agent, arena);
+    send_frame(join, &frame);
+    arena_destroy(&arena);
+}
+
+static void tick(void *arg)
+{
+    struct agent_join *join = arg;
+    struct agent *agent = join->agent;
+    uint64_t now = clock_now_ms(agent->clock);
+    bool has_master = ledger_meta(agent->ledger, "master_key", agent->config.master_key);
+
+    timer_start(agent->loop, &join->timer, TICK_MS, tick, join);
+    if (agent_is_linked(agent)) {
+        join->unlinked_ms = 0;
+        if (join->is_connected)
+            agent->door->connect(agent->door, NULL, NULL);
+        join->is_connected = false;
+        return;
+    }
+    if (join->unlinked_ms == 0)
+        join->unlinked_ms = now;
+    if ((!has_master || now >= join->unlinked_ms + WELCOME_WAIT_MS) && now >= join->knock_ms) {
+        join->knock_ms = now + JOIN_AGAIN_MS;
+        knock(join);
+    }
+}
+
+static void challenged(struct agent_join *join, const struct wire_frame *frame)
+{
+    struct agent *agent = join->agent;
+    struct wire_frame answer = {.type = WIRE_PROOF, .host = agent->host};
+    char proof[WIRE_PROOF_BYTES];
+
+    if (!link_key_is_valid(frame->key) || strlen(frame->nonce) != WIRE_NONCE_BYTES - 1)
+        return;
+    snprintf(join->master_key, sizeof join->master_key, "%s", frame->key);
+    snprintf(join->master_nonce, sizeof join->master_nonce, "%s", frame->nonce);
+    wire_proof(agent->config.pool_secret, "slave", agent->public_key, join->master_key, join->nonce,
+               join->master_nonce, proof);
+    answer.proof = proof;
+    join->knock_ms = clock_now_ms(agent->clock) + JOIN_WAIT_MS;
+    send_frame(join, &answer);
+}
+
+static void joined(struct agent_join *join, const struct wire_frame *frame)
+{
+    struct agent *agent = join->agent;
+    char proof[WIRE_PROOF_BYTES], pool[UUID_TEXT_BYTES];
+
+    if (!join->master_nonce[0] || !streq(frame->key, join->master_key))
+        return;
+    wire_proof(agent->config.pool_secret, "master", agent->public_key, join->master_key, join->nonce,
+               join->master_nonce, proof);
+    if (!wire_same_secret(proof, frame->proof)) {
+        log_warning(NULL, "join: the master does not know the pool's secret");
+        return;
+    }
+    log_info(NULL, "joined the pool %s", uuid_print(pool, frame->pool));
+    ledger_put_meta(agent->ledger, "pool", pool);
+    ledger_put_meta(agent->ledger, "master_endpoint", frame->endpoint);
+    ledger_put_meta(agent->ledger, "master_key", frame->key); /* in the file with the first welcome */
+    join->unlinked_ms = clock_now_ms(agent->clock);
+    join->master_nonce[0] = '\0';
+    agent_link_to(agent, frame->endpoint, frame->key);
+}
+
+static void on_frame(void *arg, const char *key, const void *bytes, size_t count)
+{
+    struct agent_join *join = arg;
+    struct arena *arena = arena_new();
+    struct wire_frame frame;
+
+    if (streq(key, join->door_key) && wire_decode(bytes, count, arena, &frame) == 0) {
+        if (frame.type == WIRE_CHALLENGE)
+            challenged(join, &frame);
+        else if (frame.type == WIRE_JOINED)
+            joined(join, &frame);
+        else if (frame.type == WIRE_DENIED)
+            log_warning(NULL, "join: the master says no: %s", frame.text);
+    }
+    arena_destroy(&arena);
+}
+
+static void on_down(void *arg, const char *key, const char *why)
+{
+    (void) arg;
+    (void) key;
+    (void) why; /* knocks again anyway */
+}
+
+struct agent_join *agent_join_new(struct agent *agent)
+{
+    struct agent_join *join;
+    char secret_key[LINK_KEY_BYTES];
+
+    if (!agent->door || !agent->config.join_endpoint || !agent->config.pool_secret)
+        return NULL;
+    join = new0(struct agent_join);
+    join->agent = agent;
+    link_keys_from_secret(agent->config.pool_secret, join->door_key, secret_key);
+    memset(secret_key, 0, sizeof secret_key);
+    agent->door->receiver = (struct link_receiver){on_frame, on_down, join};
+    return join;
+}
+
+void agent_join_start(struct agent *agent)
+{
+    if (agent->join)
+        tick(agent->join);
+}
+
+void agent_join_destroy(struct agent_join **join_p)
+{
+    struct agent_join *join = TAKE(*join_p);
+
+    if (!join)
+        return;
+    join->agent->door->receiver = (struct link_receiver){0};
+    timer_stop(&join->timer);
+    free(join);
+}

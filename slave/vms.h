@@ -1,0 +1,102 @@
+/* vms.h - the guests of this host as the agent knows them
+ *
+ * The driver knows what runs, the ledger which right it has; struct vm holds both together with what is going on. A VM's
+ * lock is held by an operation while it decides and acts; long waits (a move, a guest that shuts down) happen without
+ * it, and who waits looks again afterwards. */
+#pragma once
+
+#include "shared/fiber.h"
+#include "slave/agent.h"
+#include "slave/hypervisor.h"
+#include "slave/ledger.h"
+
+struct receive;
+
+struct vm {
+    struct agent *agent;
+    ref_t uuid;
+    char text[UUID_TEXT_BYTES];
+    enum guest_state state;     /* what the driver has */
+    uint64_t guest_epoch;       /* at which that guest was made, or has been given the right to run since */
+    int64_t domid;
+    enum guest_change ended_by;
+    unsigned ends_awaited;      /* operations that wait for its end and will report it */
+    bool is_being_killed;
+    bool is_locked;
+    struct waitq lock_queue, changed;
+    struct receive *receive;    /* vm_move.c */
+    uint64_t sending;           /* number of the driver's operation that sends it, or 0 */
+};
+
+/* Finds or makes it. */
+struct vm *vm_of(struct agent *, ref_t uuid);
+/* From a call's text; NULL, with op_fail() done, for what is no uuid. */
+struct vm *vm_named(struct op *, const char *uuid);
+struct vm *vm_find(struct agent *, ref_t uuid);
+
+/* Fibers. */
+void vm_lock(struct vm *);
+void vm_unlock(struct vm *);
+void vm_unlock_p(struct vm **); /* _cleanup_(vm_unlock_p) struct vm *locked = vm_locked(vm); */
+struct vm *vm_locked(struct vm *);
+
+/* Wait for any change of the VM's state: 0, -ETIMEDOUT. */
+int vm_wait_change(struct vm *, uint64_t deadline_ms);
+void vm_set_state(struct vm *, enum guest_state);
+
+/* Its ledger row; one at epoch 0 when there is none. */
+struct ledger_vm vm_row(const struct vm *);
+/* Write down how far it got; in the file at the next ledger_sync. */
+void vm_put(struct vm *, uint64_t epoch, enum vm_progress);
+
+const char *guest_state_text(enum guest_state);
+
+/* {state, domid}, as calls about a VM's life answer. */
+struct value vm_answer(struct op *, const struct vm *);
+int vm_bad_state(struct op *, const struct vm *, const char *expected);
+/* Refuses epochs below the highest seen. */
+int vm_check_epoch(struct op *, const struct vm *, int64_t epoch);
+
+/* ---- the driver's operations ---- */
+
+/* Number of a new one; then call the driver with it; then wait for its end. */
+uint64_t driving_begin(struct agent *, struct op *, struct vm *);
+/* started: what the driver's function returned. 0, or the failure. Not ended by anything but the driver. */
+int driving_wait(struct op *, struct vm *, uint64_t number, int started);
+
+#define DRIVE(op, vm, function, ...)                                                               \
+    ({                                                                                             \
+        uint64_t number_ = driving_begin((op)->agent, (op), (vm));                                 \
+        struct hypervisor *hv_ = (op)->agent->hypervisor;                                          \
+        driving_wait((op), (vm), number_, hv_->function(hv_, number_, ##__VA_ARGS__));             \
+    })
+
+void vms_init(struct agent *);    /* sets the driver's events */
+void vms_done(struct agent *);
+/* Take over what the driver says and bring the ledger in line. False when the driver cannot tell yet. */
+bool vms_adopt(struct agent *);
+/* What hello says: a set of maps. */
+struct value vms_report(struct agent *, struct arena *);
+
+/* ---- what a guest is made of ---- */
+
+struct guest_plan {
+    struct guest_config config;
+    char *disks;                /* paths of writable disks, each with a newline: whose owner records it takes */
+};
+int guest_plan_make(struct op *, struct vm *, uint64_t epoch, const struct value *config, const struct value *disks,
+                    const struct value *nics, struct arena *, struct guest_plan *ret);
+
+/* ---- owner records (owner.c) ---- */
+
+/* Write our right beside each disk, unless a higher one stands there: VDI_IN_USE [location, text]. */
+int owner_take(struct op *, const char *disks, uint64_t epoch);
+
+/* ---- moves (vm_move.c) ---- */
+
+/* Wait until the copy that arrives is complete: 0, or that it is not. With the lock held; it is given up meanwhile. */
+int receive_wait(struct op *, struct vm *);
+/* Drop what is arriving, if anything is; returns when nothing of it is left. With the lock. */
+int receive_drop(struct op *, struct vm *);
+/* Without waiting: whoever connects now is late. For the agent's end. */
+void receive_destroy(struct vm *);
