@@ -31,6 +31,7 @@ struct agent_config {
     const char *address;          /* of this host, for clients and for the other agents */
     const char *name;             /* host name */
     const char *hypervisor;       /* "sim" */
+    const char *storage;          /* directory of the host's own SR; NULL: none */
     int64_t memory_bytes;         /* what the host offers its guests; 0: what the machine has */
     int cpus;                     /* 0: what the machine has */
     const char *master_endpoint;  /* of a master known beforehand, with its key; else from the ledger */

@@ -3,6 +3,7 @@
  * One note "samples" that replaces the one before it, so a master that is away misses figures, not memory. Later the RRDs
  * are fed from the same tick. Also what the host says about itself in hello. */
 #include <stdio.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "shared/clock.h"
@@ -109,6 +110,7 @@ struct value agent_about(struct agent *agent, struct arena *arena)
     struct value *items = arena_alloc_array(arena, 2 * 16, sizeof *items);
     const char *vendor, *model, *mhz, *flags;
     long cpus = agent->config.cpus ? agent->config.cpus : sysconf(_SC_NPROCESSORS_ONLN);
+    struct utsname machine;
     uint32_t pairs = 0;
 
     cpu_facts(agent, arena, &vendor, &model, &mhz, &flags);
@@ -117,11 +119,14 @@ struct value agent_about(struct agent *agent, struct arena *arena)
     put(items, &pairs, "address", agent->config.address ? agent->config.address : "");
     put(items, &pairs, "hypervisor", agent->config.hypervisor ? agent->config.hypervisor : agent->hypervisor->name);
     put(items, &pairs, "memory_bytes", arena_text(arena, "%lld", (long long) memory_total(agent)));
+    if (agent->config.storage)
+        put(items, &pairs, "storage", agent->config.storage);
     put(items, &pairs, "cpus", arena_text(arena, "%ld", MAX(cpus, 1L)));
     put(items, &pairs, "cpu_vendor", vendor);
     put(items, &pairs, "cpu_model", model);
     put(items, &pairs, "cpu_mhz", mhz);
     put(items, &pairs, "cpu_flags", flags);
+    put(items, &pairs, "kernel", uname(&machine) == 0 ? arena_strdup(arena, machine.release) : "");
     put(items, &pairs, "start", arena_text(arena, "%llu", (unsigned long long) agent->start_number));
     return VALUE_MAP(pairs, items);
 }

@@ -336,6 +336,7 @@ static int open_receive(struct op *op, struct vm *vm, const struct slave_vm_rece
 {
     struct agent *agent = op->agent;
     struct receive *receive = receive_new(vm, op, args->move);
+    const char *address = value_map_text(args->config, "address", agent->config.address); /* a network of the master's choice */
     struct ledger_vm row;
     int port = 0, r;
 
@@ -345,10 +346,10 @@ static int open_receive(struct op *op, struct vm *vm, const struct slave_vm_rece
         receive_release(receive);
         return r;
     }
-    r = listen_at(agent->config.address, &receive->listen_fd, &port);
+    r = listen_at(address, &receive->listen_fd, &port);
     if (r < 0) {
         receive_release(receive);
-        return op_fail(op, INTERNAL_ERROR, op_text(op, "cannot listen at %s: %s", agent->config.address, strerror(-r)));
+        return op_fail(op, INTERNAL_ERROR, op_text(op, "cannot listen at %s: %s", address, strerror(-r)));
     }
     receive->plan.config.domid = vm->domid = ledger_next_domid(agent->ledger);
     row = vm_row(vm);
@@ -371,7 +372,7 @@ static int open_receive(struct op *op, struct vm *vm, const struct slave_vm_rece
     vm->receive = receive;
     if (loop_watch_fd(agent->loop, receive->listen_fd, EPOLLIN, on_connection, receive) < 0)
         die("move: cannot watch a listening socket");
-    *ret = op_map(op, "address", agent->config.address, "port", op_text(op, "%d", port), "token", receive->token, NULL);
+    *ret = op_map(op, "address", address, "port", op_text(op, "%d", port), "token", receive->token, NULL);
     return 0;
 }
 

@@ -202,7 +202,7 @@ int do_vm_pause(struct op *op, const struct slave_vm_pause_args *args, struct va
 /* The right of this epoch was never used here and never will be: said once, true for ever. */
 static int never_at(struct op *op, struct vm *vm, uint64_t epoch)
 {
-    vm_put(vm, epoch, VM_ENDED);
+    vm_put(vm, epoch, VM_ABORTED);
     ledger_sync(op->agent->ledger);
     return vm_bad_state(op, vm, "paused");
 }

@@ -1,0 +1,281 @@
+/* main.c - drover-slave: options, start order, main loop, stop order
+ *
+ *   settings, log -> loop, workers -> ledger -> who we are -> driver, transports -> agent: adopt, hello
+ *
+ * The end goes the same way back, and ends no guest. A line "ready HOST" on standard output says that the agent has
+ * adopted what runs and is talking to its master, for scripts that started us. SIGTERM and SIGINT end the agent, SIGHUP
+ * reopens its log. kill -9 loses nothing: what the agent has promised is in its ledger. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "shared/crash.h"
+#include "shared/fiber.h"
+#include "shared/log.h"
+#include "shared/random.h"
+#include "shared/workers.h"
+#include "slave/agent.h"
+#include "slave/hypervisor_sim.h"
+#include "slave/ledger.h"
+#include "slave/settings.h"
+
+#define READY_LOOK_MS 20
+
+struct slave {
+    struct settings settings;
+    struct loop *loop;
+    struct workers *workers;
+    struct ledger *ledger;
+    struct hypervisor *hypervisor;
+    struct link_transport *transport, *door;
+    struct agent *agent;
+    struct timer ready_timer;
+    int signal_fd;
+    int status;
+    char secret_key[LINK_KEY_BYTES];
+    char pool_secret[256];
+    char join[300], name[256];
+};
+
+/* ---- signals ---- */
+
+static void on_signal(void *arg, uint32_t events)
+{
+    struct slave *slave = arg;
+    struct signalfd_siginfo info;
+
+    (void) events;
+    while (read(slave->signal_fd, &info, sizeof info) == sizeof info) {
+        if (info.ssi_signo == SIGHUP) {
+            if (log_open(*slave->settings.log_file ? slave->settings.log_file : NULL) < 0)
+                log_error(NULL, "the log file cannot be opened");
+        } else {
+            log_info(NULL, "signal %u: stopping; guests run on", info.ssi_signo);
+            loop_stop(slave->loop);
+        }
+    }
+}
+
+/* Before any thread starts, so that all inherit the mask. */
+static int block_signals(void)
+{
+    sigset_t signals;
+
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    return signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
+}
+
+/* ---- start ---- */
+
+static void look_whether_ready(void *arg)
+{
+    struct slave *slave = arg;
+    char uuid[UUID_TEXT_BYTES];
+
+    if (!slave->agent->is_adopted) {
+        timer_start(slave->loop, &slave->ready_timer, READY_LOOK_MS, look_whether_ready, slave);
+        return;
+    }
+    printf("ready %s\n", uuid_print(uuid, slave->agent->host));
+    fflush(stdout);
+}
+
+/* In a fiber, since it waits for the ledger. */
+static void start_agent(void *arg)
+{
+    struct slave *slave = arg;
+    struct settings *settings = &slave->settings;
+    ref_t host = NULL_REF;
+    struct agent_config config = {
+        .address = settings->address,
+        .name = *settings->name ? settings->name : slave->name,
+        .hypervisor = settings->hypervisor,
+        .storage = settings->storage,
+        .memory_bytes = settings->memory_mib << 20,
+        .cpus = (int) settings->cpus,
+        .join_endpoint = *settings->join ? slave->join : NULL,
+        .pool_secret = *slave->pool_secret ? slave->pool_secret : NULL,
+    };
+
+    (void) uuid_parse(settings->host, strlen(settings->host), &host);
+    agent_identity(slave->ledger, random_real(), host, slave->secret_key);
+    slave->hypervisor = hypervisor_sim_new(slave->loop, settings->guests);
+    slave->transport = link_zmq_connect(slave->loop, slave->secret_key);
+    if (config.join_endpoint && config.pool_secret)
+        slave->door = link_zmq_connect(slave->loop, slave->secret_key);
+    slave->agent = agent_new(&config, slave->loop, random_real(), slave->workers, slave->ledger, slave->hypervisor,
+                             slave->transport, slave->door);
+    agent_start(slave->agent);
+    look_whether_ready(slave);
+}
+
+static int read_secret(struct slave *slave, const char *path)
+{
+    _cleanup_(close_fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : read(fd, slave->pool_secret, sizeof slave->pool_secret - 1);
+
+    if (length < 0) {
+        log_error(NULL, "%s: %s", path, strerror(errno));
+        return -1;
+    }
+    slave->pool_secret[length] = '\0';
+    slave->pool_secret[strcspn(slave->pool_secret, "\r\n")] = '\0';
+    return 0;
+}
+
+static int open_ledger(struct slave *slave)
+{
+    char path[PATH_MAX];
+    struct ledger_store *store;
+    int error = 0;
+
+    if (mkdir(slave->settings.dir, 0700) < 0 && errno != EEXIST) {
+        log_error(NULL, "%s: %s", slave->settings.dir, strerror(errno));
+        return -1;
+    }
+    snprintf(path, sizeof path, "%s/ledger.sqlite", slave->settings.dir);
+    store = ledger_sqlite_open(path, &error);
+    if (store)
+        slave->ledger = ledger_new(slave->loop, store, &error);
+    if (slave->ledger)
+        return 0;
+    log_error(NULL, "%s: %s", path,
+              error == -EBUSY    ? "another agent has it open"
+              : error == -EPROTO ? "a newer version of drover-slave wrote it"
+                                 : strerror(-error));
+    return -1;
+}
+
+/* The local SR is the host's own; the master is told where it is. */
+static void make_storage(struct settings *settings)
+{
+    char path[PATH_MAX];
+
+    if ((mkdir(settings->storage, 0755) < 0 && errno != EEXIST) || !realpath(settings->storage, path))
+        log_warning(NULL, "%s: %s", settings->storage, strerror(errno));
+    else
+        settings->storage = arena_strdup(settings->memory, path);
+}
+
+static int start(struct slave *slave)
+{
+    struct settings *settings = &slave->settings;
+    ref_t host;
+
+    if (*settings->host && !uuid_parse(settings->host, strlen(settings->host), &host)) {
+        log_error(NULL, "host: '%s' is no uuid", settings->host);
+        return -1;
+    }
+    if (!streq(settings->hypervisor, "sim")) {
+        log_error(NULL, "hypervisor: '%s' is unknown; there is sim", settings->hypervisor);
+        return -1;
+    }
+    if (*settings->pool_secret_file && read_secret(slave, settings->pool_secret_file) < 0)
+        return -1;
+    gethostname(slave->name, sizeof slave->name - 1);
+    snprintf(slave->join, sizeof slave->join, "tcp://%.280s", settings->join);
+    loop_set_limits(slave->loop, &(struct loop_limits){.fibers_max = (unsigned) settings->fibers_max});
+    if (open_ledger(slave) < 0)
+        return -1;
+    make_storage(settings);
+    slave->workers = workers_new((unsigned) settings->workers, 0, "worker");
+    return fiber_spawn(slave->loop, start_agent, slave, "start") ? 0 : -1;
+}
+
+static void stop(struct slave *slave)
+{
+    loop_abandon(slave->loop); /* nothing is unwound: the next agent goes on from the ledger */
+    timer_stop(&slave->ready_timer);
+    workers_destroy(&slave->workers);
+    agent_destroy(&slave->agent);
+    if (slave->hypervisor)
+        slave->hypervisor->destroy(&slave->hypervisor);
+    if (slave->door)
+        slave->door->destroy(&slave->door);
+    if (slave->transport)
+        slave->transport->destroy(&slave->transport);
+    ledger_destroy(&slave->ledger);
+    loop_unwatch_fd(slave->loop, slave->signal_fd);
+    close_fd(&slave->signal_fd);
+    loop_destroy(&slave->loop);
+    settings_done(&slave->settings);
+}
+
+/* ---- options ---- */
+
+static int usage(void)
+{
+    printf("usage: drover-slave [--config FILE] [--crash-at POINT[:kill|stop|drop-reply]] [--KEY VALUE ...]\n"
+           "       drover-slave --crash-points | --version | --help\n\n"
+           "Keys, in the file as \"key = value\", as options with their default in brackets:\n\n");
+    settings_print_help();
+    return 0;
+}
+
+static bool is_only(int argc, char **argv, const char *option)
+{
+    return argc == 2 && streq(argv[1], option);
+}
+
+int main(int argc, char **argv)
+{
+    struct slave slave = {.signal_fd = -1};
+    const char *file = NULL;
+    enum log_level level;
+
+    if (is_only(argc, argv, "--help"))
+        return usage();
+    if (is_only(argc, argv, "--version"))
+        return puts("drover-slave " DROVER_VERSION) < 0;
+    model_init();
+    if (is_only(argc, argv, "--crash-points")) {
+        crash_print("slave");
+        return 0;
+    }
+    if (!crash_from_environment()) {
+        fprintf(stderr, "DROVER_CRASH_AT or DROVER_CRASH_TRACE makes no sense\n");
+        return 2;
+    }
+    while (argc > 2 && (streq(argv[1], "--config") || streq(argv[1], "--crash-at"))) {
+        if (streq(argv[1], "--config"))
+            file = argv[2];
+        else if (!crash_arm(argv[2])) {
+            fprintf(stderr, "--crash-at: no such point or action: %s\n", argv[2]);
+            return 2;
+        }
+        argc -= 2;
+        argv += 2;
+    }
+    if (settings_read(&slave.settings, file, argc, argv) < 0)
+        return 2;
+    if (!log_level_parse(slave.settings.log_level, &level)) {
+        fprintf(stderr, "log_level: '%s' is none of debug, info, warning, error\n", slave.settings.log_level);
+        return 2;
+    }
+    slave.signal_fd = block_signals();
+    slave.loop = loop_new(clock_real());
+    log_start("drover-slave", NULL);
+    log_set_level(level);
+    if (*slave.settings.log_file && log_open(slave.settings.log_file) < 0)
+        log_error(NULL, "%s: %s", slave.settings.log_file, strerror(errno));
+    if (slave.signal_fd < 0 || loop_watch_fd(slave.loop, slave.signal_fd, EPOLLIN, on_signal, &slave) < 0)
+        die("no signals: %s", strerror(errno));
+    if (start(&slave) < 0)
+        slave.status = 1;
+    else
+        loop_run(slave.loop);
+    stop(&slave);
+    return slave.status;
+}

@@ -1,0 +1,144 @@
+/* settings.c - the agent's settings: a row for each, by which they are read and explained */
+#include "slave/settings.h"
+
+#include <errno.h>
+#include <ini.h>
+#include <stdio.h>
+
+#include "shared/arena.h"
+
+struct setting {
+    const char *key;
+    size_t offset;
+    const char *initial;
+    bool is_number;
+    int64_t least, most;
+    const char *help;
+};
+
+/* clang-format off: rows in columns */
+#define TEXT(key, initial, help)              {#key, offsetof(struct settings, key), initial, false, 0, 0, help},
+#define NUMBER(key, initial, least, most, help) {#key, offsetof(struct settings, key), initial, true, least, most, help},
+static const struct setting rows[] = {
+    /*      key               default   what it means */
+    TEXT   (dir,              ".",      "directory of the agent's state")
+    TEXT   (host,             "",       "uuid of this host, before its first start (drawn)")
+    TEXT   (name,             "",       "name of this host (as the machine calls itself)")
+    TEXT   (address,          "127.0.0.1", "address of this host, as clients and other hosts reach it")
+    TEXT   (storage,          "",       "directory of this host's own SR (DIR/sr)")
+    TEXT   (hypervisor,       "sim",    "driver: sim")
+    TEXT   (guests,           "",       "sim: socket of drover-guests (DIR/guests.sock)")
+    TEXT   (join,             "",       "ADDRESS:PORT at which a pool's master takes new hosts")
+    TEXT   (pool_secret_file, "",       "the pool's secret, by which to join")
+    TEXT   (log_file,         "",       "log to this file (standard error); reopened on SIGHUP")
+    TEXT   (log_level,        "info",   "debug, info, warning or error")
+    NUMBER (memory_mib,       "0",      0, 1 << 30, "memory offered to guests; 0: what the machine has")
+    NUMBER (cpus,             "0",      0, 65536,   "CPUs offered to guests; 0: what the machine has")
+    NUMBER (workers,          "4",      1, 256,     "threads for files")
+    NUMBER (fibers_max,       "4096",   64, 65536,  "operations at work at once")
+};
+#undef TEXT
+#undef NUMBER
+/* clang-format on */
+
+/* host-name is host_name. */
+static const struct setting *find(const char *key)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        const char *a = rows[i].key, *b = key;
+
+        while (*a && (*a == *b || (*a == '_' && *b == '-'))) {
+            a++;
+            b++;
+        }
+        if (!*a && !*b)
+            return &rows[i];
+    }
+    return NULL;
+}
+
+static int put(struct settings *settings, const struct setting *row, const char *value)
+{
+    void *at = (char *) settings + row->offset;
+    int64_t number;
+    char *end;
+
+    if (!row->is_number) {
+        *(const char **) at = arena_strdup(settings->memory, value);
+        return 0;
+    }
+    errno = 0;
+    number = strtoll(value, &end, 10);
+    if (errno || end == value || *end || number < row->least || number > row->most) {
+        fprintf(stderr, "%s: '%s' is no number from %lld to %lld\n", row->key, value, (long long) row->least,
+                (long long) row->most);
+        return -1;
+    }
+    *(int64_t *) at = number;
+    return 0;
+}
+
+/* inih stops at the first 0. */
+static int file_line(void *arg, const char *section, const char *key, const char *value)
+{
+    const struct setting *row = find(key);
+
+    if (*section || !row) {
+        fprintf(stderr, "%s%s%s: no such setting; --help lists them\n", section, *section ? "." : "", key);
+        return 0;
+    }
+    return put(arg, row, value) == 0;
+}
+
+static int read_file(struct settings *settings, const char *file)
+{
+    int r = ini_parse(file, file_line, settings);
+
+    if (r == 0)
+        return 0;
+    if (r < 0)
+        fprintf(stderr, "%s: %s\n", file, strerror(errno));
+    else
+        fprintf(stderr, "%s, line %d\n", file, r);
+    return -1;
+}
+
+int settings_read(struct settings *ret, const char *file, int argc, char **argv)
+{
+    *ret = (struct settings){.memory = arena_new()};
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+        (void) put(ret, &rows[i], rows[i].initial);
+    if (file && read_file(ret, file) < 0)
+        return -1;
+    for (int i = 1; i < argc; i += 2) {
+        const struct setting *row = strncmp(argv[i], "--", 2) == 0 ? find(argv[i] + 2) : NULL;
+
+        if (!row) {
+            fprintf(stderr, "%s: no such option; --help lists them\n", argv[i]);
+            return -1;
+        }
+        if (i + 1 == argc) {
+            fprintf(stderr, "%s: a value is missing\n", argv[i]);
+            return -1;
+        }
+        if (put(ret, row, argv[i + 1]) < 0)
+            return -1;
+    }
+    if (!*ret->storage)
+        ret->storage = arena_text(ret->memory, "%s/sr", ret->dir);
+    if (!*ret->guests)
+        ret->guests = arena_text(ret->memory, "%s/guests.sock", ret->dir);
+    return 0;
+}
+
+void settings_done(struct settings *settings)
+{
+    arena_destroy(&settings->memory);
+}
+
+void settings_print_help(void)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+        printf("  --%-18s %s%s%s%s\n", rows[i].key, rows[i].help, *rows[i].initial ? " [" : "", rows[i].initial,
+               *rows[i].initial ? "]" : "");
+}
