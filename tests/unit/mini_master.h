@@ -19,9 +19,11 @@
 
 #include "master/account.h"
 #include "master/bootstrap.h"
+#include "master/claim.h"
 #include "master/dispatch.h"
 #include "master/events.h"
 #include "master/put.h"
+#include "master/room.h"
 #include "master/session.h"
 #include "master/task.h"
 #include "shared/fiber.h"
@@ -115,9 +117,10 @@ _unused_ static void mini_begin_from(struct mini *mini, struct mini_call *call, 
         mini_run(mini);                          \
     } while (0)
 
-_unused_ static void mini_start_with(struct mini *mini, const struct dispatch_limits *calls,
-                                     const struct session_limits *sessions,
-                                     const struct task_limits *tasks)
+/* The rest of the start, on the clock that the core has. */
+_unused_ static void mini_boot(struct mini *mini, const struct dispatch_limits *calls,
+                               const struct session_limits *sessions,
+                               const struct task_limits *tasks)
 {
     struct bootstrap first = {.pool_name = "mini",
                               .host_name = "mini",
@@ -126,18 +129,14 @@ _unused_ static void mini_start_with(struct mini *mini, const struct dispatch_li
     struct core *core = &mini->core;
     struct mini_call login;
 
-    model_init();
-    *mini = (struct mini){0};
-    fake_clock_init(&mini->fake, 1000000, 1700000000);
-    seeded_random_init(&mini->random, 1);
-    core->clock = &mini->fake.clock;
-    core->random = &mini->random.random;
     core->loop = loop_new(core->clock);
     loop_set_limits(core->loop, &(struct loop_limits){.fibers_max = 256});
     core->workers = workers_new(0, 0, "mini");
     core->store = store_new(core->clock, core->loop);
     core->epoch = 1;
     store_load_end(core->store, 1, 0);
+    core->claims = claims_new();
+    core->room = room_new(core->store);
     assert_int_equal(bootstrap(core, &first), 0);
     core->accounts = accounts_new(core);
     core->sessions = sessions_new(core, sessions, "pool secret");
@@ -151,11 +150,36 @@ _unused_ static void mini_start_with(struct mini *mini, const struct dispatch_li
     strcpy(mini->session, login.text);
 }
 
+_unused_ static void mini_start_with(struct mini *mini, const struct dispatch_limits *calls,
+                                     const struct session_limits *sessions,
+                                     const struct task_limits *tasks)
+{
+    model_init();
+    *mini = (struct mini){0};
+    fake_clock_init(&mini->fake, 1000000, 1700000000);
+    seeded_random_init(&mini->random, 1);
+    mini->core.clock = &mini->fake.clock;
+    mini->core.random = &mini->random.random;
+    mini_boot(mini, calls, sessions, tasks);
+}
+
 _unused_ static void mini_start(struct mini *mini)
 {
     mini_start_with(
         mini, &(struct dispatch_limits){.fibers_max = 64, .queue_max = 64, .tasks_max = 64},
         &(struct session_limits) SESSION_LIMITS_DEFAULT, &(struct task_limits) TASK_LIMITS_DEFAULT);
+}
+
+/* On the machine's clock and random numbers, for tests whose core runs in a thread. */
+_unused_ static void mini_start_real(struct mini *mini)
+{
+    model_init();
+    *mini = (struct mini){0};
+    mini->core.clock = clock_real();
+    mini->core.random = random_real();
+    mini_boot(mini, &(struct dispatch_limits){.fibers_max = 64, .queue_max = 64, .tasks_max = 64},
+              &(struct session_limits) SESSION_LIMITS_DEFAULT,
+              &(struct task_limits) TASK_LIMITS_DEFAULT);
 }
 
 _unused_ static void mini_stop(struct mini *mini)
@@ -170,7 +194,9 @@ _unused_ static void mini_stop(struct mini *mini)
     sessions_destroy(&core->sessions);
     accounts_destroy(&core->accounts);
     loop_destroy(&core->loop);
+    claims_destroy(&core->claims);
     store_destroy(&core->store);
+    room_destroy(&core->room);
 }
 
 /* The one row of a class, or NULL. */
