@@ -114,7 +114,7 @@ void store_load_end(struct store *store, uint64_t epoch, uint64_t highest_known)
     assert(!store->oldest_pin && store->pending_count == 0);
     highest_known = MAX(highest_known, MAX(store->load_highest, store_newest(store)));
     root = (struct root *) (uintptr_t) store->core.root; /* nobody has read it yet */
-    root->generation = ((highest_known >> 32) + 1) << 32;
+    root->generation = store_first_generation(highest_known);
     root->durable = store->durable_newest = highest_known;
     for (int i = 0; i < CLASS_COUNT; i++)
         if (root->classes[i])

@@ -232,6 +232,10 @@ int store_load_object(struct store *, const struct class *, ref_t, const struct 
 int store_load_changes(struct store *, const struct changes *);
 void store_load_end(struct store *, uint64_t epoch, uint64_t highest_known);
 uint64_t store_epoch(const struct store *);
+static inline uint64_t store_first_generation(uint64_t highest_known)
+{
+    return ((highest_known >> 32) + 1) << 32;
+}
 
 /* Epochs and the last generation inherited from each, newest first; kept in the journal's and
  * mirror's meta data. */
