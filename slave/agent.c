@@ -24,6 +24,7 @@
 #include "shared/random.h"
 #include "shared/workers.h"
 #include "slave/ledger.h"
+#include "slave/sockets.h"
 #include "slave/vms.h"
 
 /* Between questions to a driver that cannot yet say what runs. */
@@ -305,6 +306,7 @@ struct agent *agent_new(const struct agent_config *config, struct loop *loop, st
     agent->workers = workers;
     agent->ledger = ledger;
     agent->hypervisor = hypervisor;
+    agent->sockets = config->sockets ? config->sockets : sockets_tcp();
     agent->transport = transport;
     agent->door = door;
     if (!uuid_parse(host, strlen(host), &agent->host)

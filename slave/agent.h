@@ -19,6 +19,7 @@
 
 struct agent_link;
 struct agent_join;
+struct agent_sockets;
 struct clock;
 struct hypervisor;
 struct ledger;
@@ -39,6 +40,7 @@ struct agent_config {
     const char *join_endpoint;    /* where a pool's master takes new hosts; NULL: nowhere */
     const char *pool_secret;
     bool is_simulated;            /* say nothing about the machine beneath; memory_bytes and cpus are given */
+    struct agent_sockets *sockets; /* sockets.h; NULL: TCP */
     uint64_t master_dead_ms;      /* without a frame from the master: say hello again. 0: 5 s */
 };
 
@@ -50,6 +52,7 @@ struct agent {
     struct workers *workers;
     struct ledger *ledger;
     struct hypervisor *hypervisor;
+    struct agent_sockets *sockets;
     struct link_transport *transport, *door; /* door: for joining; may be NULL */
     char public_key[LINK_KEY_BYTES];
     ref_t host;                   /* who we are */

@@ -12,11 +12,7 @@
  * Nobody runs it now: the source only by vm_send_abort or with a higher right (vm_unpause), the destination only when the
  * master's COMMIT has given it the right (vm_unpause). A move that was called off on one side is written down there by its
  * name, so that a late message cannot begin it again. */
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -28,6 +24,7 @@
 #include "shared/loop.h"
 #include "shared/random.h"
 #include "shared/wire.h"
+#include "slave/sockets.h"
 #include "slave/vms.h"
 
 #define TOKEN_BYTES       64     /* 32 random bytes in hex */
@@ -144,54 +141,6 @@ static void stop_listening(struct receive *receive)
         return;
     loop_unwatch_fd(receive->vm->agent->loop, receive->listen_fd);
     close_fd(&receive->listen_fd);
-}
-
-struct resolving {
-    const char *address, *port;
-    struct sockaddr_storage to;
-    socklen_t bytes;
-    bool ok;
-};
-
-static void resolve_on_loop_stack(void *arg)
-{
-    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM}, *info = NULL;
-    struct resolving *resolving = arg;
-
-    if (getaddrinfo(resolving->address, resolving->port, &hints, &info) != 0)
-        return;
-    memcpy(&resolving->to, info->ai_addr, info->ai_addrlen);
-    resolving->bytes = info->ai_addrlen;
-    resolving->ok = true;
-    freeaddrinfo(info);
-}
-
-/* Addresses are numbers, so nothing is looked up; but getaddrinfo needs more stack than a fiber has. */
-static bool resolve(struct resolving *resolving)
-{
-    fiber_on_loop_stack(resolve_on_loop_stack, resolving);
-    return resolving->ok;
-}
-
-/* Listen at a free port of the host's address. 0 or a negative errno. */
-static int listen_at(const char *address, int *ret_fd, int *ret_port)
-{
-    struct resolving at = {.address = address, .port = "0"};
-    struct sockaddr_storage bound;
-    socklen_t bytes = sizeof bound;
-    _cleanup_(close_fd) int fd = -1;
-
-    if (!resolve(&at))
-        return -EINVAL;
-    fd = socket(at.to.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0 || bind(fd, (struct sockaddr *) &at.to, at.bytes) < 0 || listen(fd, CALLERS_MAX) < 0
-        || getsockname(fd, (struct sockaddr *) &bound, &bytes) < 0)
-        return -errno;
-    *ret_port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *) &bound)->sin6_port
-                                                  : ((struct sockaddr_in *) &bound)->sin_port);
-    *ret_fd = fd;
-    fd = -1;
-    return 0;
 }
 
 /* ---- destination: receiving ---- */
@@ -346,7 +295,7 @@ static int open_receive(struct op *op, struct vm *vm, const struct slave_vm_rece
         receive_release(receive);
         return r;
     }
-    r = listen_at(address, &receive->listen_fd, &port);
+    r = agent->sockets->listen(agent->sockets, address, &receive->listen_fd, &port);
     if (r < 0) {
         receive_release(receive);
         return op_fail(op, INTERNAL_ERROR, op_text(op, "cannot listen at %s: %s", address, strerror(-r)));
@@ -454,37 +403,30 @@ int do_vm_receive_abort(struct op *op, const struct slave_vm_receive_abort_args 
 /* A connection that has said the token and was answered; the caller's. */
 static int connect_to(struct op *op, const struct vm *vm, const struct value *endpoint, int *ret_fd)
 {
-    struct resolving to = {
-        .address = value_map_text(endpoint, "address", ""),
-        .port = value_map_text(endpoint, "port", ""),
-    };
+    struct agent_sockets *sockets = op->agent->sockets;
+    const char *address = value_map_text(endpoint, "address", ""), *port = value_map_text(endpoint, "port", "");
     uint64_t deadline_ms = clock_now_ms(op->agent->clock) + 2 * TOKEN_WAIT_MS;
     const char *token = value_map_text(endpoint, "token", "");
     char ok[sizeof OK_TEXT] = "";
     _cleanup_(close_fd) int fd = -1;
     uint32_t events;
-    int error = 0, one = 1;
-    socklen_t bytes = sizeof error;
+    socklen_t bytes = sizeof(int);
+    int error;
 
-    if (!resolve(&to) || strlen(token) != TOKEN_BYTES)
+    if (strlen(token) != TOKEN_BYTES)
         return op_fail(op, VM_MIGRATE_FAILED, vm->text, "", "", "the destination's endpoint makes no sense");
-    fd = socket(to.to.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0 || (connect(fd, (struct sockaddr *) &to.to, to.bytes) < 0 && errno != EINPROGRESS)) {
-        error = errno;
-    } else if (fiber_wait_fd(fd, EPOLLOUT, deadline_ms, &events) < 0) {
+    error = -sockets->connect(sockets, address, port, &fd);
+    if (!error && fiber_wait_fd(fd, EPOLLOUT, deadline_ms, &events) < 0)
         error = ETIMEDOUT;
-    } else {
+    if (!error)
         getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &bytes);
-    }
     if (!error && send(fd, token, TOKEN_BYTES, MSG_NOSIGNAL) != TOKEN_BYTES)
         error = errno ? errno : EPIPE;
     if (!error && (!read_all(fd, ok, strlen(OK_TEXT), deadline_ms) || !streq(ok, OK_TEXT)))
         error = ECONNREFUSED;
     if (error)
         return op_fail(op, VM_MIGRATE_FAILED, vm->text, "", "",
-                       op_text(op, "cannot reach the destination at %s port %s: %s", to.address, to.port,
-                               strerror(error)));
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+                       op_text(op, "cannot reach the destination at %s port %s: %s", address, port, strerror(error)));
     *ret_fd = fd;
     fd = -1;
     return 0;
