@@ -39,6 +39,9 @@ struct txn;
 #include "shared/model/slave_calls.def"
 #undef SLAVE_CALL
 
+/* The same for any row, by its number. */
+int slave_call(struct call *, ref_t host, int number, const void *args, struct value *ret);
+
 /* Did the last slave call end without knowing whether it had its effect? Then what it was about belongs to that host
  * until slave_ask() gives an answer or the host is fenced. */
 bool slave_call_in_doubt(const struct call *);
@@ -99,7 +102,7 @@ struct slave_note {
 };
 void slaves_on_note(struct slaves *, const char *name, void (*fn)(struct core *, const struct slave_note *));
 
-/* A host said hello: a fiber of its own, after epochs above the model's have been committed (reconcile.c). */
+/* A host said hello: a fiber of its own, after epochs above the model's have been committed (slave_hello.c). */
 void slaves_on_hello(struct slaves *, void (*fn)(struct core *, ref_t host, const struct slave_guest *, size_t count));
 
 /* A host is linked, or was given up (host_dead_s without a beat): on the core thread, outside of fibers. */
@@ -112,6 +115,8 @@ struct slaves_config {
     const char *pool_secret;     /* enrolment by secret; NULL: none */
     const char *link_endpoint;   /* what enrolled slaves are told: "tcp://ADDRESS:PORT" */
     const char *key;             /* this master's public key */
+    /* A host follows a master of this epoch, which is not below ours: we are not the one, or lack what it knows. */
+    void (*on_higher_epoch)(struct core *, uint64_t epoch);
 };
 
 /* The transport is the caller's and outlives it; join_transport may be NULL. Sets core->slaves. */

@@ -127,8 +127,9 @@ static int op_run(struct op *op, struct value *ret)
 static void reply(struct op *op, const void *outcome, size_t bytes)
 {
     if (crash_call(CRASH_SLAVE_REPLY_BEFORE, op->row->number))
-        return;
-    agent_link_reply(op->agent, op->id, outcome, bytes);
+        agent_link_lose(op->agent, false);
+    else
+        agent_link_reply(op->agent, op->id, outcome, bytes);
     crash_call(CRASH_SLAVE_REPLY_AFTER, op->row->number);
 }
 
@@ -208,6 +209,7 @@ void agent_take_call(struct agent *agent, struct arena *arena, ref_t id, const c
     struct op *op;
 
     if (row && crash_call(CRASH_SLAVE_CALL_BEFORE, row->number)) {
+        agent_link_lose(agent, true);
         arena_destroy(&arena);
     } else if (refmap_get(&agent->running, id)) {
         arena_destroy(&arena); /* its reply comes */

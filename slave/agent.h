@@ -134,6 +134,8 @@ void agent_link_destroy(struct agent_link **);
 /* Say hello to this master, from now on; remembered by the ledger when it has answered. */
 void agent_link_to(struct agent *, const char *endpoint, const char *key);
 bool agent_is_linked(const struct agent *);
+/* For crash points: the frame that was just received, or is about to be sent, counts as lost; the other end notices. */
+void agent_link_lose(struct agent *, bool was_received);
 /* Outcome: packed [code or nil, params or nil, result or nil]. */
 void agent_link_reply(struct agent *, ref_t id, const void *outcome, size_t bytes);
 void agent_link_answer(struct agent *, ref_t id, const char *state, const void *outcome, size_t bytes);

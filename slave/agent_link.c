@@ -125,6 +125,14 @@ static bool has_outcome(struct wire_frame *frame, struct arena *arena, const voi
     return true;
 }
 
+void agent_link_lose(struct agent *agent, bool was_received)
+{
+    if (was_received)
+        agent->link->taken--;
+    else
+        agent->link->sent++;
+}
+
 void agent_link_reply(struct agent *agent, ref_t id, const void *outcome, size_t bytes)
 {
     struct arena *arena = arena_new();
@@ -143,7 +151,9 @@ void agent_link_answer(struct agent *agent, ref_t id, const char *state, const v
 
     if (outcome && !has_outcome(&frame, arena, outcome, bytes))
         die("agent: an outcome that was packed here cannot be read");
-    if (!CRASH_POINT("slave.answer.before"))
+    if (CRASH_POINT("slave.answer.before"))
+        agent->link->sent++; /* as if it had been lost on its way */
+    else
         send_next(agent->link, &frame);
     CRASH_POINT("slave.answer.after");
     arena_destroy(&arena);
@@ -162,7 +172,9 @@ static void send_note(struct agent_link *link, const struct note *note)
 
     if (unpack_value(note->body, note->body_bytes, NULL, arena, &frame.body) < 0)
         die("agent: a note that was packed here cannot be read");
-    if (!CRASH_POINT("slave.note.before"))
+    if (CRASH_POINT("slave.note.before"))
+        link->sent++;
+    else
         send_next(link, &frame);
     CRASH_POINT("slave.note.after");
     arena_destroy(&arena);

@@ -600,11 +600,17 @@ static void replies_are_lost_at_named_points(void **state)
     assert_true(crash_arm("slave.vm_start.reply.before:drop-reply"));
     id = start(f, 3);
     assert_string_equal(code_of(f, id), "no reply");
+    pass_ms(f, 1000);
+    assert_int_equal(last_of(f, WIRE_BEAT)->seq, 2); /* by which the master notices */
     ask(f, id);
     assert_string_equal(answer_of(f, id), "done");
     assert_true(crash_arm("slave.vm_pause.call.before:drop-reply"));
     id = simple(f, SLAVE_CALL_vm_pause, 3);
     assert_int_equal(guest(f)->found.state, GUEST_RUNNING);
+    say(f, (struct wire_frame){.type = WIRE_BEAT}); /* by which the agent notices */
+    pass_ms(f, 100);
+    assert_false(agent_is_linked(f->agent));
+    welcome(f);
     ask(f, id);
     assert_string_equal(answer_of(f, id), "never");
 }

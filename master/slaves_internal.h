@@ -1,0 +1,98 @@
+/* slaves_internal.h - among slaves.c, slave_call.c, slave_notes.c, slave_hello.c and slave_join.c */
+#pragma once
+
+#include "master/core.h"
+#include "master/put.h"
+#include "master/slaves.h"
+#include "master/store.h"
+#include "shared/clock.h"
+#include "shared/crash.h"
+#include "shared/fiber.h"
+#include "shared/log.h"
+#include "shared/loop.h"
+#include "shared/refmap.h"
+#include "shared/wire.h"
+
+#define NOTE_HANDLERS_MAX 16
+#define HOOKS_MAX         8
+
+struct pending_note;
+
+/* A host of the pool that has a key. */
+struct peer {
+    struct slaves *slaves;
+    ref_t host;
+    char uuid[UUID_TEXT_BYTES];
+    char key[LINK_KEY_BYTES];
+    bool is_linked;
+    bool is_gone;                /* given up: calls fail at once until it says hello */
+    bool has_reported;
+    bool is_forgotten;           /* no host of the pool any more; freed when no fiber uses it */
+    uint64_t link;               /* the slave's number; 0: none yet */
+    uint64_t sent, taken;        /* numbers of frames on this link */
+    uint64_t heard_ms;
+    uint64_t again_ms;           /* last time it was told that we do not know its link */
+    unsigned users;              /* fibers that hold the pointer across a wait */
+    struct waitq changed;        /* linked, or given up */
+    struct refmap requests;      /* operation -> struct request: calls under way */
+    struct refmap askings;       /* operation -> struct asking */
+
+    struct pending_note *notes, **notes_end; /* taken, not yet handled */
+    uint64_t note_taken;         /* number of the newest */
+    bool is_noting;              /* a fiber handles them */
+
+    bool is_greeting;            /* a fiber works on a hello */
+    struct waitq greeted;
+};
+
+struct note_handler {
+    const char *name;
+    void (*fn)(struct core *, const struct slave_note *);
+};
+
+struct slaves {
+    struct core *core;
+    struct slaves_config config;
+    struct link_transport *transport;
+    struct refmap peers;         /* host -> struct peer */
+    struct refmap keys;          /* first half of the key -> struct peer */
+    struct store_listener listener;
+    uint64_t seen_generation;    /* of the store, whose hosts have been looked at */
+    struct timer beat_timer;
+    struct note_handler note_handlers[NOTE_HANDLERS_MAX];
+    size_t note_handler_count;
+    void (*hello_hooks[HOOKS_MAX])(struct core *, ref_t, const struct slave_guest *, size_t);
+    size_t hello_hook_count;
+    void (*live_hooks[HOOKS_MAX])(struct core *, ref_t, bool);
+    size_t live_hook_count;
+    struct slave_join *join;
+    struct slaves_figures figures;
+};
+
+/* slaves.c */
+struct peer *slaves_peer(const struct slaves *, ref_t host);
+void peer_hold(struct peer *);
+void peer_release(struct peer *);
+/* The next frame of the link; false when there is none. */
+bool peer_send(struct peer *, struct wire_frame *);
+/* As if the frame had been lost on its way: the other end will notice. */
+void peer_lose(struct peer *);
+/* What is told to, and found out by, fibers when the link is new or the host was given up. */
+void slave_calls_relinked(struct peer *);
+void slave_calls_gone(struct peer *);
+
+/* slave_call.c */
+void slave_call_reply(struct peer *, const struct wire_frame *);
+void slave_call_answer(struct peer *, const struct wire_frame *);
+bool slave_call_is_under_way(const struct peer *, ref_t operation);
+
+/* slave_notes.c */
+void slave_note_take(struct peer *, const struct wire_frame *);
+void slave_notes_drop(struct peer *);
+
+/* slave_hello.c */
+void slave_hello_greet(struct peer *, const struct wire_frame *);
+
+/* slave_join.c */
+struct slave_join *slave_join_new(struct slaves *, struct link_transport *);
+void slave_join_destroy(struct slave_join **);
