@@ -28,6 +28,7 @@ static const struct row {
     {"events", load_events, 1, true, "--waiters in event.from, one change at a time"},
     {"fdatasync", load_fdatasync, 16, false, "the disk under --directory, alone; --connections files together"},
     {"make", load_make, 64, true, "make --vms VMs called --name and a number"},
+    {"start", load_start, 64, true, "start at most --vms halted VMs"},
 };
 
 static const struct option options[] = {
@@ -49,7 +50,7 @@ static void help(FILE *out)
     fputs("\n"
           "  --seconds S          measure for so long [5]       --warm-up S      before that, uncounted [1]\n"
           "  --connections N                                    --vms N          at most so many VMs; make: so many\n"
-          "  --waiters N          events: who wait [1]          --options K=V,.. lifecycle: set in other_config first\n"
+          "  --waiters N          events: who wait [1]          --options K=V,.. lifecycle, start: set in other_config\n"
           "  --watch NAME=PID,..  tell their processor time     --pid PID        records: the master, for its memory\n"
           "  --directory DIR      fdatasync: where              --url URL        instead of POOL_URL\n"
           "  --name NAME          make: prefix [bench]          --sr, --network  make: references; VDI, VBD and VIF too\n",

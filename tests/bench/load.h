@@ -48,6 +48,23 @@ void watch_add(struct watch *watch, const char *text);
 void watch_begin(struct watch *watch);
 void watch_end(struct watch *watch);
 
+/* The counters that the server shows at /metrics; what passed between begin and end is reported as "metrics". A server
+ * without that page is not watched so. Both wait for the answer, while nothing is counted. */
+#define METRICS_MAX 128
+
+struct metric {
+    char name[64];
+    double begin, passed;
+};
+
+struct metrics {
+    struct metric list[METRICS_MAX];
+    unsigned count;
+};
+
+void metrics_begin(struct metrics *metrics, const char *url);
+void metrics_end(struct metrics *metrics, const char *url);
+
 /* Resident memory of a process, now and at most since rss_reset(); bytes. 0: cannot be read. */
 uint64_t rss_now(int pid);
 uint64_t rss_most(int pid);
@@ -84,6 +101,7 @@ struct load {
     double seconds, warm_up_s;
     unsigned connections, vms_max, waiters, pid;
     struct watch watch;
+    struct metrics metrics;
 
     char session[REF_BYTES];
     struct vm *vms;
@@ -132,3 +150,4 @@ void load_records(struct load *load);
 void load_events(struct load *load);
 void load_fdatasync(struct load *load);
 void load_make(struct load *load);
+void load_start(struct load *load);

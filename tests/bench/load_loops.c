@@ -37,6 +37,9 @@ bool tally_answer(struct load *load, struct tally *tally, const struct connectio
 void load_measure(struct load *load, struct client *client)
 {
     client_run(client, now_ns() + (uint64_t) (load->warm_up_s * 1e9));
+    metrics_begin(&load->metrics, load->url);
+    /* Answers that came meanwhile have waited for us, not for the server: they are not counted either. */
+    client_run(client, now_ns() + (uint64_t) (load->warm_up_s * 1e8));
     watch_begin(&load->watch);
     load->is_counting = true;
     load->begin_ns = now_ns();
@@ -44,6 +47,7 @@ void load_measure(struct load *load, struct client *client)
     load->end_ns = now_ns();
     load->is_counting = false;
     watch_end(&load->watch);
+    metrics_end(&load->metrics, load->url);
     if (client_drain(client, DRAIN_S) > 0)
         errx(1, "%u requests were not answered within %d s", client->busy, DRAIN_S);
 }

@@ -1,4 +1,4 @@
-/* load_pool.c - logging in, finding the VMs and hosts to work on, making more of them
+/* load_pool.c - logging in, finding the VMs and hosts to work on, making more of them, starting them
  *
  * All of this happens before anything is measured, yet with many thousands of VMs it has to be quick: the steps of each item
  * follow one another on one connection, and all connections work at once. */
@@ -332,4 +332,34 @@ void load_make(struct load *load)
     free(found);
     free(making.vms);
     free(making.vdis);
+}
+
+/* ---- starting VMs ---- */
+
+static void start_ask(struct each *each, struct client *client, size_t item, int step)
+{
+    (void) step;
+    call_begin(client, "VM.start");
+    call_text(client, each->load->vms[item].ref);
+    call_bool(client, false);
+    call_bool(client, false);
+}
+
+void load_start(struct load *load)
+{
+    struct client client = {0};
+    struct each each = {.load = load, .steps = 1, .ask = start_ask};
+
+    pool_open(load, &client, load->connections);
+    pool_find(load, &client, "halted");
+    pool_tune(load, &client);
+    each.count = load->vm_count;
+    load->begin_ns = now_ns();
+    each_run(&each, &client);
+    load->end_ns = now_ns();
+    report_begin(load);
+    report_number(load, "started", (double) each.count);
+    report_number(load, "seconds", (double) (load->end_ns - load->begin_ns) / 1e9);
+    report_end(load);
+    pool_close(&client);
 }

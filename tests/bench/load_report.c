@@ -100,6 +100,14 @@ void report_watch(struct load *load)
     const struct watch *watch = &load->watch;
 
     report_number(load, "seconds", (double) (load->end_ns - load->begin_ns) / 1e9);
+    name(load, "metrics");
+    fputc('{', load->out);
+    for (unsigned i = 0; i < load->metrics.count; i++) {
+        fputs(i > 0 ? ", " : "", load->out);
+        text(load->out, load->metrics.list[i].name);
+        fprintf(load->out, ": %.9g", load->metrics.list[i].passed);
+    }
+    fputc('}', load->out);
     name(load, "cpu");
     fprintf(load->out, "{\"load\": %.4f", watch->own_share);
     for (unsigned i = 0; i < watch->count; i++)

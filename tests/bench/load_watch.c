@@ -102,6 +102,71 @@ void watch_end(struct watch *watch)
             watch->cpu_busy[i] = (double) (busy[i] - watch->begin_busy[i]) / (double) (all[i] - watch->begin_all[i]);
 }
 
+/* ---- /metrics ---- */
+
+static void nothing(struct connection *connection, void *arg)
+{
+    (void) connection;
+    (void) arg;
+}
+
+static struct metric *metric_of(struct metrics *metrics, const char *name)
+{
+    for (unsigned i = 0; i < metrics->count; i++)
+        if (streq(metrics->list[i].name, name))
+            return &metrics->list[i];
+    if (metrics->count == METRICS_MAX)
+        return NULL;
+    snprintf(metrics->list[metrics->count].name, sizeof metrics->list[0].name, "%s", name);
+    return &metrics->list[metrics->count++];
+}
+
+/* Lines "NAME VALUE" whose name ends in _total. */
+static void take_lines(struct metrics *metrics, char *text, bool is_end)
+{
+    char *save = NULL, name[64];
+    double value;
+
+    for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        struct metric *metric;
+        size_t length;
+
+        if (line[0] == '#' || sscanf(line, "%63s %lf", name, &value) != 2)
+            continue;
+        length = strlen(name);
+        metric = length > 6 && streq(name + length - 6, "_total") ? metric_of(metrics, name) : NULL;
+        if (metric && is_end)
+            metric->passed = value - metric->begin;
+        else if (metric)
+            metric->begin = value;
+    }
+}
+
+static void metrics_take(struct metrics *metrics, const char *url, bool is_end)
+{
+    struct client client = {.keep_max = 1 << 20, .answered = nothing};
+
+    client_open(&client, url, 1);
+    snprintf(client.path, sizeof client.path, "/metrics");
+    get_send(&client.connections[0]);
+    client_run(&client, now_ns() + 10 * 1000000000ULL);
+    if (client.busy == 0 && client.connections[0].status == 200 && client.connections[0].body.length > 0) {
+        buffer_text(&client.connections[0].body);
+        take_lines(metrics, client.connections[0].body.bytes, is_end);
+    }
+    client_close(&client);
+}
+
+void metrics_begin(struct metrics *metrics, const char *url)
+{
+    metrics_take(metrics, url, false);
+}
+
+void metrics_end(struct metrics *metrics, const char *url)
+{
+    metrics_take(metrics, url, true);
+}
+
 /* ---- memory ---- */
 
 static uint64_t status_kib(int pid, const char *key)

@@ -165,7 +165,12 @@ class Handler(BaseHTTPRequestHandler):
             self.in_pieces(body)
 
     def do_GET(self):
-        self.in_pieces(b"x" * 300)
+        pool = self.server.pool
+        if self.path == "/metrics":
+            self.in_pieces(b"# TYPE drover_calls_total counter\ndrover_calls_total %d\ndrover_calls_running 3\n"
+                           % sum(pool.calls.values()))
+        else:
+            self.in_pieces(b"x" * 300)
 
     def in_pieces(self, body):
         head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
@@ -217,6 +222,9 @@ def main():
     assert 0 < result["latency_ms"]["p50"] <= result["latency_ms"]["p99"] <= result["latency_ms"]["max"], result
     assert result["latency_ms"]["count"] == result["count"] and result["cpu"]["load"] > 0
 
+    assert list(result["metrics"]) == ["drover_calls_total"], result
+    assert result["count"] - 8 <= result["metrics"]["drover_calls_total"] <= 3 * result["count"] + 50, result
+
     result = load(program, url, "get", "--url", url + "/file", "--connections", "2")
     assert result["count"] > 0 and result["answer_bytes"] == 300, result
 
@@ -255,6 +263,11 @@ def main():
     assert result["made"] == 7 and not pool.vms["OpaqueRef:made-plain7"]["is_a_template"], result
     load(program, url, "make", "--vms", "3", "--name", "rich", "--sr", "OpaqueRef:sr", "--network", "OpaqueRef:network")
     assert pool.created == 3 and pool.calls["VIF.create"] == 3
+
+    result = load(program, url, "start", "--vms", "5", "--options", "sim-tick-ms=9")
+    assert result["started"] == 5, result
+    running = [vm for vm in pool.vms.values() if vm["other_config"].get("sim-tick-ms") == "9"]
+    assert len(running) == 5 and all(vm["power_state"] == "Running" for vm in running)
 
     result = load(program, url, "fdatasync", "--connections", "2", "--directory", ".")
     assert result["count"] > 0 and result["together_rate"] > 0
