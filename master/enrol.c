@@ -381,9 +381,9 @@ ref_t host_enrol(struct core *core, ref_t uuid, const char *key, const struct va
     bool is_new;
 
     host = view_by_uuid(txn_view(txn), CLASS_OF(host), uuid_print(text, uuid));
-    is_new = !host;
     if (!host)
         host = placeholder(core, txn_view(txn), address);
+    is_new = !host || streq(host_get_curve_key(host), "");
     ref = host ? host->ref : create_host(&call, txn, text, about);
 
     describe(arena, described->fields, about);

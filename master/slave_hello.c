@@ -3,7 +3,7 @@
  *   1. operations that the slave remembers and nobody will ask for any more are confirmed
  *   2. a VM epoch above the model's proves the model old: that epoch and owner are committed first
  *   3. the hooks: life of VMs, recovery of what an earlier master left (slaves_on_hello)
- *   4. storage is attached (host_welcome), the directory is sent
+ *   4. the directory is sent, and storage is attached (host_welcome)
  *
  * All in a fiber; the hellos of one host one after the other. */
 #include "master/slaves_internal.h"
@@ -150,6 +150,7 @@ static void greet_main(void *arg)
     struct peer *peer = greeting->peer;
     struct slaves *slaves = peer->slaves;
     struct core *core = slaves->core;
+    bool is_newest = false;
 
     fiber_set_log_tag(fiber_self(), peer->uuid);
     while (peer->is_greeting)
@@ -162,11 +163,13 @@ static void greet_main(void *arg)
         peer->has_reported = true;
         for (size_t i = 0; i < slaves->hello_hook_count; i++)
             slaves->hello_hooks[i](core, peer->host, greeting->guests, greeting->guest_count);
-        host_welcome(core, peer->host);
         send_directory(greeting);
+        is_newest = true;
     }
     peer->is_greeting = false;
     waitq_wake_one(&peer->greeted);
+    if (is_newest)
+        host_welcome(core, peer->host); /* storage may take its time; the next hello does not wait for it */
     peer_release(peer);
     arena_destroy(&arena); /* the greeting is in it */
 }

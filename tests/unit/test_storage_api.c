@@ -244,7 +244,37 @@ static void host_enrols_once(_unused_ void **state)
     world_done(&world);
 }
 
-/* The master's own host has a record before its agent speaks. */
+/* The master's own host has a record before its agent speaks, and the agent's uuid if that is
+ * known. */
+static void host_known_by_uuid_gets_the_rest_of_its_records(_unused_ void **state)
+{
+    struct world world;
+    struct value about;
+    struct object *draft, *metrics;
+    struct txn *txn;
+    char text[UUID_TEXT_BYTES];
+    ref_t uuid, ref;
+
+    world_init(&world);
+    uuid = ref_new(world.core.random);
+    txn = store_begin(world.core.store);
+    metrics = draft_new(world.arena, CLASS_OF(host_metrics));
+    draft = draft_new(world.arena, CLASS_OF(host));
+    draft->fields[F_host_metrics] = VALUE_REF(add(&world, txn, metrics));
+    draft->fields[F_host_uuid] = value_text(uuid_print(text, uuid));
+    draft->fields[F_host_enabled] = VALUE_BOOL(true);
+    ref = add(&world, txn, draft);
+    store_apply(&txn);
+    about = text_map(world.arena, "name", "three", "address", "10.0.0.3", NULL);
+    assert_true(ref_equal(host_enrol(&world.core, uuid, "key3", &about, NULL), ref));
+    assert_false(host_get_enabled(GET(&world, host, ref)));
+    assert_non_null(GET(&world, VM, host_get_control_domain(GET(&world, host, ref))));
+    welcome(&world, ref);
+    assert_true(host_get_enabled(GET(&world, host, ref)));
+    world_done(&world);
+}
+
+/* Without the uuid it is known by its address. */
 static void agent_of_the_masters_host_takes_its_record(_unused_ void **state)
 {
     struct world world;
@@ -305,6 +335,7 @@ int main(void)
         cmocka_unit_test(failed_sr_leaves_nothing),
         cmocka_unit_test(scan_marks_what_is_missing),
         cmocka_unit_test(host_enrols_once),
+        cmocka_unit_test(host_known_by_uuid_gets_the_rest_of_its_records),
         cmocka_unit_test(agent_of_the_masters_host_takes_its_record),
         cmocka_unit_test(new_host_is_enabled_when_its_storage_is_up),
     };

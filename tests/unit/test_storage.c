@@ -1,0 +1,311 @@
+/* test_storage.c - a slave's disks as files: made, cloned, copied, grown, gone; and names that lead outside */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "shared/fiber.h"
+#include "shared/log.h"
+#include "shared/loop.h"
+#include "shared/workers.h"
+#include "slave/storage.h"
+
+struct fixture {
+    struct agent agent;
+    struct arena *arena;
+    char dir[64], other[64];
+    bool has_qemu_img;
+    struct value sr, other_sr;
+
+    /* the last call */
+    struct op op;
+    struct value ret;
+    int r;
+};
+
+struct run {
+    struct fixture *f;
+    int (*fn)(struct op *op, const void *args, struct value *ret);
+    const void *args;
+};
+
+static void run_main(void *arg)
+{
+    struct run *run = arg;
+
+    run->f->r = run->fn(&run->f->op, run->args, &run->f->ret);
+}
+
+/* One handler, in a fiber as it always is. */
+#define DO(f, name, ...)                                                                           \
+    do_it((f), (int (*)(struct op *, const void *, struct value *)) do_##name,                     \
+          &(struct slave_##name##_args){__VA_ARGS__})
+
+static int do_it(struct fixture *f, int (*fn)(struct op *, const void *, struct value *), const void *args)
+{
+    struct run run = {f, fn, args};
+
+    f->op.failure = (struct failure){0};
+    f->ret = VALUE_EMPTY_MAP;
+    fiber_spawn(f->agent.loop, run_main, &run, "op");
+    while (loop_step(f->agent.loop))
+        ;
+    return f->r;
+}
+
+static const char *code(struct fixture *f)
+{
+    return f->r < 0 ? f->op.failure.text : "";
+}
+
+static struct value sr_map(struct fixture *f, const char *type, const char *dir)
+{
+    struct value *items = arena_alloc_array(f->arena, 6, sizeof *items);
+
+    items[0] = value_text("uuid");
+    items[1] = value_text("sr-uuid");
+    items[2] = value_text("type");
+    items[3] = value_text(type);
+    items[4] = value_text("location");
+    items[5] = value_text(dir);
+    return VALUE_MAP(3, items);
+}
+
+static int begin(void **state)
+{
+    struct fixture *f = new0(struct fixture);
+
+    model_init();
+    f->arena = arena_new();
+    f->agent.loop = loop_new(clock_real());
+    f->agent.workers = workers_new(0, 0, "test");
+    f->op = (struct op){.agent = &f->agent, .arena = f->arena};
+    strcpy(f->op.id_text, "6a7f1f4c-0000-4000-8000-000000000001");
+    strcpy(f->dir, "/tmp/drover-storage-XXXXXX");
+    strcpy(f->other, "/tmp/drover-storage-XXXXXX");
+    assert_non_null(mkdtemp(f->dir));
+    assert_non_null(mkdtemp(f->other));
+    f->sr = sr_map(f, "file", f->dir);
+    f->other_sr = sr_map(f, "shared-file", f->other);
+    f->has_qemu_img = system("qemu-img --version >/dev/null 2>&1") == 0;
+    *state = f;
+    return 0;
+}
+
+static int end(void **state)
+{
+    struct fixture *f = *state;
+    char command[256];
+
+    snprintf(command, sizeof command, "rm -rf %s %s", f->dir, f->other);
+    assert_int_equal(system(command), 0);
+    workers_destroy(&f->agent.workers);
+    loop_destroy(&f->agent.loop);
+    arena_destroy(&f->arena);
+    free(f);
+    return 0;
+}
+
+static const char *path_in(struct fixture *f, const char *dir, const char *name)
+{
+    return arena_text(f->arena, "%s/%s", dir, name);
+}
+
+static void write_at(const char *path, const char *text, off_t at)
+{
+    int fd = open(path, O_RDWR);
+
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, text, strlen(text), at), strlen(text));
+    close(fd);
+}
+
+static void assert_text_at(const char *path, const char *text, off_t at)
+{
+    char found[64] = "";
+    int fd = open(path, O_RDONLY);
+
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, found, strlen(text), at), strlen(text));
+    assert_string_equal(found, text);
+    close(fd);
+}
+
+static void raw_disks_are_sparse_and_copies_stay_so(void **state)
+{
+    struct fixture *f = *state;
+    struct stat st;
+
+    assert_int_equal(DO(f, disk_create, &f->sr, "a.raw", "raw", 1LL << 30), 0);
+    assert_string_equal(value_map_text(&f->ret, "virtual_size", ""), "1073741824");
+    assert_string_equal(value_map_text(&f->ret, "physical_utilisation", ""), "0");
+    write_at(path_in(f, f->dir, "a.raw"), "in the middle", 500 << 20);
+
+    assert_int_equal(DO(f, disk_clone, &f->sr, "a.raw", "b.raw"), 0);
+    assert_text_at(path_in(f, f->dir, "b.raw"), "in the middle", 500 << 20);
+    assert_int_equal(DO(f, disk_copy, &f->sr, "a.raw", &f->other_sr, "c.raw"), 0);
+    assert_text_at(path_in(f, f->other, "c.raw"), "in the middle", 500 << 20);
+    assert_int_equal(stat(path_in(f, f->other, "c.raw"), &st), 0);
+    assert_int_equal(st.st_size, 1LL << 30);
+    assert_true(st.st_blocks * 512 < 4 << 20);
+    write_at(path_in(f, f->dir, "a.raw"), "IN THE MIDDLE", 500 << 20);
+    assert_text_at(path_in(f, f->dir, "b.raw"), "in the middle", 500 << 20);
+}
+
+static void a_disk_only_grows(void **state)
+{
+    struct fixture *f = *state;
+
+    DO(f, disk_create, &f->sr, "a.raw", "raw", 1 << 20);
+    assert_int_equal(DO(f, disk_resize, &f->sr, "a.raw", 2 << 20), 0);
+    assert_string_equal(value_map_text(&f->ret, "virtual_size", ""), "2097152");
+    DO(f, disk_resize, &f->sr, "a.raw", 1 << 20);
+    assert_string_equal(code(f), "SR_BACKEND_FAILURE");
+}
+
+static void destroying_twice_is_done_once(void **state)
+{
+    struct fixture *f = *state;
+
+    DO(f, disk_create, &f->sr, "a.raw", "raw", 1 << 20);
+    assert_int_equal(DO(f, disk_destroy, &f->sr, "a.raw"), 0);
+    assert_int_equal(access(path_in(f, f->dir, "a.raw"), F_OK), -1);
+    assert_int_equal(DO(f, disk_destroy, &f->sr, "a.raw"), 0);
+}
+
+static void names_stay_inside(void **state)
+{
+    static const char *const names[] = {"../a.raw", "/etc/passwd", "..", ".", "", ".a.raw", "a/b.raw", "a.raw.owner", "a\n.raw",
+                                        "a.txt"};
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        DO(f, disk_create, &f->sr, names[i], "raw", 1);
+        assert_string_equal(code(f), "INVALID_VALUE");
+        DO(f, disk_destroy, &f->sr, names[i]);
+        assert_string_equal(code(f), "INVALID_VALUE");
+    }
+    /* a link that somebody laid there is not followed */
+    assert_int_equal(symlink("/etc/passwd", path_in(f, f->dir, "l.raw")), 0);
+    DO(f, disk_clone, &f->sr, "l.raw", "x.raw");
+    assert_string_equal(code(f), "SR_BACKEND_FAILURE");
+    DO(f, disk_resize, &f->sr, "l.raw", 1 << 20);
+    assert_string_equal(code(f), "SR_BACKEND_FAILURE");
+    /* and nothing that exists is overwritten */
+    DO(f, disk_create, &f->sr, "a.raw", "raw", 1 << 20);
+    DO(f, disk_create, &f->sr, "a.raw", "raw", 1 << 20);
+    assert_string_equal(code(f), "SR_BACKEND_FAILURE");
+    DO(f, disk_create, &f->sr, "a.raw", "qcow2", 1 << 20);
+    assert_string_equal(code(f), "INVALID_VALUE");
+    DO(f, disk_clone, &f->sr, "none.raw", "b.raw");
+    assert_string_equal(code(f), "VDI_LOCATION_MISSING");
+}
+
+static void a_repeated_create_finds_what_it_made(void **state)
+{
+    struct fixture *f = *state;
+
+    DO(f, disk_create, &f->sr, "a.raw", "raw", 1 << 20);
+    f->op.is_repeated = true;
+    assert_int_equal(DO(f, disk_create, &f->sr, "a.raw", "raw", 1 << 20), 0);
+    assert_int_equal(DO(f, disk_clone, &f->sr, "a.raw", "b.raw"), 0);
+    assert_int_equal(DO(f, disk_clone, &f->sr, "a.raw", "b.raw"), 0);
+}
+
+static void qcow2_clones_share_a_base_that_goes_with_the_last(void **state)
+{
+    struct fixture *f = *state;
+    char command[512];
+
+    if (!f->has_qemu_img)
+        return;
+    assert_int_equal(DO(f, disk_create, &f->sr, "a.qcow2", "qcow2", 64 << 20), 0);
+    assert_string_equal(value_map_text(&f->ret, "virtual_size", ""), "67108864");
+    assert_int_equal(DO(f, disk_clone, &f->sr, "a.qcow2", "b.qcow2"), 0);
+    assert_string_equal(value_map_text(&f->ret, "virtual_size", ""), "67108864");
+    assert_int_equal(DO(f, disk_resize, &f->sr, "b.qcow2", 128 << 20), 0);
+    assert_string_equal(value_map_text(&f->ret, "virtual_size", ""), "134217728");
+    assert_int_equal(DO(f, disk_copy, &f->sr, "b.qcow2", &f->other_sr, "c.qcow2"), 0);
+    snprintf(command, sizeof command, "qemu-img check -q %s/a.qcow2 && qemu-img check -q %s/b.qcow2 &&"
+             " qemu-img check -q %s/c.qcow2 && ! qemu-img info %s/c.qcow2 | grep -q backing", f->dir, f->dir, f->other, f->other);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(DO(f, disk_destroy, &f->sr, "a.qcow2"), 0);
+    snprintf(command, sizeof command, "qemu-img check -q %s/b.qcow2", f->dir);
+    assert_int_equal(system(command), 0); /* still rests on the base, if there is one */
+    assert_int_equal(DO(f, disk_destroy, &f->sr, "b.qcow2"), 0);
+    snprintf(command, sizeof command, "test -z \"$(ls -A %s)\"", f->dir);
+    assert_int_equal(system(command), 0);
+}
+
+static void a_scan_finds_disks_only(void **state)
+{
+    struct fixture *f = *state;
+    char command[256];
+
+    DO(f, disk_create, &f->sr, "a.raw", "raw", 1 << 20);
+    snprintf(command, sizeof command, "cd %s; echo x > a.raw.owner; echo x > vm.lock; echo x > notes.txt; mkdir d.raw;"
+             " echo broken > b.qcow2; echo x > .c.raw", f->dir);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(DO(f, sr_scan, &f->sr), 0);
+    assert_int_equal(f->ret.length, 1);
+    assert_string_equal(value_map_text(&f->ret.items[0], "location", ""), "a.raw");
+    assert_int_equal(DO(f, sr_stat, &f->sr), 0);
+    assert_true(atoll(value_map_text(&f->ret, "physical_size", "0")) > 0);
+}
+
+static void srs_are_attached_by_their_type(void **state)
+{
+    struct fixture *f = *state;
+    struct value fresh = sr_map(f, "file", path_in(f, f->dir, "fresh")), lvm = sr_map(f, "lvmoiscsi", f->dir);
+    struct value dummy = sr_map(f, "dummy", ""), relative = sr_map(f, "file", "here");
+
+    DO(f, sr_attach, &fresh);
+    assert_string_equal(code(f), "SR_BACKEND_FAILURE");
+    assert_int_equal(DO(f, sr_create, &fresh), 0);
+    assert_int_equal(DO(f, sr_attach, &fresh), 0);
+    DO(f, disk_create, &fresh, "a.raw", "raw", 4096);
+    DO(f, sr_destroy, &fresh);
+    assert_string_equal(code(f), "SR_NOT_EMPTY");
+    DO(f, disk_destroy, &fresh, "a.raw");
+    assert_int_equal(DO(f, sr_destroy, &fresh), 0);
+    assert_int_equal(access(path_in(f, f->dir, "fresh"), F_OK), -1);
+    DO(f, sr_create, &lvm);
+    assert_string_equal(code(f), "SR_UNKNOWN_DRIVER");
+    DO(f, sr_attach, &relative);
+    assert_string_equal(code(f), "INVALID_VALUE");
+    assert_int_equal(DO(f, sr_attach, &dummy), 0);
+    assert_int_equal(DO(f, disk_create, &dummy, "a.raw", "raw", 4096), 0);
+    assert_string_equal(value_map_text(&f->ret, "virtual_size", ""), "4096");
+    assert_int_equal(DO(f, sr_scan, &dummy), 0);
+}
+
+static void drop_line(void *arg, enum log_level level, const char *line)
+{
+    (void) arg;
+    (void) level;
+    (void) line;
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
+    const struct CMUnitTest tests[] = {
+        TEST(raw_disks_are_sparse_and_copies_stay_so),
+        TEST(a_disk_only_grows),
+        TEST(destroying_twice_is_done_once),
+        TEST(names_stay_inside),
+        TEST(a_repeated_create_finds_what_it_made),
+        TEST(qcow2_clones_share_a_base_that_goes_with_the_last),
+        TEST(a_scan_finds_disks_only),
+        TEST(srs_are_attached_by_their_type),
+    };
+#undef TEST
+
+    log_set_sink(drop_line, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
