@@ -179,13 +179,30 @@ static inline const struct class_root *view_class(const struct view *view,
 struct root *store_root_copy(const struct root *from);
 void store_publish(struct store *store, struct root *root, const struct changes *changes);
 
-/* txn.c. For load.c: a transaction of any generation; an object without an entry among the changes;
- * its place in the index by generation; the end of a transaction that has no entries. */
-struct txn *txn_open(struct store *store, uint64_t generation);
-struct object *txn_add(struct txn *txn, const struct class *class, ref_t ref,
-                       const struct value *fields);
-void txn_add_end(struct txn *txn, struct object *object);
-void txn_finish_bulk(struct txn *txn);
-
+/* version.c: the transaction's hand on values, versions and indexes. */
+bool value_is_shared(const struct value *a, const struct value *b);
+struct value txn_keep_value(struct txn *txn, const struct field *field, const struct value *value);
+void txn_retire_value(struct txn *txn, const struct value *value);
+struct object *txn_new_version(struct txn *txn, const struct class *class, ref_t ref);
+void txn_retire_version(struct txn *txn, const struct object *object);
+void txn_retire_object(struct txn *txn, const struct object *object);
+struct class_root *txn_own_class(struct txn *txn, const struct class *class);
+void txn_index_field(struct txn *txn, const struct object *object, int field, bool is_in);
+void txn_index_object(struct txn *txn, const struct object *object, bool is_in);
+void txn_put_table(struct txn *txn, const struct object *object);
+void txn_set_changed(struct txn *txn, const struct object *object, bool is_in);
 /* Free the newest version of an object, with all its values. */
 void version_free_all(void *object);
+
+/* txn.c. A transaction of any generation; its end; an object without an entry among the changes;
+ * the entry of an object, with a version of this generation. */
+struct txn *txn_open(struct store *store, uint64_t generation);
+void txn_shut(struct txn *txn);
+struct object *txn_add(struct txn *txn, const struct class *class, ref_t ref,
+                       const struct value *fields);
+struct txn_entry *txn_own_object(struct txn *txn, const struct object *object);
+
+/* apply.c, for load.c: the loaded object's place in the index by generation; the end of a
+ * transaction that has no entries. */
+void txn_add_end(struct txn *txn, struct object *object);
+void txn_finish_bulk(struct txn *txn);
