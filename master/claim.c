@@ -1,13 +1,15 @@
 /* claim.c - long operations claim the objects they work on
  *
- * What others see of a claim is the object's current_operations in the store. Beside it stands, for each object with
- * live claims or with fibers that wait for it, one `struct claimed`: whom to cancel, and whom to wake. */
+ * What others see of a claim is the object's current_operations in the store. Beside it stands, for
+ * each object with live claims or with fibers that wait for it, one `struct claimed`: whom to
+ * cancel, and whom to wake. */
 #include "master/claim.h"
 
 #include <errno.h>
 
 #include "master/core.h"
 #include "master/lifecycle.h"
+#include "master/task.h"
 #include "shared/fiber.h"
 #include "shared/refmap.h"
 
@@ -16,7 +18,7 @@
 
 struct claimed {
     struct claim *live;
-    struct waitq ended;   /* woken when a claim ends */
+    struct waitq ended; /* woken when a claim ends */
     unsigned waiters;
 };
 
@@ -71,12 +73,14 @@ static void wake(struct core *core, ref_t ref)
         waitq_wake_all(&claimed->ended);
 }
 
-static void go_live(struct claim *claim, struct call *call, const struct class *class, ref_t ref, int operation)
+static void go_live(struct claim *claim, struct call *call, const struct class *class, ref_t ref,
+                    int operation)
 {
     struct claimed *claimed = claimed_of(call->core->claims, ref);
 
     assert(!claim->call);
-    *claim = (struct claim){call, class, ref, operation, fiber_self(), claimed->live, &claimed->live};
+    *claim =
+        (struct claim){call, class, ref, operation, fiber_self(), claimed->live, &claimed->live};
     if (claimed->live)
         claimed->live->link = &claim->next;
     claimed->live = claim;
@@ -95,11 +99,11 @@ static void leave(struct claim *claim)
     claim->call = NULL;
 }
 
-bool claim_is_live(const struct core *core, ref_t ref)
+struct call *claim_live_call(const struct core *core, ref_t ref)
 {
     const struct claimed *claimed = refmap_get(&core->claims->objects, ref);
 
-    return claimed && claimed->live;
+    return claimed && claimed->live ? claimed->live->call : NULL;
 }
 
 int claim_wait_object(struct call *call, ref_t ref, uint64_t deadline_ms)
@@ -109,7 +113,9 @@ int claim_wait_object(struct call *call, ref_t ref, uint64_t deadline_ms)
     int r;
 
     claimed->waiters++;
+    task_set_cancellable(call, true);
     r = waitq_wait(&claimed->ended, deadline_ms);
+    task_set_cancellable(call, false);
     claimed->waiters--;
     claimed_drop_unused(claims, ref, claimed);
     return r == -ECANCELED ? fail(call, TASK_CANCELLED, ref_text(call, call->task)) : 0;
@@ -132,19 +138,29 @@ int claim_wait(struct call *call, uint64_t since_ms)
 static int operations_field(const struct class *class)
 {
     switch (class->number) {
-    case CLASS_NUMBER_VM: return F_VM_current_operations;
-    case CLASS_NUMBER_VBD: return F_VBD_current_operations;
-    case CLASS_NUMBER_VIF: return F_VIF_current_operations;
-    case CLASS_NUMBER_VDI: return F_VDI_current_operations;
-    case CLASS_NUMBER_SR: return F_SR_current_operations;
-    case CLASS_NUMBER_host: return F_host_current_operations;
-    case CLASS_NUMBER_pool: return F_pool_current_operations;
-    case CLASS_NUMBER_network: return F_network_current_operations;
-    default: die("a %s cannot be claimed", class->name);
+    case CLASS_NUMBER_VM:
+        return F_VM_current_operations;
+    case CLASS_NUMBER_VBD:
+        return F_VBD_current_operations;
+    case CLASS_NUMBER_VIF:
+        return F_VIF_current_operations;
+    case CLASS_NUMBER_VDI:
+        return F_VDI_current_operations;
+    case CLASS_NUMBER_SR:
+        return F_SR_current_operations;
+    case CLASS_NUMBER_host:
+        return F_host_current_operations;
+    case CLASS_NUMBER_pool:
+        return F_pool_current_operations;
+    case CLASS_NUMBER_network:
+        return F_network_current_operations;
+    default:
+        die("a %s cannot be claimed", class->name);
     }
 }
 
-static void put_operation(struct txn *txn, const struct class *class, ref_t ref, const char *tag, int operation)
+static void put_operation(struct txn *txn, const struct class *class, ref_t ref, const char *tag,
+                          int operation)
 {
     const struct field *field = &class->fields[operations_field(class)];
     const struct object *object = view_object(txn_view(txn), class, ref);
@@ -152,7 +168,8 @@ static void put_operation(struct txn *txn, const struct class *class, ref_t ref,
     struct value name = {.kind = KIND_ENUM, .e = {field->type->element->enum_type, operation}};
     struct arena *arena = arena_new();
 
-    txn_put(txn, class, ref, field->number, value_map_with(arena, &object->fields[field->number], &key, &name));
+    txn_put(txn, class, ref, field->number,
+            value_map_with(arena, &object->fields[field->number], &key, &name));
     arena_destroy(&arena);
 }
 
@@ -172,8 +189,8 @@ static void drop_operation(struct txn *txn, const struct class *class, ref_t ref
 
 /* ---- a claim's life ---- */
 
-int claim_begin_txn(struct claim *claim, struct call *call, struct txn *txn, const struct class *class, ref_t ref,
-                    int operation)
+int claim_begin_txn(struct claim *claim, struct call *call, struct txn *txn,
+                    const struct class *class, ref_t ref, int operation)
 {
     const struct object *object = view_object(txn_view(txn), class, ref);
     int r;
@@ -190,7 +207,27 @@ int claim_begin_txn(struct claim *claim, struct call *call, struct txn *txn, con
     return 0;
 }
 
-int claim_begin(struct claim *claim, struct call *call, const struct class *class, ref_t ref, int operation)
+int claim_take_txn(struct claim *claim, struct call *call, struct txn *txn,
+                   const struct class *class, ref_t ref, int operation, bool beside_others)
+{
+    const struct object *object = view_object(txn_view(txn), class, ref);
+    const struct value *others;
+
+    if (!object)
+        return fail(call, HANDLE_INVALID, class->name, ref_text(call, ref));
+    others = &object->fields[operations_field(class)];
+    if (others->length > 0 && !beside_others)
+        return fail(call, OTHER_OPERATION_IN_PROGRESS, class->name, ref_text(call, ref),
+                    enum_text(others->items[1].e.type, others->items[1].e.index),
+                    others->items[0].text);
+    assert(!value_map_find(others, call->tag));
+    put_operation(txn, class, ref, call->tag, operation);
+    go_live(claim, call, class, ref, operation);
+    return 0;
+}
+
+int claim_begin(struct claim *claim, struct call *call, const struct class *class, ref_t ref,
+                int operation)
 {
     uint64_t since_ms = loop_now_ms(call->core->loop);
     int r;
@@ -261,17 +298,20 @@ void claim_keep(struct claim *claim)
         leave(claim);
 }
 
-void claim_adopt(struct claim *claim, struct call *call, const struct class *class, ref_t ref, int operation)
+void claim_adopt(struct claim *claim, struct call *call, const struct class *class, ref_t ref,
+                 int operation)
 {
     go_live(claim, call, class, ref, operation);
 }
 
-void claim_restore(struct txn *txn, const struct class *class, ref_t ref, const char *tag, int operation)
+void claim_restore(struct txn *txn, const struct class *class, ref_t ref, const char *tag,
+                   int operation)
 {
     put_operation(txn, class, ref, tag, operation);
 }
 
-void claim_release(struct core *core, struct txn *txn, const struct class *class, ref_t ref, const char *tag)
+void claim_release(struct core *core, struct txn *txn, const struct class *class, ref_t ref,
+                   const char *tag)
 {
     drop_operation(txn, class, ref, tag);
     wake(core, ref);

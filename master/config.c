@@ -156,9 +156,8 @@ static int read_options(struct config *config, int argc, char **argv, int *ret_f
     return 0;
 }
 
-int config_read(struct config *ret, const char *file, int argc, char **argv, int *ret_first)
+static int read_all(struct config *ret, const char *file, int argc, char **argv, int *ret_first)
 {
-    *ret = (struct config){.memory = arena_new()};
     for (size_t i = 0; i < ARRAY_SIZE(settings); i++)
         if (settings[i].kind != SETTING_LIST)
             put(ret, &settings[i], settings[i].initial);
@@ -174,6 +173,17 @@ int config_read(struct config *ret, const char *file, int argc, char **argv, int
         }
     }
     return read_options(ret, argc, argv, ret_first);
+}
+
+int config_read(struct config *ret, const char *file, int argc, char **argv, int *ret_first)
+{
+    int r;
+
+    *ret = (struct config){.memory = arena_new()};
+    r = read_all(ret, file, argc, argv, ret_first);
+    if (r < 0)
+        config_done(ret);
+    return r;
 }
 
 void config_done(struct config *config)

@@ -15,6 +15,9 @@ struct config;
 struct dispatch;
 struct events;
 struct claims;
+struct flows;
+struct guests;
+struct recovery;
 struct room;
 struct sessions;
 struct slaves;
@@ -37,6 +40,9 @@ struct core {
     struct slaves *slaves;       /* slaves.h */
     struct claims *claims;       /* claim.c: who waits for which object */
     struct room *room;           /* room.h */
+    struct flows *flows;         /* flows.h: whose turn it is to move */
+    struct recovery *recovery;   /* recovery.h */
+    struct guests *guests;       /* guest_changes.h */
     uint64_t epoch;              /* of this master, and who holds it: */
     ref_t holder;                /* drawn anew at each start */
     ref_t pool;                  /* the one pool object */

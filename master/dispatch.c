@@ -215,6 +215,7 @@ static int check_call(struct request *request)
                 ? request->dispatch->gate(call, method, request->dispatch->gate_arg)
                 : 0;
 
+    request->is_early = r < 0;
     if (r < 0)
         return r;
     if (!method) {

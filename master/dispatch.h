@@ -44,6 +44,7 @@ struct request {
     const char *session; /* first parameter; the rest is dispatch's */
     int bound;           /* result of args_bind */
     bool is_internal;    /* InternalAsync */
+    bool is_early;       /* refused by the gate, which JSON-RPC tells in a form of its own */
     struct view *pinned;
     struct loop_item item;
     struct request *next;

@@ -23,11 +23,11 @@
 #include "shared/loop.h"
 #include "shared/xmlrpc.h"
 
-#define REPLY_BYTES      (256 << 10) /* listings up to here go in one piece */
-#define REPLY_BYTES_MAX  (1u << 30) /* of one value: far above what one object holds */
-#define KEPT_BYTES       (1 << 20) /* of a loop's buffer between replies */
-#define PARSED_BYTES_MAX (256 << 20) /* of values made from one document */
-#define PIN_AGE_MS       60000 /* a stream that reads a generation older than this is cut, */
+#define REPLY_BYTES      (256 << 10)  /* listings up to here go in one piece */
+#define REPLY_BYTES_MAX  (1u << 30)   /* of one value: far above what one object holds */
+#define KEPT_BYTES       (1 << 20)    /* of a loop's buffer between replies */
+#define PARSED_BYTES_MAX (256 << 20)  /* of values made from one document */
+#define PIN_AGE_MS       60000        /* a stream that reads a generation older than this is cut, */
 #define PIN_BYTES        (256u << 20) /* or one that holds more than this of old versions */
 
 struct handler {
@@ -98,13 +98,16 @@ static const struct writer *writer_of(const struct exchange *exchange)
     return exchange->codec == CODEC_XMLRPC ? &writer_xmlrpc : &writer_jsonrpc;
 }
 
-static void encode_failure(const struct exchange *exchange, struct buffer *out,
-                           const struct failure *failure)
+static void encode_failure(const struct request *request, struct buffer *out)
 {
+    const struct exchange *exchange = request->user;
+
     if (exchange->codec == CODEC_XMLRPC)
-        xmlrpc_reply_failure(out, failure);
+        xmlrpc_reply_failure(out, &request->call.failure);
+    else if (request->is_early)
+        jsonrpc_reply_early_failure(out, &request->call.failure);
     else
-        jsonrpc_reply_failure(out, &exchange->json, failure);
+        jsonrpc_reply_failure(out, &exchange->json, &request->call.failure);
 }
 
 static void encode_success(const struct exchange *exchange, struct buffer *out,
@@ -217,7 +220,7 @@ static void reply(struct request *request, int r)
     }
     buffer_clear(&loop->reply);
     if (r < 0) {
-        encode_failure(exchange, &loop->reply, &call->failure);
+        encode_failure(request, &loop->reply);
     } else if (!call->listing) {
         encode_success(exchange, &loop->reply, &call->reply, call->is_bare);
     } else {

@@ -82,7 +82,8 @@ static int check_vdi_sharing(struct check *check, const struct object *vdi)
     while (!VDI_get_sharable(vdi) && (other = view_next(&others))) {
         const struct object *vm = view_get(check->view, VM, VBD_get_VM(other));
 
-        if (ref_equal(other->ref, vbd->ref) || !VBD_get_currently_attached(other)
+        if (ref_equal(other->ref, vbd->ref)
+            || !(VBD_get_currently_attached(other) || VBD_get_reserved(other))
             || (vm && VM_get_power_state(vm) == vm_power_state_Suspended))
             continue;
         if (VBD_get_mode(other) == vbd_mode_RW || wants_write)

@@ -108,7 +108,8 @@ static int check_vdi_users(struct check *check)
         bool only_read = VBD_get_mode(vbd) == vbd_mode_RO;
         const struct value *operations = VBD_get_current_operations(vbd);
 
-        if (VBD_get_currently_attached(vbd) && !is_live_capable(check->operation)
+        if ((VBD_get_currently_attached(vbd) || VBD_get_reserved(vbd))
+            && !is_live_capable(check->operation)
             && !(check->operation == vdi_operations_copy && only_read))
             return refuse(check, VDI_IN_USE, check_self(check), operation);
         if (operations->length > 0) {

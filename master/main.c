@@ -392,12 +392,14 @@ int main(int argc, char **argv)
     if (first < master.argc || !log_level_parse(master.config.log_level, &level)) {
         fprintf(stderr, "%s: not understood; --help lists the settings\n",
                 first < master.argc ? master.argv[first] : "log_level");
+        config_done(&master.config);
         return 2;
     }
     log_start("drover-master", NULL);
     log_set_level(level);
     if (*master.config.log_file && log_open(master.config.log_file) < 0) {
         fprintf(stderr, "%s: %s\n", master.config.log_file, strerror(errno));
+        config_done(&master.config);
         return 2;
     }
     master.signal_fd = block_signals();

@@ -161,6 +161,37 @@ static void refused_credentials_fail_the_task(void **state)
     unserve(&served);
 }
 
+/* ---- before dispatch ---- */
+
+static int closed(struct call *call, const struct method *method, void *arg)
+{
+    (void) method;
+    (void) arg;
+    return fail(call, HOST_IS_SLAVE, "192.0.2.9");
+}
+
+static void what_the_gate_refuses_has_one_form_in_json(void **state)
+{
+    struct served served;
+    struct raw *raw;
+    char *body;
+
+    (void) state;
+    serve(&served);
+    dispatch_set_gate(served.mini.core.dispatch, closed, NULL);
+    go(&served);
+    raw = raw_connect("127.0.0.1", served.port);
+    raw_send(raw, "POST /jsonrpc HTTP/1.1\r\nHost: x\r\nContent-Length: 39\r\n\r\n"
+                  "{\"method\":\"pool.x\",\"params\":[],\"id\":17}");
+    body = raw_answer(raw, 200, NULL);
+    assert_non_null(strstr(body, "\"jsonrpc\""));
+    assert_non_null(strstr(body, "[\"HOST_IS_SLAVE\",\"192.0.2.9\"]"));
+    assert_null(strstr(body, "17"));
+    free(body);
+    raw_close(&raw);
+    unserve(&served);
+}
+
 /* ---- large replies ---- */
 
 static void make_tasks(struct mini *mini)
@@ -311,6 +342,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_first_credentials_decide),
         cmocka_unit_test(refused_credentials_fail_the_task),
+        cmocka_unit_test(what_the_gate_refuses_has_one_form_in_json),
         cmocka_unit_test(large_listings_come_in_chunks),
         cmocka_unit_test(a_slow_reader_sees_one_generation),
     };

@@ -1,0 +1,516 @@
+/* guest_changes.c - guests change by themselves, and hosts come back with other guests than the
+ * model knows
+ *
+ *   note "guest" {change: shut_down|rebooted|crashed|vanished}      a guest ended: follow what the
+ * VM's owner wants then hello        what really runs on the host                       compare
+ * with the model, VM by VM note "samples", "progress"                                      figures
+ * for metrics and tasks, volatile
+ *
+ * The master believes hosts about what runs, and the model about who owns it (design.md section 5).
+ * So a VM that should run on the host and does not is Halted; a guest that runs there without the
+ * right to is ended by the master's word; and what an operation is working on is left to that
+ * operation - or, if nobody works on it, to recovery.c. Epochs above the model's were committed
+ * before we are called. */
+#include "master/guest_changes.h"
+
+#include <stdio.h>
+
+#include "master/background.h"
+#include "master/claim.h"
+#include "master/core.h"
+#include "master/message.h"
+#include "master/put.h"
+#include "master/recovery.h"
+#include "master/slaves.h"
+#include "master/task.h"
+#include "master/VM_power.h"
+#include "master/vm_state.h"
+#include "shared/fiber.h"
+#include "shared/log.h"
+#include "shared/refmap.h"
+
+/* A guest that ran for less than this before it wants to begin anew is kept waiting, longer each
+ * time. */
+#define BOUNCE_RAN_S    120
+#define BOUNCE_FIRST_MS 1000
+#define BOUNCE_LAST_MS  60000
+
+/* Hello says that a guest has ended, its note says why and comes at once; without one we do
+ * without. */
+#define NOTE_COMES_MS 2000
+
+/* Between two attempts to remove a guest that should not be there. */
+#define STRAY_FIRST_MS 1000
+#define STRAY_LAST_MS  60000
+
+struct guests {
+    struct refmap bounces; /* VM -> struct bounce */
+};
+
+/* A VM that begins anew too often. */
+struct bounce {
+    uint64_t delay_ms;
+};
+
+struct guests *guests_new(struct core *core)
+{
+    (void) core;
+    return new0(struct guests);
+}
+
+void guests_destroy(struct guests **guests_p)
+{
+    struct guests *guests = TAKE(*guests_p);
+    void *bounce;
+
+    if (!guests)
+        return;
+    for (size_t i = 0; refmap_each(&guests->bounces, &i, NULL, &bounce);)
+        free(bounce);
+    refmap_done(&guests->bounces);
+    free(guests);
+}
+
+/* ---- a guest that has ended ---- */
+
+enum ending {
+    ENDING_SHUT_DOWN,
+    ENDING_REBOOTED,
+    ENDING_CRASHED,
+    ENDING_VANISHED,
+    ENDING_LOST,
+    ENDING_NONE
+};
+
+/* One guest to look after, in a fiber of its own. */
+struct ward {
+    ref_t host, vm_uuid;
+    uint64_t epoch;
+    enum ending ending;
+};
+
+static const struct object *vm_of(struct call *call, const struct ward *ward)
+{
+    char uuid[UUID_TEXT_BYTES];
+
+    return view_by_uuid(call_view(call), CLASS_OF(VM), uuid_print(uuid, ward->vm_uuid));
+}
+
+/* Is this still about the guest that the model knows? */
+static bool is_current(const struct object *vm, const struct ward *ward)
+{
+    return vm && (uint64_t) VM_get_epoch(vm) == ward->epoch
+           && ref_equal(VM_get_resident_on(vm), ward->host)
+           && (VM_get_power_state(vm) == vm_power_state_Running
+               || VM_get_power_state(vm) == vm_power_state_Paused);
+}
+
+/* Wait until nobody works on the VM. False when the matter is settled meanwhile. */
+static bool wait_until_idle(struct call *call, const struct ward *ward, ref_t *ret_vm)
+{
+    const struct object *vm;
+
+    while (is_current(vm = vm_of(call, ward), ward)) {
+        *ret_vm = vm->ref;
+        if (VM_get_current_operations(vm)->length == 0)
+            return true;
+        if (claim_wait_object(call, vm->ref, 0) < 0)
+            return false;
+    }
+    return false;
+}
+
+static void forget(struct call *call, const struct ward *ward)
+{
+    char uuid[UUID_TEXT_BYTES];
+
+    if (slave_vm_forget(
+            call, ward->host,
+            &(struct slave_vm_forget_args){uuid_print(uuid, ward->vm_uuid), (int64_t) ward->epoch},
+            NULL)
+        < 0)
+        log_info(call->tag,
+                 "VM %s has ended; its host will be asked to forget it at its next hello", uuid);
+}
+
+static void put_ended(struct call *call, ref_t vm, const struct ward *ward)
+{
+    struct txn *txn = store_begin(call->core->store);
+
+    if (ward->ending == ENDING_CRASHED || ward->ending == ENDING_VANISHED)
+        message_about_vm(txn, call->core, "VM_CRASHED", MESSAGE_VM_CRASHED_PRIORITY, vm, ward->host,
+                         "has crashed");
+    else
+        message_about_vm(txn, call->core, "VM_SHUTDOWN", MESSAGE_VM_PRIORITY, vm, ward->host,
+                         ward->ending == ENDING_LOST ? "was lost" : "has shut down");
+    vm_put_halted(txn, vm);
+    call_commit(call, &txn);
+    forget(call, ward);
+}
+
+static bool wants_restart(const struct object *vm, enum ending ending)
+{
+    switch (ending) {
+    case ENDING_SHUT_DOWN:
+        return VM_get_actions_after_shutdown(vm) == on_normal_exit_restart;
+    case ENDING_REBOOTED:
+        return VM_get_actions_after_reboot(vm) == on_normal_exit_restart;
+    case ENDING_CRASHED:
+    case ENDING_VANISHED:
+        return VM_get_actions_after_crash(vm) == on_crash_behaviour_restart
+               || VM_get_actions_after_crash(vm) == on_crash_behaviour_coredump_and_restart
+               || VM_get_actions_after_crash(vm) == on_crash_behaviour_rename_restart;
+    default:
+        return false;
+    }
+}
+
+/* How long the VM has to wait before it begins anew. */
+static uint64_t bounce_delay_ms(struct call *call, const struct object *vm)
+{
+    struct guests *guests = call->core->guests;
+    const struct object *metrics = view_get(call_view(call), VM_metrics, VM_get_metrics(vm));
+    int64_t ran_s =
+        metrics ? clock_utc_s(call->core->clock) - VM_metrics_get_start_time(metrics) : 0;
+    struct bounce *bounce = refmap_get(&guests->bounces, vm->ref);
+
+    if (ran_s >= BOUNCE_RAN_S || ran_s < 0) {
+        free(refmap_take(&guests->bounces, vm->ref));
+        return 0;
+    }
+    if (!bounce) {
+        bounce = new0(struct bounce);
+        bounce->delay_ms = BOUNCE_FIRST_MS;
+        refmap_put(&guests->bounces, vm->ref, bounce);
+        return bounce->delay_ms;
+    }
+    bounce->delay_ms = MIN(2 * bounce->delay_ms, (uint64_t) BOUNCE_LAST_MS);
+    return bounce->delay_ms;
+}
+
+static void tell_crash(struct call *call, ref_t vm, const struct ward *ward)
+{
+    struct txn *txn = store_begin(call->core->store);
+
+    message_about_vm(txn, call->core, "VM_CRASHED", MESSAGE_VM_CRASHED_PRIORITY, vm, ward->host,
+                     "has crashed");
+    call_commit(call, &txn);
+}
+
+static void begin_anew(struct call *call, ref_t vm, const struct ward *ward)
+{
+    if (ward->ending == ENDING_CRASHED || ward->ending == ENDING_VANISHED)
+        tell_crash(call, vm, ward);
+    if (fiber_sleep(bounce_delay_ms(call, view_get(call_view(call), VM, vm))) < 0
+        || !wait_until_idle(call, ward, &vm))
+        return;
+    if (vm_restart(call, vm) < 0)
+        log_warning(call->tag, "a guest that ended by itself was not started anew: %s",
+                    call->failure.text);
+}
+
+static void follow(struct call *call, const struct ward *ward)
+{
+    ref_t vm;
+
+    if (!wait_until_idle(call, ward, &vm))
+        return;
+    if (wants_restart(view_get(call_view(call), VM, vm), ward->ending))
+        begin_anew(call, vm, ward);
+    else
+        put_ended(call, vm, ward);
+}
+
+static void follow_main(struct call *call, void *arg)
+{
+    struct ward *ward = arg;
+
+    follow(call, ward);
+    free(ward);
+}
+
+static void follow_later(struct core *core, const struct ward *ward,
+                         void (*fn)(struct call *, void *))
+{
+    struct ward *own = new0(struct ward);
+
+    *own = *ward;
+    background_run(core, "guest", "", fn, own);
+}
+
+static void on_guest(struct core *core, const struct slave_note *note)
+{
+    static const char *const texts[] = {
+        [ENDING_SHUT_DOWN] = "shut_down",
+        [ENDING_REBOOTED] = "rebooted",
+        [ENDING_CRASHED] = "crashed",
+        [ENDING_VANISHED] = "vanished",
+    };
+    const char *text = value_map_text(note->body, "change", "");
+    struct ward ward = {note->host, note->vm_uuid, note->epoch, ENDING_NONE};
+
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+        if (streq(text, texts[i]))
+            ward.ending = (enum ending) i;
+    if (ward.ending != ENDING_NONE)
+        follow_later(core, &ward, follow_main);
+}
+
+/* ---- a host's hello: VMs that should be there ---- */
+
+/* What hello said may be old by the time that nobody works on the VM, so the host is asked again.
+ */
+static void compare_main(struct call *call, void *arg)
+{
+    struct ward *ward = arg;
+    struct value state = VALUE_VOID;
+    char uuid[UUID_TEXT_BYTES];
+    enum vm_power_state power;
+    const char *text;
+    struct txn *txn;
+    ref_t vm;
+
+    if (!wait_until_idle(call, ward, &vm)
+        || slave_vm_ask(call, ward->host,
+                        &(struct slave_vm_ask_args){uuid_print(uuid, ward->vm_uuid)}, &state)
+               < 0)
+        goto end;
+    text = value_map_text(&state, "state", "");
+    if (strtoull(value_map_text(&state, "epoch", "0"), NULL, 10) != ward->epoch
+        || streq(text, "none")) {
+        ward->ending = ENDING_LOST; /* with its host: nobody wants it to begin anew unasked */
+    } else if (streq(text, "ended")) {
+        ward->ending = ENDING_SHUT_DOWN;
+        if (fiber_sleep(NOTE_COMES_MS) < 0)
+            goto end;
+    } else if (wait_until_idle(call, ward, &vm)
+               && (streq(text, "running") || streq(text, "paused"))) {
+        power = streq(text, "running") ? vm_power_state_Running : vm_power_state_Paused;
+        txn = store_begin(call->core->store);
+        VM_put_power_state(txn, vm, power);
+        VM_put_domid(txn, vm, answer_domid(&state));
+        call_commit(call, &txn);
+        goto end;
+    } else {
+        goto end;
+    }
+    follow(call, ward);
+end:
+    free(ward);
+}
+
+static const struct slave_guest *guest_of(const struct slave_guest *guests, size_t count,
+                                          const struct object *vm)
+{
+    ref_t uuid;
+
+    if (!uuid_parse(VM_get_uuid(vm), strlen(VM_get_uuid(vm)), &uuid))
+        return NULL;
+    for (size_t i = 0; i < count; i++)
+        if (ref_equal(guests[i].vm_uuid, uuid))
+            return &guests[i];
+    return NULL;
+}
+
+static bool agrees(const struct object *vm, const struct slave_guest *guest)
+{
+    if (!guest || guest->epoch != (uint64_t) VM_get_epoch(vm))
+        return false;
+    return streq(guest->state,
+                 VM_get_power_state(vm) == vm_power_state_Paused ? "paused" : "running");
+}
+
+static void compare_residents(struct core *core, ref_t host, const struct slave_guest *guests,
+                              size_t count)
+{
+    const struct view *view = store_core_view(core->store);
+    struct view_iter residents;
+    const struct object *vm;
+
+    view_each_inverse(&residents, view, &CLASS_OF(host)->fields[F_host_resident_VMs], host);
+    while ((vm = view_next(&residents))) {
+        struct ward ward = {
+            .host = host, .epoch = (uint64_t) VM_get_epoch(vm), .ending = ENDING_NONE};
+
+        if (VM_get_is_control_domain(vm) || agrees(vm, guest_of(guests, count, vm)))
+            continue;
+        if (uuid_parse(VM_get_uuid(vm), strlen(VM_get_uuid(vm)), &ward.vm_uuid))
+            follow_later(core, &ward, compare_main);
+    }
+}
+
+/* ---- a host's hello: guests that should not be there ---- */
+
+static void tell_unknown(struct core *core, ref_t host_ref, const char *uuid)
+{
+    struct txn *txn = store_begin(core->store);
+    const struct object *host = txn_get(txn, host, host_ref);
+    struct arena *arena = arena_new();
+
+    if (host)
+        message_raise(txn, core, "VM_UNKNOWN", MESSAGE_HOST_PRIORITY, cls_Host, host_get_uuid(host),
+                      arena_text(arena, "Host '%s' runs a guest %s that the pool does not know",
+                                 host_get_name_label(host), uuid));
+    store_apply(&txn);
+    arena_destroy(&arena);
+}
+
+/* A guest, or a copy of one, that is on a host without the right to be. */
+struct stray {
+    ref_t host, vm_uuid;
+    uint64_t epoch;
+    char move[UUID_TEXT_BYTES]; /* a copy that arrives for this move; "": a guest */
+};
+
+/* A copy is called off, so that its epoch may arrive there again; a guest is ended at the model's
+ * epoch, so that nothing below it ever runs there. 0 when nothing of it is left. */
+static int stray_drop(struct call *call, const struct stray *stray)
+{
+    char uuid[UUID_TEXT_BYTES];
+    const struct object *vm =
+        view_by_uuid(call_view(call), CLASS_OF(VM), uuid_print(uuid, stray->vm_uuid));
+    int64_t epoch = MAX((int64_t) stray->epoch, vm ? VM_get_epoch(vm) : 0);
+    int r;
+
+    if (*stray->move)
+        return slave_vm_receive_abort(
+            call, stray->host,
+            &(struct slave_vm_receive_abort_args){uuid, (int64_t) stray->epoch, stray->move}, NULL);
+    if (vm && ref_equal(VM_get_resident_on(vm), stray->host))
+        return 0; /* it has got the right meanwhile */
+    r = slave_vm_kill(call, stray->host, &(struct slave_vm_kill_args){uuid, epoch}, NULL);
+    return r < 0 ? r
+                 : slave_vm_forget(call, stray->host, &(struct slave_vm_forget_args){uuid, epoch},
+                                   NULL);
+}
+
+/* Until it is gone, or its host is: that shows it again when it comes back. */
+static void stray_main(struct call *call, void *arg)
+{
+    struct stray *stray = arg;
+    uint64_t wait_ms = STRAY_FIRST_MS;
+    char uuid[UUID_TEXT_BYTES];
+
+    while (stray_drop(call, stray) < 0 && slave_is_linked(call->core->slaves, stray->host)) {
+        log_warning(call->tag,
+                    "guest %s has no right to be on its host, and could not be removed: %s",
+                    uuid_print(uuid, stray->vm_uuid), call->failure.text);
+        if (fiber_sleep(wait_ms) < 0)
+            break;
+        wait_ms = MIN(2 * wait_ms, (uint64_t) STRAY_LAST_MS);
+    }
+    free(stray);
+}
+
+void guest_remove_later(struct core *core, ref_t host, ref_t vm_uuid, uint64_t epoch,
+                        const char *move)
+{
+    struct stray *stray = new0(struct stray);
+
+    *stray = (struct stray){host, vm_uuid, epoch, ""};
+    if (move)
+        snprintf(stray->move, sizeof stray->move, "%s", move);
+    background_run(core, "stray guest", "", stray_main, stray);
+}
+
+/* The model says that it runs nowhere, and yet nothing of its epoch can run but by the model's own
+ * right: it is the VM. */
+static void adopt(struct core *core, ref_t vm, ref_t host, const struct slave_guest *guest)
+{
+    struct txn *txn = store_begin(core->store);
+
+    log_warning(NULL, "VM %s runs although the model had it halted; believed",
+                VM_get_uuid(txn_get(txn, VM, vm)));
+    vm_put_booted(txn, core, vm, host, guest->domid, streq(guest->state, "paused"));
+    store_apply(&txn);
+}
+
+static void look_at(struct core *core, ref_t host, const struct slave_guest *guest)
+{
+    const struct view *view = store_core_view(core->store);
+    bool is_ended = streq(guest->state, "ended") || streq(guest->state, "none");
+    bool is_copy = streq(guest->progress, "receiving");
+    char uuid[UUID_TEXT_BYTES];
+    const struct object *vm = view_by_uuid(view, CLASS_OF(VM), uuid_print(uuid, guest->vm_uuid));
+
+    if (!vm) {
+        if (is_ended || is_copy)
+            guest_remove_later(core, host, guest->vm_uuid, guest->epoch,
+                               is_copy ? guest->move : NULL);
+        else
+            tell_unknown(core, host, uuid);
+        return;
+    }
+    if (ref_equal(VM_get_resident_on(vm), host) && guest->epoch == (uint64_t) VM_get_epoch(vm))
+        return; /* compare_residents() has seen to it */
+    if (intent_of_vm(view, vm->ref) || VM_get_current_operations(vm)->length > 0)
+        return; /* someone is at work, or recovery.c will be */
+    if (!is_ended && ref_is_null(VM_get_resident_on(vm))
+        && VM_get_power_state(vm) == vm_power_state_Halted
+        && guest->epoch == (uint64_t) VM_get_epoch(vm) && streq(guest->progress, "ran")) {
+        adopt(core, vm->ref, host, guest);
+        return;
+    }
+    guest_remove_later(core, host, guest->vm_uuid, guest->epoch, is_copy ? guest->move : NULL);
+}
+
+static void on_hello(struct core *core, ref_t host, const struct slave_guest *guests, size_t count)
+{
+    compare_residents(core, host, guests, count);
+    for (size_t i = 0; i < count; i++)
+        look_at(core, host, &guests[i]);
+    recovery_host_is_there(core, host);
+}
+
+/* ---- figures ---- */
+
+/* Bytes as text or number, as agents send them. */
+static int64_t figure(const struct value *body, const char *key, int64_t otherwise)
+{
+    const struct value *value = value_map_find(body, key);
+
+    if (!value)
+        return otherwise;
+    if (value->kind == KIND_INT)
+        return value->i;
+    if (value->kind == KIND_FLOAT)
+        return (int64_t) value->f;
+    return value->kind == KIND_STRING ? strtoll(value->text, NULL, 10) : otherwise;
+}
+
+/* Agents send them every 5 s a VM; only volatile fields are written. */
+static void on_samples(struct core *core, const struct slave_note *note)
+{
+    char uuid[UUID_TEXT_BYTES];
+    struct txn *txn = store_begin(core->store);
+    const struct object *vm =
+        view_by_uuid(txn_view(txn), CLASS_OF(VM), uuid_print(uuid, note->vm_uuid));
+    ref_t metrics = vm ? VM_get_metrics(vm) : NULL_REF;
+
+    if (txn_get(txn, VM_metrics, metrics)) {
+        VM_metrics_put_memory_actual(txn, metrics, figure(note->body, "memory_actual", 0));
+        VM_metrics_put_last_updated(txn, metrics, clock_utc_s(core->clock));
+    }
+    store_apply(&txn);
+}
+
+/* How far a move, or another long operation, has got. */
+static void on_progress(struct core *core, const struct slave_note *note)
+{
+    char uuid[UUID_TEXT_BYTES];
+    const struct object *vm =
+        view_by_uuid(store_core_view(core->store), CLASS_OF(VM), uuid_print(uuid, note->vm_uuid));
+    struct call *call = vm ? claim_live_call(core, vm->ref) : NULL;
+    const struct value *share = value_map_find(note->body, "share");
+
+    if (call && share && share->kind == KIND_FLOAT)
+        task_progress(call, share->f);
+}
+
+void guests_start(struct core *core)
+{
+    slaves_on_note(core->slaves, "guest", on_guest);
+    slaves_on_note(core->slaves, "samples", on_samples);
+    slaves_on_note(core->slaves, "progress", on_progress);
+    slaves_on_hello(core->slaves, on_hello);
+}

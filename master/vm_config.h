@@ -1,0 +1,26 @@
+/* vm_config.h - a VM's record as the agents want it: the arguments config, disks, nics and image of
+ * slave_calls.def */
+#pragma once
+
+#include "master/call.h"
+#include "master/store.h"
+
+/* What a host is told to build a guest from. All of it is in the call's arena. */
+struct vm_config {
+    const char *uuid;
+    struct value config, disks, nics;
+};
+
+/* For a guest that is to run on this host, which sees its SRs. */
+void vm_config(struct call *, const struct view *, ref_t vm, ref_t host, struct vm_config *ret);
+
+/* The image of a suspended guest: where its VDI is on this host. */
+struct value vm_image(struct call *, const struct view *, ref_t vdi, ref_t host);
+
+/* An SR as this host sees it: {uuid, type, location}. */
+struct value vm_sr(struct call *, const struct view *, ref_t sr, ref_t host);
+
+/* What the guest calls the device: xvda, or hda for the first disks of an HVM guest. Into a buffer;
+ * returns it. */
+#define VBD_DEVICE_BYTES 16
+const char *vbd_device(char out[VBD_DEVICE_BYTES], const struct object *vbd, bool is_hvm);

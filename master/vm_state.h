@@ -1,0 +1,31 @@
+/* vm_state.h - what changes in the records when a VM begins to run, moves, stops or is suspended
+ * (wire.md section 11)
+ *
+ * Each function is the record's side of one transition, in the transaction of whoever brought it
+ * about; claims, INTENTs and messages are the caller's. Nothing here talks to a host. */
+#pragma once
+
+#include "master/store.h"
+
+struct core;
+
+/* The VM runs (or stands paused) on the host, freshly built: devices, consoles, metrics, what it
+ * was booted with. */
+void vm_put_booted(struct txn *, struct core *, ref_t vm, ref_t host, int64_t domid,
+                   bool is_paused);
+
+/* The same guest as before, resumed from its image or arrived from another host: its devices never
+ * went. */
+void vm_put_home(struct txn *, struct core *, ref_t vm, ref_t host, int64_t domid, bool is_paused);
+
+/* It has ended. */
+void vm_put_halted(struct txn *, ref_t vm);
+
+/* It rests in its suspend VDI; the devices stay attached in the record. */
+void vm_put_suspended(struct txn *, ref_t vm);
+
+/* Reserve the VM's devices for a start, or give them back. */
+void vm_put_reserved(struct txn *, ref_t vm, bool is_reserved);
+
+/* The VM's next epoch: the right to run changes. */
+uint64_t vm_put_next_epoch(struct txn *, ref_t vm);

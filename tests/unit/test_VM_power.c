@@ -1,0 +1,625 @@
+/* test_VM_power.c - start, stop, suspend and their kin, with hosts that refuse, vanish and return
+ */
+#include "pool_world.h"
+
+#include "master/VM_power.h"
+
+static int start(bool is_paused)
+{
+    return API(VM_start, .vm = world->vm, .start_paused = is_paused);
+}
+
+static void assert_halted(void)
+{
+    struct view_iter vbds;
+    const struct object *vbd;
+
+    assert_int_equal(power(), vm_power_state_Halted);
+    assert_int_equal(resident(), -1);
+    assert_int_equal(VM_get_domid(vm_now()), -1);
+    assert_int_equal(view_count_inverse(model(), &CLASS_OF(VM)->fields[F_VM_consoles], world->vm),
+                     0);
+    view_each_inverse(&vbds, model(), &CLASS_OF(VM)->fields[F_VM_VBDs], world->vm);
+    while ((vbd = view_next(&vbds))) {
+        assert_false(VBD_get_currently_attached(vbd));
+        assert_false(VBD_get_reserved(vbd));
+    }
+}
+
+static bool has_message(const char *name)
+{
+    struct view_iter messages;
+    const struct object *message;
+
+    view_each(&messages, model(), CLASS_OF(message));
+    while ((message = view_next(&messages)))
+        if (streq(message_get_name(message), name)
+            && streq(message_get_obj_uuid(message), vm_uuid()))
+            return true;
+    return false;
+}
+
+static void start_runs_the_vm(void **state)
+{
+    struct view_iter vbds;
+    const struct object *vbd;
+
+    (void) state;
+    assert_int_equal(start(false), 0);
+    assert_int_equal(power(), vm_power_state_Running);
+    assert_true(resident() >= 0);
+    assert_true(VM_get_domid(vm_now()) > 0);
+    assert_int_equal(VM_get_epoch(vm_now()), 1);
+    assert_string_equal(guest_on(resident())->state, "running");
+    view_each_inverse(&vbds, model(), &CLASS_OF(VM)->fields[F_VM_VBDs], world->vm);
+    vbd = view_next(&vbds);
+    assert_true(VBD_get_currently_attached(vbd));
+    assert_string_equal(VBD_get_device(vbd), "xvda");
+    assert_int_equal(view_count_inverse(model(), &CLASS_OF(VM)->fields[F_VM_consoles], world->vm),
+                     2);
+    assert_int_equal(
+        VM_metrics_get_start_time(view_get(model(), VM_metrics, VM_get_metrics(vm_now()))),
+        1700000000);
+    assert_true(strstr(VM_get_last_booted_record(vm_now()), "memory_static_max"));
+    assert_true(has_message("VM_STARTED"));
+    assert_quiet();
+    assert_int_equal(start(false), -ERR_VM_BAD_POWER_STATE);
+    assert_quiet();
+}
+
+static void whole_life(void **state)
+{
+    int home;
+
+    (void) state;
+    assert_int_equal(start(true), 0);
+    assert_int_equal(power(), vm_power_state_Paused);
+    assert_quiet();
+    assert_int_equal(API(VM_unpause, .vm = world->vm), 0);
+    assert_int_equal(power(), vm_power_state_Running);
+    assert_int_equal(API(VM_pause, .vm = world->vm), 0);
+    assert_int_equal(power(), vm_power_state_Paused);
+    assert_quiet();
+    assert_int_equal(API(VM_unpause, .vm = world->vm), 0);
+    home = resident();
+    assert_int_equal(API(VM_clean_reboot, .vm = world->vm), 0);
+    assert_int_equal(resident(), home);
+    assert_true(has_message("VM_REBOOTED"));
+    assert_int_equal(API(VM_hard_reboot, .vm = world->vm), 0);
+    assert_quiet();
+    assert_int_equal(API(VM_clean_shutdown, .vm = world->vm), 0);
+    assert_halted();
+    assert_quiet();
+    assert_int_equal(API(VM_start_on, .vm = world->vm, .host = world->hosts[2].ref), 0);
+    assert_int_equal(resident(), 2);
+    assert_int_equal(API(VM_shutdown, .vm = world->vm), 0);
+    assert_halted();
+    assert_int_equal(start(false), 0);
+    assert_int_equal(API(VM_hard_shutdown, .vm = world->vm), 0);
+    assert_halted();
+    assert_int_equal(API(VM_hard_shutdown, .vm = world->vm), -ERR_VM_BAD_POWER_STATE);
+    assert_quiet();
+}
+
+static void suspend_and_resume(void **state)
+{
+    const struct object *image;
+    ref_t vdi;
+
+    (void) state;
+    assert_int_equal(start(false), 0);
+    assert_int_equal(API(VM_suspend, .vm = world->vm), 0);
+    assert_int_equal(power(), vm_power_state_Suspended);
+    assert_int_equal(resident(), -1);
+    vdi = VM_get_suspend_VDI(vm_now());
+    image = view_get(model(), VDI, vdi);
+    assert_int_equal(VDI_get_type(image), vdi_type_suspend);
+    assert_true(ref_equal(VDI_get_SR(image), world->sr));
+    assert_quiet();
+    assert_int_equal(API(VM_resume, .vm = world->vm), 0);
+    assert_int_equal(power(), vm_power_state_Running);
+    assert_int_equal(VM_get_epoch(vm_now()), 2);
+    assert_null(view_get(model(), VDI, vdi));
+    assert_int_equal(world->calls[SLAVE_CALL_disk_destroy], 1);
+    assert_quiet();
+    assert_int_equal(API(VM_suspend, .vm = world->vm), 0);
+    vdi = VM_get_suspend_VDI(vm_now());
+    assert_int_equal(API(VM_hard_shutdown, .vm = world->vm), 0);
+    assert_halted();
+    assert_null(view_get(model(), VDI, vdi));
+    assert_true(ref_is_null(VM_get_suspend_VDI(vm_now())));
+    assert_quiet();
+}
+
+static void suspend_needs_an_sr(void **state)
+{
+    struct txn *txn;
+
+    (void) state;
+    assert_int_equal(start(false), 0);
+    txn = store_begin(world->core.store);
+    pool_put_default_SR(txn, world->pool, NULL_REF);
+    store_apply(&txn);
+    assert_int_equal(API(VM_suspend, .vm = world->vm), -ERR_VM_NO_SUSPEND_SR);
+    assert_int_equal(power(), vm_power_state_Running);
+    assert_quiet();
+}
+
+/* ---- each operation failing in each way ---- */
+
+struct operation {
+    const char *name;
+    int slave_call;
+    int (*run)(void);
+    enum vm_power_state before, after;
+};
+
+static int op_start(void)
+{
+    return start(false);
+}
+static int op_pause(void)
+{
+    return API(VM_pause, .vm = world->vm);
+}
+static int op_unpause(void)
+{
+    return API(VM_unpause, .vm = world->vm);
+}
+static int op_clean_shutdown(void)
+{
+    return API(VM_clean_shutdown, .vm = world->vm);
+}
+static int op_hard_shutdown(void)
+{
+    return API(VM_hard_shutdown, .vm = world->vm);
+}
+static int op_clean_reboot(void)
+{
+    return API(VM_clean_reboot, .vm = world->vm);
+}
+static int op_hard_reboot(void)
+{
+    return API(VM_hard_reboot, .vm = world->vm);
+}
+static int op_suspend(void)
+{
+    return API(VM_suspend, .vm = world->vm);
+}
+static int op_resume(void)
+{
+    return API(VM_resume, .vm = world->vm);
+}
+
+static const struct operation operations[] = {
+    {"start", SLAVE_CALL_vm_start, op_start, vm_power_state_Halted, vm_power_state_Running},
+    {"pause", SLAVE_CALL_vm_pause, op_pause, vm_power_state_Running, vm_power_state_Paused},
+    {"unpause", SLAVE_CALL_vm_unpause, op_unpause, vm_power_state_Paused, vm_power_state_Running},
+    {"clean_shutdown", SLAVE_CALL_vm_shutdown, op_clean_shutdown, vm_power_state_Running,
+     vm_power_state_Halted},
+    {"hard_shutdown", SLAVE_CALL_vm_kill, op_hard_shutdown, vm_power_state_Running,
+     vm_power_state_Halted},
+    {"clean_reboot", SLAVE_CALL_vm_reboot, op_clean_reboot, vm_power_state_Running,
+     vm_power_state_Running},
+    {"hard_reboot", SLAVE_CALL_vm_reboot, op_hard_reboot, vm_power_state_Running,
+     vm_power_state_Running},
+    {"suspend", SLAVE_CALL_vm_suspend, op_suspend, vm_power_state_Running,
+     vm_power_state_Suspended},
+    {"resume", SLAVE_CALL_vm_resume, op_resume, vm_power_state_Suspended, vm_power_state_Running},
+};
+
+static void bring_to(enum vm_power_state wanted)
+{
+    if (wanted == vm_power_state_Halted)
+        return;
+    assert_int_equal(start(wanted == vm_power_state_Paused), 0);
+    if (wanted == vm_power_state_Suspended)
+        assert_int_equal(op_suspend(), 0);
+    assert_int_equal(power(), wanted);
+}
+
+static void with_each(void (*test)(const struct operation *, enum trouble), enum trouble trouble)
+{
+    void *state;
+
+    for (size_t i = 0; i < ARRAY_SIZE(operations); i++) {
+        world_setup(&state);
+        print_message("  %s\n", operations[i].name);
+        bring_to(operations[i].before);
+        test(&operations[i], trouble);
+        world_teardown(&state);
+    }
+}
+
+static void make_trouble(const struct operation *operation, enum trouble trouble)
+{
+    world->trouble_call = operation->slave_call;
+    world->trouble = trouble;
+}
+
+static void refused(const struct operation *operation, enum trouble trouble)
+{
+    make_trouble(operation, trouble);
+    assert_int_equal(operation->run(), -ERR_INTERNAL_ERROR);
+    assert_int_equal(power(), operation->before);
+    assert_quiet();
+    assert_int_equal(operation->run(), 0); /* and it can be done again */
+    assert_int_equal(power(), operation->after);
+    assert_quiet();
+}
+
+/* The host vanishes with the answer: the VM stays claimed until it is back. */
+static void lost(const struct operation *operation, enum trouble trouble)
+{
+    make_trouble(operation, trouble);
+    assert_int_equal(operation->run(), -ERR_HOST_OFFLINE);
+    assert_int_equal(VM_get_current_operations(vm_now())->length, 1);
+    assert_int_equal(view_count(model(), CLASS_OF(intent)), 1);
+    assert_int_equal(power(), operation->before);
+    assert_room();
+    /* nothing else may be done with it meanwhile */
+    if (operation->before != vm_power_state_Halted && operation->run != op_hard_shutdown)
+        assert_int_equal(op_hard_shutdown(), -ERR_HOST_OFFLINE);
+    pass_ms(60000);
+    assert_int_equal(view_count(model(), CLASS_OF(intent)), 1);
+    all_return();
+    assert_int_equal(power(), trouble == LOST_AFTER ? operation->after : operation->before);
+    assert_quiet();
+}
+
+static void lost_and_interrupted(const struct operation *operation, enum trouble trouble)
+{
+    make_trouble(operation, trouble);
+    assert_int_equal(operation->run(), -ERR_HOST_OFFLINE);
+    for (int i = 0; i < HOSTS; i++)
+        world->hosts[i].forgets_results = true;
+    all_return();
+    if (trouble == LOST_AFTER)
+        assert_int_equal(power(), operation->after);
+    assert_quiet();
+}
+
+static void lost_and_declared_dead(const struct operation *operation, enum trouble trouble)
+{
+    int dead = 0;
+
+    make_trouble(operation, trouble);
+    assert_int_equal(operation->run(), -ERR_HOST_OFFLINE);
+    while (world->hosts[dead].is_linked)
+        dead++;
+    assert_int_equal(API(host_declare_dead, .host = world->hosts[dead].ref),
+                     dead == 0 ? -ERR_HOST_IS_LIVE
+                               : -ERR_HOST_IS_LIVE); /* its record still says live */
+    set_live(dead, false);
+    if (dead == 0) { /* the master's own host is never dead while it speaks */
+        assert_int_equal(API(host_declare_dead, .host = world->hosts[dead].ref), -ERR_HOST_IS_LIVE);
+        all_return();
+    } else {
+        assert_int_equal(API(host_declare_dead, .host = world->hosts[dead].ref), 0);
+        assert_halted();
+        assert_quiet();
+        all_return(); /* what runs there nevertheless is ended */
+        assert_int_equal(runners(vm_uuid()), 0);
+        set_live(dead, true);
+        assert_int_equal(start(false), 0);
+    }
+    assert_quiet();
+}
+
+static void master_dies(const struct operation *operation, enum trouble when)
+{
+    world->crash_call = operation->slave_call;
+    world->crash_after = when == LOST_AFTER;
+    operation->run();
+    assert_true(world->has_crashed);
+    restart_master();
+    assert_int_equal(VM_get_current_operations(vm_now())->length, 1);
+    for (int i = 0; i < HOSTS; i++)
+        say_hello(i);
+    pass_ms(10000);
+    assert_int_equal(power(), when == LOST_AFTER ? operation->after : operation->before);
+    assert_quiet();
+}
+
+static void each_refused(void **state)
+{
+    (void) state;
+    with_each(refused, REFUSED);
+}
+static void each_lost_before_its_effect(void **state)
+{
+    (void) state;
+    with_each(lost, LOST_BEFORE);
+}
+static void each_lost_after_its_effect(void **state)
+{
+    (void) state;
+    with_each(lost, LOST_AFTER);
+}
+static void each_lost_and_the_agent_restarted(void **state)
+{
+    (void) state;
+    with_each(lost_and_interrupted, LOST_BEFORE);
+    with_each(lost_and_interrupted, LOST_AFTER);
+}
+static void each_lost_and_its_host_declared_dead(void **state)
+{
+    (void) state;
+    with_each(lost_and_declared_dead, LOST_BEFORE);
+    with_each(lost_and_declared_dead, LOST_AFTER);
+}
+static void each_survives_the_master(void **state)
+{
+    (void) state;
+    with_each(master_dies, LOST_BEFORE);
+    with_each(master_dies, LOST_AFTER);
+}
+
+/* ---- order and room ---- */
+
+static void nothing_is_told_before_it_is_durable(void **state)
+{
+    struct VM_start_args args = {.vm = world->vm};
+    struct api api;
+
+    (void) state;
+    world->is_disk_stopped = true;
+    api_begin(&api, "VM.start", AS_RUN(VM_start), &args);
+    pass_ms(1000);
+    assert_int_equal(world->calls[SLAVE_CALL_vm_start], 0);
+    world->is_disk_stopped = false;
+    store_acknowledge(world->core.store, &world->sink, world->appended);
+    pass_ms(1000);
+    store_acknowledge(world->core.store, &world->sink, world->appended);
+    pass_ms(1000);
+    assert_int_equal(world->calls[SLAVE_CALL_vm_start], 1);
+    assert_true(api.is_over);
+    assert_int_equal(api.result, 0);
+    api_done(&api);
+    assert_quiet();
+}
+
+static ref_t new_vm_with_own_disk(const char *name, int64_t memory)
+{
+    struct txn *txn = store_begin(world->core.store);
+    ref_t kept = world->vdi, vm;
+
+    world->vdi = new_object(txn, CLASS_OF(VDI));
+    VDI_put_SR(txn, world->vdi, world->sr);
+    VDI_put_managed(txn, world->vdi, true);
+    vm = new_vm(txn, name, memory);
+    world->vdi = kept;
+    store_apply(&txn);
+    return vm;
+}
+
+static void room_is_reserved_while_vms_start(void **state)
+{
+    struct VM_start_args args[4];
+    struct api apis[4];
+    int started = 0, refusals = 0;
+
+    (void) state;
+    /* one VM of 3 GiB a host of 4 GiB: of four that start at once, one finds no place */
+    world->slow_call = SLAVE_CALL_vm_start;
+    for (int i = 0; i < 4; i++) {
+        args[i] = (struct VM_start_args){.vm = new_vm_with_own_disk("big", 3 * GIB)};
+        api_begin(&apis[i], "VM.start", AS_RUN(VM_start), &args[i]);
+        settle_now();
+        assert_room();
+    }
+    world->slow_over = true;
+    pass_ms(5000);
+    for (int i = 0; i < 4; i++) {
+        assert_true(apis[i].is_over);
+        started += apis[i].result == 0;
+        refusals += apis[i].result == -ERR_HOST_NOT_ENOUGH_FREE_MEMORY;
+        api_done(&apis[i]);
+    }
+    assert_int_equal(started, 3);
+    assert_int_equal(refusals, 1);
+    assert_room();
+}
+
+static void a_disk_is_one_vms_at_a_time(void **state)
+{
+    struct VM_start_args args[2] = {{.vm = world->vm}, {.vm = world->vm}};
+    struct api apis[2];
+    struct txn *txn;
+
+    (void) state;
+    txn = store_begin(world->core.store);
+    args[1].vm = new_vm(txn, "other", GIB); /* with the same disk */
+    store_apply(&txn);
+    world->slow_call = SLAVE_CALL_vm_start;
+    for (int i = 0; i < 2; i++)
+        api_begin(&apis[i], "VM.start", AS_RUN(VM_start), &args[i]);
+    world->slow_over = true;
+    pass_ms(5000);
+    assert_int_equal(apis[0].result, 0);
+    assert_int_equal(apis[1].result, -ERR_VDI_IN_USE);
+    for (int i = 0; i < 2; i++)
+        api_done(&apis[i]);
+    assert_quiet();
+}
+
+static void hard_shutdown_ends_a_clean_one(void **state)
+{
+    struct VM_clean_shutdown_args args = {world->vm};
+    struct api api;
+
+    (void) state;
+    assert_int_equal(start(false), 0);
+    world->slow_call = SLAVE_CALL_vm_shutdown; /* a guest that never listens */
+    api_begin(&api, "VM.clean_shutdown", AS_RUN(VM_clean_shutdown), &args);
+    pass_ms(2000);
+    assert_false(api.is_over);
+    assert_int_equal(API(VM_hard_shutdown, .vm = world->vm), 0);
+    assert_true(api.is_over);
+    assert_int_equal(api.result, -ERR_TASK_CANCELLED);
+    api_done(&api);
+    assert_halted();
+    pass_ms(5000);
+    assert_quiet();
+}
+
+static void operations_wait_for_one_another(void **state)
+{
+    struct VM_pause_args pause = {world->vm};
+    struct VM_unpause_args unpause = {world->vm};
+    struct api first, second;
+
+    (void) state;
+    assert_int_equal(start(false), 0);
+    world->slow_call = SLAVE_CALL_vm_pause;
+    api_begin(&first, "VM.pause", AS_RUN(VM_pause), &pause);
+    api_begin(&second, "VM.pause", AS_RUN(VM_pause), &pause);
+    pass_ms(1000);
+    assert_false(first.is_over || second.is_over);
+    world->slow_over = true;
+    pass_ms(1000);
+    assert_int_equal(first.result, 0);
+    assert_true(second.is_over);
+    assert_int_equal(second.result, -ERR_VM_BAD_POWER_STATE); /* it is Paused by then */
+    api_done(&first);
+    api_done(&second);
+    api_begin(&first, "VM.unpause", AS_RUN(VM_unpause), &unpause);
+    pass_ms(1000);
+    assert_int_equal(first.result, 0);
+    api_done(&first);
+    assert_quiet();
+}
+
+/* ---- guests by themselves ---- */
+
+static void a_guest_shuts_down(void **state)
+{
+    (void) state;
+    assert_int_equal(start(false), 0);
+    guest_ends(resident(), "shut_down");
+    pass_ms(1000);
+    assert_halted();
+    assert_true(has_message("VM_SHUTDOWN"));
+    assert_quiet();
+}
+
+static void a_guest_reboots_where_it_is(void **state)
+{
+    int home;
+
+    (void) state;
+    assert_int_equal(start(false), 0);
+    home = resident();
+    guest_ends(home, "rebooted");
+    pass_ms(500);
+    assert_int_equal(world->calls[SLAVE_CALL_vm_start],
+                     1); /* it ran for less than two minutes: later */
+    pass_ms(2000);
+    assert_int_equal(world->calls[SLAVE_CALL_vm_start], 2);
+    assert_int_equal(power(), vm_power_state_Running);
+    assert_int_equal(resident(), home);
+    assert_int_equal(VM_get_epoch(vm_now()), 2);
+    assert_quiet();
+    pass_ms(200000);
+    guest_ends(home, "rebooted");
+    pass_ms(1);
+    assert_int_equal(world->calls[SLAVE_CALL_vm_start], 3); /* it ran for long: at once */
+    assert_quiet();
+}
+
+static void a_guest_crashes(void **state)
+{
+    (void) state;
+    assert_int_equal(start(false), 0);
+    guest_ends(resident(), "crashed");
+    pass_ms(1000);
+    assert_halted();
+    assert_true(has_message("VM_CRASHED"));
+    assert_quiet();
+}
+
+static void old_news_are_no_news(void **state)
+{
+    int home;
+
+    (void) state;
+    assert_int_equal(start(false), 0);
+    home = resident();
+    assert_int_equal(op_hard_shutdown(), 0);
+    assert_int_equal(API(VM_start_on, .vm = world->vm, .host = world->hosts[home].ref), 0);
+    {
+        struct note *note = new0(struct note);
+
+        *note = (struct note){home, 1, "shut_down"}; /* of the guest before */
+        assert_non_null(fiber_spawn(world->core.loop, note_main, note, "note"));
+    }
+    pass_ms(5000);
+    assert_int_equal(power(), vm_power_state_Running);
+    assert_quiet();
+}
+
+static void a_host_comes_back_empty(void **state)
+{
+    int home;
+
+    (void) state;
+    assert_int_equal(start(false), 0);
+    home = resident();
+    lose_host(&world->hosts[home]);
+    guest_on(home)->state = "none"; /* the machine was switched off and on */
+    all_return();
+    assert_halted();
+    assert_quiet();
+}
+
+static void reset_is_for_the_dead(void **state)
+{
+    int home;
+
+    (void) state;
+    assert_int_equal(start(false), 0);
+    home = resident();
+    assert_int_equal(API(VM_power_state_reset, .vm = world->vm), -ERR_DOMAIN_EXISTS);
+    assert_quiet();
+    lose_host(&world->hosts[home]);
+    assert_int_equal(API(VM_power_state_reset, .vm = world->vm), -ERR_HOST_IS_LIVE);
+    set_live(home, false);
+    assert_int_equal(API(VM_power_state_reset, .vm = world->vm), 0);
+    assert_halted();
+    assert_int_equal(VM_get_epoch(vm_now()), 2);
+    set_live(home, true);
+    all_return();
+    assert_int_equal(runners(vm_uuid()), 0); /* its guest had no right to run any more */
+    assert_quiet();
+}
+
+#define WORLD_TEST(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        WORLD_TEST(start_runs_the_vm),
+        WORLD_TEST(whole_life),
+        WORLD_TEST(suspend_and_resume),
+        WORLD_TEST(suspend_needs_an_sr),
+        cmocka_unit_test(each_refused),
+        cmocka_unit_test(each_lost_before_its_effect),
+        cmocka_unit_test(each_lost_after_its_effect),
+        cmocka_unit_test(each_lost_and_the_agent_restarted),
+        cmocka_unit_test(each_lost_and_its_host_declared_dead),
+        cmocka_unit_test(each_survives_the_master),
+        WORLD_TEST(nothing_is_told_before_it_is_durable),
+        WORLD_TEST(room_is_reserved_while_vms_start),
+        WORLD_TEST(a_disk_is_one_vms_at_a_time),
+        WORLD_TEST(hard_shutdown_ends_a_clean_one),
+        WORLD_TEST(operations_wait_for_one_another),
+        WORLD_TEST(a_guest_shuts_down),
+        WORLD_TEST(a_guest_reboots_where_it_is),
+        WORLD_TEST(a_guest_crashes),
+        WORLD_TEST(old_news_are_no_news),
+        WORLD_TEST(a_host_comes_back_empty),
+        WORLD_TEST(reset_is_for_the_dead),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
