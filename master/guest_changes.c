@@ -478,40 +478,19 @@ static int64_t figure(const struct value *body, const char *key, int64_t otherwi
     return value->kind == KIND_STRING ? strtoll(value->text, NULL, 10) : otherwise;
 }
 
-/* A guest's share of a host's samples: {epoch, memory, vcpu_seconds, ...}. */
-static void put_sample(struct core *core, struct txn *txn, ref_t vm_uuid, const struct value *sample)
-{
-    char uuid[UUID_TEXT_BYTES];
-    const struct object *vm = view_by_uuid(txn_view(txn), CLASS_OF(VM), uuid_print(uuid, vm_uuid));
-    ref_t metrics = vm ? VM_get_metrics(vm) : NULL_REF;
-
-    if (!vm || sample->kind != KIND_MAP || figure(sample, "epoch", 0) < VM_get_epoch(vm)
-        || !txn_get(txn, VM_metrics, metrics))
-        return;
-    VM_metrics_put_memory_actual(txn, metrics, figure(sample, "memory", 0));
-    VM_metrics_put_last_updated(txn, metrics, clock_utc_s(core->clock));
-}
-
-/* One note a host, with all its guests; in one transaction. */
+/* Agents send them every 5 s a VM; only volatile fields are written. */
 static void on_samples(struct core *core, const struct slave_note *note)
 {
-    _cleanup_(txn_end) struct txn *txn = store_begin(core->store);
-    const struct value *guests = value_map_find(note->body, "guests");
-    const struct object *host = txn_get(txn, host, note->host);
-    const struct object *metrics = host ? txn_get(txn, host_metrics, host_get_metrics(host)) : NULL;
+    char uuid[UUID_TEXT_BYTES];
+    struct txn *txn = store_begin(core->store);
+    const struct object *vm =
+        view_by_uuid(txn_view(txn), CLASS_OF(VM), uuid_print(uuid, note->vm_uuid));
+    ref_t metrics = vm ? VM_get_metrics(vm) : NULL_REF;
 
-    if (metrics) {
-        ref_t ref = metrics->ref;
-        int64_t total = figure(note->body, "memory_total", host_metrics_get_memory_total(metrics));
-        int64_t unused = figure(note->body, "memory_free", host_metrics_get_memory_free(metrics));
-
-        host_metrics_put_memory_total(txn, ref, total);
-        host_metrics_put_memory_free(txn, ref, unused);
-        host_metrics_put_last_updated(txn, ref, clock_utc_s(core->clock));
+    if (txn_get(txn, VM_metrics, metrics)) {
+        VM_metrics_put_memory_actual(txn, metrics, figure(note->body, "memory_actual", 0));
+        VM_metrics_put_last_updated(txn, metrics, clock_utc_s(core->clock));
     }
-    for (uint32_t i = 0; guests && guests->kind == KIND_MAP && i < guests->length; i++)
-        if (guests->items[2 * i].kind == KIND_REF)
-            put_sample(core, txn, guests->items[2 * i].ref, &guests->items[2 * i + 1]);
     store_apply(&txn);
 }
 
