@@ -8,6 +8,7 @@
 #include "master/memory.h"
 #include "master/slaves.h"
 #include "master/storage.h"
+#include "master/vm_config.h"
 
 #define DEVICES_MAX 255 /* "0" to "254" */
 
@@ -200,46 +201,24 @@ static int find_guest(struct call *call, ref_t vm_ref, struct guest *ret)
     return 0;
 }
 
-/* The drive as slaves name it; `vdi` null: an empty CD drive. */
+/* The drive as slaves name it; `vdi` null: an empty CD drive. The host must see the disk. */
 static int disk_map(struct call *call, const struct object *vbd, ref_t vdi_ref, ref_t host,
                     struct value *ret)
 {
     const struct view *view = call_view(call);
-    const struct object *vdi, *sr, *pbd;
-    const char *mode = VBD_get_mode(vbd) == vbd_mode_RW ? "RW" : "RO";
-    const char *type = VBD_get_type(vbd) == vbd_type_CD ? "CD" : "Disk";
+    const struct object *vdi, *pbd;
 
-    if (ref_is_null(vdi_ref)) {
-        *ret = value_copy(call->arena,
-                          &(struct value[]){text_map(call->arena, "device", VBD_get_userdevice(vbd),
-                                                     "mode", mode, "type", type, NULL)}[0]);
-        return 0;
+    if (!ref_is_null(vdi_ref)) {
+        vdi = live(call, view, VDI, vdi_ref);
+        if (!vdi)
+            return -ERR_HANDLE_INVALID;
+        pbd = storage_pbd(view, VDI_get_SR(vdi), host);
+        if (!pbd || !PBD_get_currently_attached(pbd))
+            return fail(call, VM_REQUIRES_SR, ref_text(call, VBD_get_VM(vbd)),
+                        ref_text(call, VDI_get_SR(vdi)));
     }
-    vdi = live(call, view, VDI, vdi_ref);
-    sr = vdi ? live(call, view, SR, VDI_get_SR(vdi)) : NULL;
-    if (!sr)
-        return -ERR_HANDLE_INVALID;
-    pbd = storage_pbd(view, sr->ref, host);
-    if (!pbd || !PBD_get_currently_attached(pbd))
-        return fail(call, VM_REQUIRES_SR, ref_text(call, VBD_get_VM(vbd)), ref_text(call, sr->ref));
-    *ret = value_copy(call->arena,
-                      &(struct value[]){text_map(
-                          call->arena, "device", VBD_get_userdevice(vbd), "mode", mode, "type",
-                          type, "sr", SR_get_uuid(sr), "sr_type", SR_get_type(sr), "sr_location",
-                          storage_directory(PBD_get_device_config(pbd)), "location",
-                          VDI_get_location(vdi), "format", storage_disk_format(vdi), NULL)}[0]);
+    *ret = vm_disk(call, view, vbd, vdi_ref, host);
     return 0;
-}
-
-/* What the guest calls the device. */
-static const char *device_name(struct call *call, const struct object *vm, const char *userdevice)
-{
-    int number = device_number(userdevice);
-
-    if (number < 0 || number > 25)
-        return userdevice;
-    return arena_text(call->arena, "%s%c", vm_is_hvm(vm) && number < 4 ? "hd" : "xvd",
-                      'a' + number);
 }
 
 int VBD_plug(struct call *call, const struct VBD_plug_args *args, struct value *ret)
@@ -248,6 +227,7 @@ int VBD_plug(struct call *call, const struct VBD_plug_args *args, struct value *
     _cleanup_(txn_end) struct txn *txn = NULL;
     struct slave_vbd_plug_args plug;
     const struct object *vbd, *vm;
+    char device[VBD_DEVICE_BYTES];
     struct guest guest;
     struct value disk;
     int r;
@@ -276,7 +256,7 @@ int VBD_plug(struct call *call, const struct VBD_plug_args *args, struct value *
     vm = txn_get(txn, VM, VBD_get_VM(vbd));
     if (vm && VM_get_power_state(vm) == vm_power_state_Running) {
         VBD_put_currently_attached(txn, args->self, true);
-        VBD_put_device(txn, args->self, device_name(call, vm, VBD_get_userdevice(vbd)));
+        VBD_put_device(txn, args->self, vbd_device(device, vbd, vm_is_hvm(vm)));
     }
     claim_end_txn(&claim, txn);
     return call_commit(call, &txn);

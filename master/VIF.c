@@ -7,6 +7,7 @@
 
 #include "master/claim.h"
 #include "master/slaves.h"
+#include "master/vm_config.h"
 #include "shared/random.h"
 
 #define DEVICES_MAX 16 /* "0" to "15" */
@@ -199,22 +200,11 @@ int VIF_destroy(struct call *call, const struct VIF_destroy_args *args, struct v
 
 /* ---- plug ---- */
 
-/* The interface as slaves name it, on a network. */
-static struct value nic_map(struct call *call, const struct object *vif,
-                            const struct object *network)
-{
-    struct value map =
-        text_map(call->arena, "device", VIF_get_device(vif), "mac", VIF_get_MAC(vif), "bridge",
-                 network_get_bridge(network), "mtu", int_text(call, VIF_get_MTU(vif)), NULL);
-
-    return value_copy(call->arena, &map);
-}
-
 /* A slave call about the guest's interface: plugged into `network`, or unplugged when that is null.
  */
 static int tell_guest(struct call *call, const struct object *vif, ref_t network_ref)
 {
-    const struct object *vm = live(call, call_view(call), VM, VIF_get_VM(vif)), *network;
+    const struct object *vm = live(call, call_view(call), VM, VIF_get_VM(vif));
     struct slave_vif_plug_args plug;
     struct slave_vif_unplug_args unplug;
     struct value nic;
@@ -230,10 +220,9 @@ static int tell_guest(struct call *call, const struct object *vif, ref_t network
                                                     arena_strdup(call->arena, VIF_get_device(vif))};
         return slave_vif_unplug(call, host, &unplug, NULL);
     }
-    network = live(call, call_view(call), network, network_ref);
-    if (!network)
+    if (!live(call, call_view(call), network, network_ref))
         return -ERR_HANDLE_INVALID;
-    nic = nic_map(call, vif, network);
+    nic = vm_nic(call, call_view(call), vif, network_ref);
     plug = (struct slave_vif_plug_args){
         .vm = arena_strdup(call->arena, VM_get_uuid(vm)), .epoch = VM_get_epoch(vm), .nic = &nic};
     return slave_vif_plug(call, host, &plug, NULL);

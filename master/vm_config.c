@@ -76,25 +76,26 @@ struct value vm_image(struct call *call, const struct view *view, ref_t vdi, ref
     return map_value(&map);
 }
 
-static struct value disk_of(struct call *call, const struct view *view, const struct object *vbd,
-                            ref_t host)
+struct value vm_disk(struct call *call, const struct view *view, const struct object *vbd,
+                     ref_t vdi_ref, ref_t host)
 {
-    const struct object *vdi = view_get(view, VDI, VBD_get_VDI(vbd));
+    const struct object *vdi = view_get(view, VDI, vdi_ref);
     struct map map = {call->arena};
 
     add(&map, "device", VBD_get_userdevice(vbd));
     add(&map, "mode", VBD_get_mode(vbd) == vbd_mode_RO ? "RO" : "RW");
     add(&map, "type", VBD_get_type(vbd) == vbd_type_CD ? "CD" : "Disk");
-    if (vdi && !VBD_get_empty(vbd)) {
+    if (vdi) {
         add_place(&map, view, vdi, host);
         add(&map, "format", storage_disk_format(vdi));
     }
     return map_value(&map);
 }
 
-static struct value nic_of(struct call *call, const struct view *view, const struct object *vif)
+struct value vm_nic(struct call *call, const struct view *view, const struct object *vif,
+                    ref_t network_ref)
 {
-    const struct object *network = view_get(view, network, VIF_get_network(vif));
+    const struct object *network = view_get(view, network, network_ref);
     struct map map = {call->arena};
 
     add(&map, "device", VIF_get_device(vif));
@@ -116,8 +117,10 @@ static struct value collect(struct call *call, const struct view *view, int fiel
 
     view_each_inverse(&devices, view, inverse, vm);
     while ((device = view_next(&devices)))
-        items[count++] =
-            field == F_VM_VBDs ? disk_of(call, view, device, host) : nic_of(call, view, device);
+        items[count++] = field == F_VM_VBDs
+                             ? vm_disk(call, view, device,
+                                       VBD_get_empty(device) ? NULL_REF : VBD_get_VDI(device), host)
+                             : vm_nic(call, view, device, VIF_get_network(device));
     return VALUE_SET(count, items);
 }
 

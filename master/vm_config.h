@@ -14,6 +14,11 @@ struct vm_config {
 /* For a guest that is to run on this host, which sees its SRs. */
 void vm_config(struct call *, const struct view *, ref_t vm, ref_t host, struct vm_config *ret);
 
+/* One drive with this disk in it (null: nothing), and one interface on this network. */
+struct value vm_disk(struct call *, const struct view *, const struct object *vbd, ref_t vdi,
+                     ref_t host);
+struct value vm_nic(struct call *, const struct view *, const struct object *vif, ref_t network);
+
 /* The image of a suspended guest: where its VDI is on this host. */
 struct value vm_image(struct call *, const struct view *, ref_t vdi, ref_t host);
 
