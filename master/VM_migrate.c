@@ -608,11 +608,13 @@ int move_settle(struct call *call, const struct object *intent, ref_t gone)
     move_adopt(
         &move, call,
         intent); /* a claim again, and the reason why nobody else touches the INTENT meanwhile */
+    fiber_uncancellable_begin(); /* hard operations wait for it: the guest's owner is being found */
     if (!is_committed)
         settle_uncommitted(&move, gone);
     else if (went_back(call, intent))
         back_at_source(&move, ref_equal(move.source, gone), "the destination never ran it");
     else
         move_finish(&move, ref_equal(move.destination, gone));
+    fiber_uncancellable_end();
     return move.is_in_doubt ? -ERR_HOST_OFFLINE : 0;
 }

@@ -120,6 +120,11 @@ static bool wait_until_idle(struct call *call, const struct ward *ward, ref_t *r
     return false;
 }
 
+static bool is_at_epoch(const struct value *state, uint64_t epoch)
+{
+    return strtoull(value_map_text(state, "epoch", "0"), NULL, 10) == epoch;
+}
+
 static void forget(struct call *call, const struct ward *ward)
 {
     char uuid[UUID_TEXT_BYTES];
@@ -133,9 +138,45 @@ static void forget(struct call *call, const struct ward *ward)
                  "VM %s has ended; its host will be asked to forget it at its next hello", uuid);
 }
 
-static void put_ended(struct call *call, ref_t vm, const struct ward *ward)
+/* Claim the VM when nobody works on it any more. False when the matter is settled meanwhile. */
+static bool claim_when_idle(struct call *call, const struct ward *ward, struct claim *claim)
+{
+    ref_t vm;
+
+    while (wait_until_idle(call, ward, &vm)) {
+        struct txn *txn = store_begin(call->core->store);
+        int r =
+            claim_take_txn(claim, call, txn, CLASS_OF(VM), vm, vm_operations_clean_shutdown, false);
+
+        if (r == 0) {
+            call->depends = MAX(call->depends, store_apply(&txn));
+            return true;
+        }
+        txn_end(&txn);
+    }
+    return false;
+}
+
+/* A reboot goes on at the same epoch with a new guest, so news of the old one may come when that
+ * runs: the host is asked, while the claim keeps everybody else away. */
+static bool has_really_ended(struct call *call, const struct ward *ward)
+{
+    struct value state = VALUE_VOID;
+    char uuid[UUID_TEXT_BYTES];
+    struct slave_vm_ask_args args = {uuid_print(uuid, ward->vm_uuid)};
+    const char *text;
+
+    if (slave_vm_ask(call, ward->host, &args, &state) < 0)
+        return false; /* away, or the claim was overtaken: its hello, or who overtook it, sees to it
+                       */
+    text = value_map_text(&state, "state", "");
+    return !is_at_epoch(&state, ward->epoch) || streq(text, "ended") || streq(text, "none");
+}
+
+static void put_ended(struct call *call, struct claim *claim, const struct ward *ward)
 {
     struct txn *txn = store_begin(call->core->store);
+    ref_t vm = claim->ref;
 
     if (ward->ending == ENDING_CRASHED || ward->ending == ENDING_VANISHED)
         message_about_vm(txn, call->core, "VM_CRASHED", MESSAGE_VM_CRASHED_PRIORITY, vm, ward->host,
@@ -144,6 +185,7 @@ static void put_ended(struct call *call, ref_t vm, const struct ward *ward)
         message_about_vm(txn, call->core, "VM_SHUTDOWN", MESSAGE_VM_PRIORITY, vm, ward->host,
                          ward->ending == ENDING_LOST ? "was lost" : "has shut down");
     vm_put_halted(txn, vm);
+    claim_end_txn(claim, txn);
     call_commit(call, &txn);
     forget(call, ward);
 }
@@ -211,14 +253,22 @@ static void begin_anew(struct call *call, ref_t vm, const struct ward *ward)
 
 static void follow(struct call *call, const struct ward *ward)
 {
-    ref_t vm;
+    _cleanup_(claim_end) struct claim claim = {0};
+    const struct object *vm;
+    ref_t ref;
 
-    if (!wait_until_idle(call, ward, &vm))
+    if (!claim_when_idle(call, ward, &claim) || !has_really_ended(call, ward))
         return;
-    if (wants_restart(view_get(call_view(call), VM, vm), ward->ending))
-        begin_anew(call, vm, ward);
-    else
-        put_ended(call, vm, ward);
+    ref = claim.ref;
+    vm = view_get(call_view(call), VM, ref);
+    if (!is_current(vm, ward)) /* halted by decree while we asked */
+        return;
+    if (wants_restart(vm, ward->ending)) {
+        claim_end(&claim);
+        begin_anew(call, ref, ward);
+    } else {
+        put_ended(call, &claim, ward);
+    }
 }
 
 static void follow_main(struct call *call, void *arg)
@@ -276,8 +326,7 @@ static void compare_main(struct call *call, void *arg)
                < 0)
         goto end;
     text = value_map_text(&state, "state", "");
-    if (strtoull(value_map_text(&state, "epoch", "0"), NULL, 10) != ward->epoch
-        || streq(text, "none")) {
+    if (!is_at_epoch(&state, ward->epoch) || streq(text, "none")) {
         ward->ending = ENDING_LOST; /* with its host: nobody wants it to begin anew unasked */
     } else if (streq(text, "ended")) {
         ward->ending = ENDING_SHUT_DOWN;
@@ -430,6 +479,7 @@ static void look_at(struct core *core, ref_t host, const struct slave_guest *gue
     const struct view *view = store_core_view(core->store);
     bool is_ended = streq(guest->state, "ended") || streq(guest->state, "none");
     bool is_copy = streq(guest->progress, "receiving");
+    const struct object *intent;
     char uuid[UUID_TEXT_BYTES];
     const struct object *vm = view_by_uuid(view, CLASS_OF(VM), uuid_print(uuid, guest->vm_uuid));
 
@@ -443,9 +493,12 @@ static void look_at(struct core *core, ref_t host, const struct slave_guest *gue
     }
     if (ref_equal(VM_get_resident_on(vm), host) && guest->epoch == (uint64_t) VM_get_epoch(vm))
         return; /* compare_residents() has seen to it */
-    if (intent_of_vm(view, vm->ref) || VM_get_current_operations(vm)->length > 0)
-        return; /* someone is at work, or recovery.c will be */
-    if (!is_ended && ref_is_null(VM_get_resident_on(vm))
+    intent = intent_of_vm(view, vm->ref);
+    if (intent
+        && (ref_equal(intent_get_source(intent), host)
+            || ref_equal(intent_get_destination(intent), host)))
+        return; /* someone is at work with it, or recovery.c will be */
+    if (!is_ended && !intent && ref_is_null(VM_get_resident_on(vm))
         && VM_get_power_state(vm) == vm_power_state_Halted
         && guest->epoch == (uint64_t) VM_get_epoch(vm) && streq(guest->progress, "ran")) {
         adopt(core, vm->ref, host, guest);

@@ -164,16 +164,18 @@ static int work_settle(struct call *call, const struct object *intent)
         r = ask_until_over(&work, operation, &answer, &operation_result, &result);
     if (r == -ERR_TASK_CANCELLED)
         return 0; /* work_end: the hard operation that cancelled us takes it from here */
+    fiber_uncancellable_begin();
     if (r == 0 && answer == SLAVE_ANSWER_INTERRUPTED)
         r = settle_by_state(&work);
     else if (r == 0 && answer == SLAVE_ANSWER_NEVER)
         fail(call, HOST_OFFLINE, ref_text(call, work.host));
     else if (r == 0)
         work_conclude(&work, operation_result, &result);
-    if (r < 0) {
+    if (r < 0)
         work_abandon(&work);
+    fiber_uncancellable_end();
+    if (r < 0)
         return r;
-    }
     if (answer == SLAVE_ANSWER_DONE || answer == SLAVE_ANSWER_INTERRUPTED)
         slave_confirm_operation(call->core, work.host, operation);
     return 0;

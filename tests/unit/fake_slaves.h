@@ -31,6 +31,7 @@
 #include "shared/log.h"
 #include "shared/random.h"
 #include "shared/refmap.h"
+#include "shared/timers.h"
 
 #define HOSTS      3
 #define GIB        (1024LL * MIB)
@@ -71,6 +72,8 @@ struct world {
     struct store_sink sink;
     bool is_disk_stopped; /* nothing becomes durable */
     uint64_t appended;
+    uint64_t sync_ms; /* how long the disk takes; 0: no time */
+    struct timer sync;
     ref_t vm, sr, vdi, network, pool;
     struct fake_host hosts[HOSTS];
     /* what goes wrong, once */
@@ -83,6 +86,7 @@ struct world {
     bool has_crashed;
     int slow_call; /* waits until slow_over, or is cancelled */
     bool slow_over;
+    uint64_t latency_ms; /* each call takes up to so long */
     int calls[SLAVE_CALL_COUNT];
     int64_t domids;
     void (*on_guest)(struct core *, const struct slave_note *);
@@ -417,6 +421,7 @@ static int fake_call(struct call *call, ref_t host_ref, int number, const void *
     struct fake_guest *guest;
     struct fake_op op = {0};
     struct answer answer;
+    bool was_cancelled = false;
 
     if (number == SLAVE_CALL_vm_ask)
         return fake_ask(call, host_ref, vm, ret);
@@ -444,8 +449,21 @@ static int fake_call(struct call *call, ref_t host_ref, int number, const void *
                 return fail(call, TASK_CANCELLED, ref_text(call, call->task));
             }
     }
+    if (world->latency_ms && fiber_sleep(random_below(call->core->random, world->latency_ms)) < 0)
+        was_cancelled = true;
+    if (was_cancelled && random_below(call->core->random, 2) == 0) {
+        doubt.call = call;
+        doubt.in_doubt = true;
+        return fail(call, TASK_CANCELLED, ref_text(call, call->task));
+    }
+    if (!host->is_linked) { /* lost while it was under way */
+        doubt.call = call;
+        doubt.in_doubt = true;
+        return fail(call, HOST_OFFLINE, ref_text(call, host_ref));
+    }
     if (trouble == LOST_BEFORE) {
         lose_host(host);
+        doubt.call = call;
         doubt.in_doubt = true;
         return fail(call, HOST_OFFLINE, ref_text(call, host_ref));
     }
@@ -455,6 +473,15 @@ static int fake_call(struct call *call, ref_t host_ref, int number, const void *
                  ? (struct answer){-ERR_INTERNAL_ERROR, "INTERNAL_ERROR", "refused by the script"}
              : guest ? fake_do(number, guest, epoch, move, is_paused)
                      : (struct answer){0};
+    if (getenv("STORY")) /* STORY=1 test_VM_chaos 53: what happened */
+        print_message("%llu ms host %d %s e%llu move %.8s: %d -> %s e%llu %s %s\n",
+                      (unsigned long long) clock_now_ms(&world->clock.clock),
+                      (int) (host - world->hosts), slave_call_row(number)->name,
+                      (unsigned long long) epoch, move, answer.result, guest ? guest->state : "",
+                      guest ? (unsigned long long) guest->epoch : 0, guest ? guest->progress : "",
+                      trouble == LOST_AFTER ? "LOST"
+                      : was_cancelled       ? "CANCELLED"
+                                            : "");
     if (guest)
         assert_promises(host, guest);
     op.result = answer.result;
@@ -470,6 +497,11 @@ static int fake_call(struct call *call, ref_t host_ref, int number, const void *
         host->ops[host->op_count++ % OPS_MAX] = op;
     if (world->crash_call == number && world->crash_after)
         abandon_master();
+    if (was_cancelled) {
+        doubt.call = call;
+        doubt.in_doubt = true;
+        return fail(call, TASK_CANCELLED, ref_text(call, call->task));
+    }
     if (trouble == LOST_AFTER) {
         lose_host(host);
         doubt.in_doubt = true;
