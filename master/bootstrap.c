@@ -74,6 +74,16 @@ static struct value map_of(struct arena *arena, const char *const *pairs, size_t
     return VALUE_MAP((uint32_t) count, items);
 }
 
+/* The uuid of a new object: the one that the role file names. */
+static void put_uuid(struct txn *txn, const struct class *class, ref_t ref, ref_t uuid)
+{
+    char text[UUID_TEXT_BYTES];
+
+    if (!ref_is_null(uuid))
+        txn_put(txn, class, ref, model_field(class, "uuid")->number,
+                value_text(uuid_print(text, uuid)));
+}
+
 static ref_t make_host(struct core *core, struct txn *txn, const struct bootstrap *what,
                        struct arena *arena)
 {
@@ -83,30 +93,35 @@ static ref_t make_host(struct core *core, struct txn *txn, const struct bootstra
     };
     struct value *metrics = initial_fields(CLASS_OF(host_metrics), arena);
     struct value *fields = initial_fields(CLASS_OF(host), arena);
+    ref_t ref;
 
-    metrics[F_host_metrics_live] = VALUE_BOOL(true);
+    metrics[F_host_metrics_live] = VALUE_BOOL(false); /* until its agent says hello */
     metrics[F_host_metrics_last_updated] = VALUE_DATETIME(clock_utc_s(core->clock));
     fields[F_host_metrics] =
         VALUE_REF(txn_create_new(txn, core->random, CLASS_OF(host_metrics), metrics));
     fields[F_host_name_label] = value_text(what->host_name);
     fields[F_host_hostname] = value_text(what->host_name);
     fields[F_host_address] = value_text(what->host_address);
-    fields[F_host_enabled] = VALUE_BOOL(true);
     fields[F_host_API_version_major] = VALUE_INT(API_MAJOR);
     fields[F_host_API_version_minor] = VALUE_INT(API_MINOR);
     fields[F_host_API_version_vendor] = value_text(API_VENDOR);
     fields[F_host_software_version] = map_of(arena, software, ARRAY_SIZE(software) / 2);
-    return txn_create_new(txn, core->random, CLASS_OF(host), fields);
+    ref = txn_create_new(txn, core->random, CLASS_OF(host), fields);
+    put_uuid(txn, CLASS_OF(host), ref, what->host_uuid);
+    return ref;
 }
 
 static ref_t make_pool(struct core *core, struct txn *txn, const struct bootstrap *what, ref_t host,
                        struct arena *arena)
 {
     struct value *fields = initial_fields(CLASS_OF(pool), arena);
+    ref_t ref;
 
     fields[F_pool_name_label] = value_text(what->pool_name);
     fields[F_pool_master] = VALUE_REF(host);
-    return txn_create_new(txn, core->random, CLASS_OF(pool), fields);
+    ref = txn_create_new(txn, core->random, CLASS_OF(pool), fields);
+    put_uuid(txn, CLASS_OF(pool), ref, what->pool_uuid);
+    return ref;
 }
 
 static int make_root(struct core *core, struct txn *txn, const struct bootstrap *what,

@@ -4,6 +4,7 @@
 #include "master/core.h"
 
 struct bootstrap {
+    ref_t pool_uuid, host_uuid; /* null: drawn */
     const char *pool_name;
     const char *host_name, *host_address;
     const char *root_password;

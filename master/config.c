@@ -49,8 +49,14 @@ static const struct setting settings[] = {
     TEXT(pool_secret_file, "", false,
          "what hosts of the pool prove themselves with (DIR/pool-secret, drawn if missing)"),
     TEXT(pool_name, "", false, "name of a new pool"),
+    TEXT(host_uuid, "", false, "uuid of the master's host in a new pool (drawn)"),
     TEXT(host_name, "", false, "name of the master's host (as the machine calls itself)"),
     TEXT(host_address, "", false, "address of the master's host (the first one listened on)"),
+    TEXT(link_listen, "", false, "ADDRESS:PORT where the hosts' agents connect"),
+    TEXT(join_listen, "", false, "ADDRESS:PORT where new hosts present the pool secret"),
+    TEXT(redis, "", false, "Redis for the mirror: HOST:PORT or unix:PATH"),
+    TEXT(redis_user, "", false, "its ACL user"),
+    TEXT(redis_password, "", false, "and password"),
     TEXT(log_file, "", true, "log to this file (standard error); reopened on SIGHUP"),
     TEXT(log_level, "info", true, "debug, info, warning or error"),
     NUMBER(http_loops, "2", 1, 64, "threads that serve HTTP"),
@@ -62,8 +68,10 @@ static const struct setting settings[] = {
     NUMBER(sessions_nameless, "400", 1, 100000, "sessions of root without originator"),
     NUMBER(sessions_pool, "400", 1, 100000, "sessions of hosts"),
     NUMBER(session_expiry_s, "86400", 60, 31536000, "an unused session ends after"),
+    NUMBER(host_dead_s, "10", 2, 3600, "a host that is silent so long is taken for dead"),
     NUMBER(tasks_kept, "20000", 0, 1000000, "tasks kept that finished over five minutes ago"),
     NUMBER(task_kept_s, "3900", 300, 31536000, "a finished task goes after"),
+    NUMBER(migrations_per_host, "2", 1, 1000, "VMs that a host sends, and receives, at a time"),
 };
 
 static const struct setting *find(const char *key, size_t length)

@@ -21,8 +21,12 @@ struct config {
         *root_password_file; /* "": DIR/root-password; read when there is no account root yet */
     const char *pool_secret_file; /* "": DIR/pool-secret */
     const char *pool_name;
+    const char *host_uuid;    /* "": drawn at the first start */
     const char *host_name;    /* "": what the machine calls itself */
     const char *host_address; /* "": the first address listened on */
+    const char *link_listen, *join_listen; /* ADDRESS:PORT; "": no slaves */
+    const char *redis;                     /* "unix:PATH" or "HOST:PORT"; "": no mirror */
+    const char *redis_user, *redis_password;
     const char *log_file;     /* "": stderr */
     const char *log_level;
     int64_t http_loops;
@@ -31,8 +35,10 @@ struct config {
     int64_t queue_max;
     int64_t sessions_per_originator, sessions_per_user, sessions_nameless, sessions_pool;
     int64_t session_expiry_s;
+    int64_t host_dead_s;
     int64_t tasks_kept;
     int64_t task_kept_s;
+    int64_t migrations_per_host;
 
     void *memory; /* of the texts */
 };

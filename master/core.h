@@ -17,6 +17,7 @@ struct events;
 struct claims;
 struct flows;
 struct guests;
+struct journal;
 struct recovery;
 struct room;
 struct sessions;
@@ -32,6 +33,7 @@ struct core {
     struct workers *workers;
     const struct config *config;
     struct store *store;
+    struct journal *journal; /* journal.h; NULL in tests and the simulator */
     struct dispatch *dispatch;   /* dispatch.h */
     struct accounts *accounts;   /* account.h */
     struct sessions *sessions;   /* session.h */

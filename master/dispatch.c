@@ -12,6 +12,7 @@
  * which members must exist. A setter may name an object that is gone, as long as its field is not
  * what the call is about: dangling references are legal (wire.md section 8). */
 #include "master/dispatch.h"
+#include "master/journal.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -374,12 +375,24 @@ static void refuse(struct request *request)
     request->answer(request, fail(&request->call, TOO_MANY_PENDING_TASKS), true);
 }
 
+/* Running out of space is met here, before anything is begun: behind the floor stands room to end
+ * what was. Sessions are not stored, and who mends this must be able to log in. */
+static bool has_room(const struct request *request)
+{
+    const struct core *core = request->call.core;
+
+    return !core->journal || request->call.method->class == CLASS_OF(session)
+           || journal_has_room(core->journal);
+}
+
 static void arrive(struct loop_item *item)
 {
     struct request *request = CONTAINER_OF(item, struct request, item);
     struct dispatch *dispatch = request->dispatch;
 
-    if (request->call.is_async && dispatch->tasks.count >= dispatch->tasks.count_max)
+    if (!has_room(request))
+        request->answer(request, fail(&request->call, OUT_OF_SPACE, "the master's store"), true);
+    else if (request->call.is_async && dispatch->tasks.count >= dispatch->tasks.count_max)
         refuse(request);
     else if (dispatch->calls.count >= dispatch->calls.count_max)
         refuse(request);

@@ -24,15 +24,21 @@
 #include "master/dispatch.h"
 #include "master/enrol.h"
 #include "master/events.h"
+#include "master/flows.h"
 #include "master/front.h"
+#include "master/guest_changes.h"
 #include "master/metrics.h"
+#include "master/recovery.h"
 #include "master/room.h"
 #include "master/secret_file.h"
 #include "master/session.h"
+#include "master/slaves.h"
+#include "master/start.h"
 #include "master/store.h"
 #include "master/task.h"
 #include "shared/arena.h"
 #include "shared/fiber.h"
+#include "shared/link.h"
 #include "shared/log.h"
 #include "shared/random.h"
 #include "shared/tls.h"
@@ -48,6 +54,11 @@ struct master {
     struct core core;
     struct front *front;
     int signal_fd;
+    char **argv_given; /* to begin anew with */
+    struct store_parts parts;
+    struct link_transport *link, *door;
+    char link_public[LINK_KEY_BYTES];
+    bool has_failed;
     char url[256]; /* of the first listener */
 };
 
@@ -230,6 +241,19 @@ static const char *first_name(const struct config *config)
     return name;
 }
 
+/* The disk failed: what became of the writes under way is unknown. Nobody is answered any more; we
+ * begin anew from what the disk holds, with a new epoch. (design.md section 4, "Nothing is ever
+ * taken back") */
+static void begin_anew(void *arg)
+{
+    struct master *master = arg;
+
+    log_error(NULL, "closing all connections and starting anew");
+    execv("/proc/self/exe", master->argv_given);
+    log_error(NULL, "cannot start anew: %s", strerror(errno));
+    _exit(1);
+}
+
 static int start_model(struct master *master)
 {
     struct core *core = &master->core;
@@ -247,12 +271,17 @@ static int start_model(struct master *master)
         log_error(NULL, "%s: %s", password_file, strerror(errno));
         return -1;
     }
-    core->store = store_new(core->clock, core->loop);
-    core->epoch = 1;
-    core->holder = ref_new(core->random);
-    store_load_end(core->store, core->epoch, 0);
+    master->parts.failed = begin_anew;
+    master->parts.failed_arg = master;
+    if (start_store(core, config, &master->parts) < 0)
+        return -1;
+    first.pool_uuid = master->parts.pool_uuid;
+    first.host_uuid = master->parts.host_uuid;
     core->claims = claims_new();
     core->room = room_new(core->store);
+    core->flows = flows_new((unsigned) config->migrations_per_host);
+    core->recovery = recovery_new(core);
+    core->guests = guests_new(core);
     if (bootstrap(core, &first) < 0)
         return -1;
     pool_furnish(core);
@@ -292,11 +321,121 @@ static int start_calls(struct master *master)
     core->sessions = sessions_new(core, &sessions, secret);
     core->tasks = tasks_new(core, &tasks);
     tasks_recover(core);
+    recovery_start(core);
     core->events = events_new(core);
+    events_set_epochs(core->events, master->parts.epochs, master->parts.epoch_count);
     core->dispatch = dispatch_new(core, &calls);
     master->front = front_new(core, &front);
     metrics_serve(master->front);
     return 0;
+}
+
+static void listen_and_say_so(void *arg)
+{
+    struct master *master = arg;
+    int r = listen_all(master);
+
+    if (r == 0) {
+        r = front_start(master->front);
+        if (r < 0)
+            log_error(NULL, "cannot serve: %s", strerror(-r));
+    }
+    if (r < 0) {
+        master->has_failed = true;
+        loop_stop(master->core.loop);
+        return;
+    }
+    printf("ready %s\n", master->url);
+    fflush(stdout);
+    log_info(NULL, "ready at %s", master->url);
+}
+
+/* ---- the hosts ---- */
+
+/* The key that this master's links prove, drawn at the first start. */
+static int link_key(struct master *master, char ret_public[LINK_KEY_BYTES],
+                    char ret_secret[LINK_KEY_BYTES])
+{
+    const char *path = path_of(master, "", "link-key");
+    FILE *file = fopen(path, "re");
+    bool is_read =
+        file && fscanf(file, "%40s", ret_secret) == 1 && link_public_key(ret_secret, ret_public);
+
+    if (file)
+        fclose(file);
+    if (is_read)
+        return 0;
+    if (file) {
+        log_error(NULL, "%s holds no key", path);
+        return -1;
+    }
+    link_keys_new(ret_public, ret_secret);
+    file = fopen(path, "wxe");
+    if (!file || fchmod(fileno(file), 0600) < 0 || fprintf(file, "%s\n", ret_secret) < 0
+        || fflush(file) != 0 || fsync(fileno(file)) < 0) {
+        log_error(NULL, "%s: %s", path, strerror(errno));
+        if (file)
+            fclose(file);
+        return -1;
+    }
+    fclose(file);
+    return 0;
+}
+
+static struct link_transport *listen_link(struct master *master, const char *address,
+                                          const char *secret, bool is_open)
+{
+    char endpoint[256];
+    struct link_transport *transport;
+    int error;
+
+    snprintf(endpoint, sizeof endpoint, "tcp://%s", address);
+    transport = link_zmq_listen(master->core.loop, endpoint, secret, is_open, &error);
+    if (!transport)
+        log_error(NULL, "cannot listen on %s: %s", endpoint, strerror(-error));
+    return transport;
+}
+
+static int start_hosts(struct master *master)
+{
+    struct core *core = &master->core;
+    const struct config *config = &master->config;
+    _cleanup_(free_p) char *secret =
+        secret_file_read(path_of(master, config->pool_secret_file, "pool-secret"), core->random);
+    char secret_key[LINK_KEY_BYTES], door_public[LINK_KEY_BYTES], door_secret[LINK_KEY_BYTES];
+    struct slaves_config slaves = {
+        .host_dead_ms = 1000 * (uint64_t) config->host_dead_s,
+        .key = master->link_public,
+    };
+
+    if (!secret || link_key(master, master->link_public, secret_key) < 0)
+        return -1;
+    slaves.pool_secret = arena_strdup(master->config.memory, secret);
+    if (*config->link_listen) {
+        master->link = listen_link(master, config->link_listen, secret_key, false);
+        if (!master->link)
+            return -1;
+        slaves.link_endpoint = link_zmq_endpoint(master->link);
+    }
+    if (*config->join_listen) {
+        link_keys_from_secret(secret, door_public, door_secret);
+        master->door = listen_link(master, config->join_listen, door_secret, true);
+        if (!master->door)
+            return -1;
+    }
+    core->slaves = slaves_new(core, &slaves, master->link, master->door);
+    guests_start(core);
+    slaves_start(core->slaves);
+    return 0;
+}
+
+/* Nothing is answered before what the start has written is durable. */
+static void serve(void *arg)
+{
+    struct master *master = arg;
+
+    store_wait_visible(master->core.store, store_newest(master->core.store));
+    fiber_on_loop_stack(listen_and_say_so, master);
 }
 
 static int start(struct master *master)
@@ -319,12 +458,9 @@ static int start(struct master *master)
     if (r == 0)
         r = start_calls(master);
     if (r == 0)
-        r = listen_all(master);
-    if (r == 0) {
-        r = front_start(master->front);
-        if (r < 0)
-            log_error(NULL, "cannot serve: %s", strerror(-r));
-    }
+        r = start_hosts(master);
+    if (r == 0 && !fiber_spawn(core->loop, serve, master, "start"))
+        r = -1;
     return r;
 }
 
@@ -335,13 +471,22 @@ static void stop(struct master *master)
     if (master->front)
         front_stop(master->front);
     front_destroy(&master->front);
+    slaves_destroy(&core->slaves);
     dispatch_destroy(&core->dispatch);
     workers_destroy(&core->workers);
     events_destroy(&core->events);
     tasks_destroy(&core->tasks);
     sessions_destroy(&core->sessions);
     accounts_destroy(&core->accounts);
+    end_store(&master->parts);
+    if (master->link)
+        master->link->destroy(&master->link);
+    if (master->door)
+        master->door->destroy(&master->door);
     loop_destroy(&core->loop);
+    guests_destroy(&core->guests);
+    recovery_destroy(&core->recovery);
+    flows_destroy(&core->flows);
     claims_destroy(&core->claims);
     store_destroy(&core->store);
     room_destroy(&core->room);
@@ -375,7 +520,7 @@ static bool take_config_option(struct master *master)
 
 int main(int argc, char **argv)
 {
-    struct master master = {.argc = argc, .argv = argv};
+    struct master master = {.argc = argc, .argv = argv, .argv_given = argv};
     enum log_level level;
     int first, r;
 
@@ -406,14 +551,11 @@ int main(int argc, char **argv)
     r = start(&master);
     if (r == 0) {
         loop_watch_fd(master.core.loop, master.signal_fd, EPOLLIN, on_signal, &master);
-        printf("ready %s\n", master.url);
-        fflush(stdout);
-        log_info(NULL, "ready at %s", master.url);
         loop_run(master.core.loop);
         loop_unwatch_fd(master.core.loop, master.signal_fd);
     }
     stop(&master);
     close(master.signal_fd);
     config_done(&master.config);
-    return r == 0 ? 0 : 1;
+    return r == 0 && !master.has_failed ? 0 : 1;
 }

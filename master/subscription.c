@@ -38,9 +38,10 @@ static bool add_element(const char *text, size_t length, struct subscription *re
         return true;
     }
     slash++;
-    if (!ref_parse(slash, length - (size_t) (slash - text), &ref))
-        return false;
-    if (tells_events(class) && !ref_is_null(ref))
+    /* Any text may follow: one that is no reference of ours names no object, so nothing is told of
+     * it. */
+    if (ref_parse(slash, length - (size_t) (slash - text), &ref) && tells_events(class)
+        && !ref_is_null(ref))
         objects[ret->object_count++] = (struct wanted_object){class, ref};
     return true;
 }

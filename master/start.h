@@ -1,0 +1,34 @@
+/* start.h - from files to a store that may be written: whose pool this is, what the disk and the
+ * mirror hold, a new epoch */
+#pragma once
+
+#include "master/config.h"
+#include "master/core.h"
+#include "master/store.h"
+
+#define EPOCHS_KEPT 64
+
+struct journal;
+struct mirror;
+
+/* What start_store() makes beside the store; end_store() ends it. */
+struct store_parts {
+    /* Epochs known here, newest first; event tokens of older ones make their readers read everything anew. */
+    struct epoch_entry epochs[EPOCHS_KEPT];
+    size_t epoch_count;
+    struct journal *journal;
+    struct mirror *mirror;      /* NULL: no Redis is configured */
+    ref_t pool_uuid, host_uuid; /* as the role file says */
+    struct core *core;
+    void (*failed)(
+        void *arg); /* the disk failed: the outcome of what was not acknowledged is unknown */
+    void *failed_arg;
+};
+
+/* Reads (at the first start: makes) the role file, opens the journal, looks into the mirror, fills
+ * core->store, claims an epoch above all known ones and starts journal and mirror. Sets
+ * core->store, epoch and holder. Outside of fibers. 0, or -1 with sentences in the log. */
+int start_store(struct core *, const struct config *, struct store_parts *);
+
+/* After the last transaction: writes what is queued. The store itself is the caller's. */
+void end_store(struct store_parts *);
