@@ -382,20 +382,21 @@ bool slave_call_in_doubt(const struct call *call)
     return call->is_in_doubt;
 }
 
-int slave_call(struct call *call, ref_t host, int number, const void *args, struct value *ret)
+/* One sending, under an id of its own. *ret_again: it certainly did not happen, since the link was lost on its way, and
+ * there is time to send it once more. */
+static int call_once(struct call *call, ref_t host, const struct slave_call *row, const void *args, uint64_t deadline_ms,
+                     struct value *ret, bool *ret_again)
 {
-    const struct slave_call *row = slave_call_row(number);
     struct request request = {
         .call = call,
         .row = row,
         .body = slave_call_pack(row, args, call->arena),
-        .deadline_ms = clock_now_ms(call->core->clock) + (uint64_t) row->deadline_ms,
+        .deadline_ms = deadline_ms,
     };
     bool was_cancelled;
     int r;
 
-    assert(!call->view); /* reading calls send nothing */
-    call->is_in_doubt = false;
+    *ret_again = false;
     request.id = take_id(call, row);
     core_emit(call);
     request.peer = slaves_peer(call->core->slaves, host);
@@ -405,9 +406,26 @@ int slave_call(struct call *call, ref_t host, int number, const void *args, stru
     refmap_put(&request.peer->requests, request.id, &request);
     send_call(&request);
     wait_for_outcome(&request, &was_cancelled);
-    r = outcome(&request, was_cancelled, ret);
+    *ret_again = request.state == REQUEST_NEVER && !was_cancelled && !request.peer->is_gone
+                 && clock_now_ms(call->core->clock) < deadline_ms;
+    r = *ret_again ? 0 : outcome(&request, was_cancelled, ret);
     refmap_take(&request.peer->requests, request.id);
     peer_release(request.peer);
+    return r;
+}
+
+int slave_call(struct call *call, ref_t host, int number, const void *args, struct value *ret)
+{
+    const struct slave_call *row = slave_call_row(number);
+    uint64_t deadline_ms = clock_now_ms(call->core->clock) + (uint64_t) row->deadline_ms;
+    bool again;
+    int r;
+
+    assert(!call->view); /* reading calls send nothing */
+    call->is_in_doubt = false;
+    do
+        r = call_once(call, host, row, args, deadline_ms, ret, &again);
+    while (again);
     return r;
 }
 

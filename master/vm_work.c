@@ -7,6 +7,8 @@
 #include "master/slaves.h"
 #include "shared/fiber.h"
 
+#define LINK_WAIT_MS 10000 /* as long as a silent host is taken to be alive */
+
 /* How long to wait before looking again whether what is in doubt is being settled. */
 #define SETTLING_MS 100
 
@@ -175,11 +177,19 @@ static int begin_all(struct work *work, struct txn *txn)
     return 0;
 }
 
+/* A host that is taken to be alive may be without a link for a moment: its agent, or this master, has just been started
+ * again. Such a moment fails nobody's call. */
 static int assert_linked(struct call *call, ref_t host)
 {
+    const struct view *view = call_view(call);
+    const struct object *record = view_get(view, host, host), *metrics;
+
     if (ref_is_null(host) || slave_is_linked(call->core->slaves, host))
         return 0;
-    return fail(call, HOST_OFFLINE, ref_text(call, host));
+    metrics = record ? view_get(view, host_metrics, host_get_metrics(record)) : NULL;
+    if (!metrics || !host_metrics_get_live(metrics))
+        return fail(call, HOST_OFFLINE, ref_text(call, host));
+    return slave_wait_linked(call, host, clock_now_ms(call->core->clock) + LINK_WAIT_MS);
 }
 
 /* Cancel who works on the VM and wait until they have ended. What they leave in doubt is settled by

@@ -337,6 +337,12 @@ bool slave_is_linked(const struct slaves *slaves, ref_t host)
     return fake_host(host)->is_linked;
 }
 
+int slave_wait_linked(struct call *call, ref_t host, uint64_t deadline_ms)
+{
+    (void) deadline_ms;
+    return slave_is_linked(call->core->slaves, host) ? 0 : fail(call, HOST_OFFLINE, ref_text(call, host));
+}
+
 bool slave_has_reported(const struct slaves *slaves, ref_t host)
 {
     return slave_is_linked(slaves, host);

@@ -477,7 +477,25 @@ static void a_lost_reply_is_asked_for_on_the_next_link(void **state)
     caller_end(&caller);
 }
 
-static void never_means_that_nothing_happened(void **state)
+static void never_means_that_it_may_be_sent_anew(void **state)
+{
+    struct fixture *f = *state;
+    struct asker caller = {0};
+    ref_t id, second;
+
+    caller_begin(f, &caller);
+    id = last_of(f, WIRE_CALL)->id;
+    hello(f);
+    answer(f, id, "never");
+    assert_false(caller.is_done);
+    second = last_of(f, WIRE_CALL)->id;
+    assert_false(ref_equal(id, second)); /* the first one is void for ever */
+    reply_running(f, second);
+    assert_int_equal(caller.r, 0);
+    caller_end(&caller);
+}
+
+static void never_after_the_deadline_is_the_end(void **state)
 {
     struct fixture *f = *state;
     struct asker caller = {0};
@@ -485,7 +503,8 @@ static void never_means_that_nothing_happened(void **state)
 
     caller_begin(f, &caller);
     id = last_of(f, WIRE_CALL)->id;
-    hello(f);
+    pass_ms(f, 61000, true);
+    assert_true(ref_equal(last_of(f, WIRE_ASK)->id, id));
     answer(f, id, "never");
     assert_int_equal(caller.r, -ERR_HOST_OFFLINE);
     assert_false(caller.is_in_doubt);
@@ -665,7 +684,9 @@ static void crash_points_lose_messages_as_a_network_would(void **state)
     assert_int_equal(last_of(f, WIRE_BEAT)->seq, last_of(f, WIRE_DIRECTORY)->seq + 2); /* the slave sees the gap, */
     hello(f);                                                                          /* says hello, */
     id = last_of(f, WIRE_ASK)->id;
-    answer(f, id, "never");                                                            /* and has not seen it */
+    answer(f, id, "never");                                                            /* and has not seen it: */
+    reply_running(f, last_of(f, WIRE_CALL)->id);                                       /* it is sent anew */
+    assert_int_equal(caller.r, 0);
     assert_false(caller.is_in_doubt);
     caller_end(&caller);
 }
@@ -819,7 +840,8 @@ int main(void)
         TEST(a_failure_comes_with_its_details),
         TEST(a_result_of_the_wrong_form_is_an_error),
         TEST(a_lost_reply_is_asked_for_on_the_next_link),
-        TEST(never_means_that_nothing_happened),
+        TEST(never_means_that_it_may_be_sent_anew),
+        TEST(never_after_the_deadline_is_the_end),
         TEST(an_interrupted_call_is_sent_again_under_its_id),
         TEST(after_the_deadline_it_asks_and_then_is_in_doubt),
         TEST(a_host_that_is_given_up_leaves_doubt),
