@@ -37,6 +37,7 @@
 #include "master/store.h"
 #include "master/task.h"
 #include "shared/arena.h"
+#include "shared/crash.h"
 #include "shared/fiber.h"
 #include "shared/link.h"
 #include "shared/log.h"
@@ -495,7 +496,7 @@ static void stop(struct master *master)
 static int usage(void)
 {
     printf("usage: drover-master [--config FILE] [--KEY VALUE ...]\n"
-           "       drover-master --describe | --version | --help\n\n"
+           "       drover-master --describe | --crash-points | --version | --help\n\n"
            "Keys, in the file as \"key = value\", as options with their default in brackets:\n\n"
            "  --%-26s %s\n",
            "config", "file of settings; options go over it");
@@ -531,6 +532,14 @@ int main(int argc, char **argv)
         return printf("drover-master %s\n", DROVER_VERSION) < 0;
     if (argc == 2 && streq(argv[1], "--describe"))
         return describe(stdout);
+    if (argc == 2 && streq(argv[1], "--crash-points")) {
+        crash_print("master");
+        return 0;
+    }
+    if (!crash_from_environment()) {
+        fprintf(stderr, "DROVER_CRASH_AT: no such crash point or action; --crash-points lists them\n");
+        return 2;
+    }
     if (!take_config_option(&master)
         || config_read(&master.config, master.config_file, master.argc, master.argv, &first) < 0)
         return 2;
