@@ -35,6 +35,8 @@ struct config {
     int64_t queue_max;
     int64_t sessions_per_originator, sessions_per_user, sessions_nameless, sessions_pool;
     int64_t session_expiry_s;
+    const char *backup_dir;  /* "": DIR/backups */
+    int64_t backup_hours, backups_kept;
     int64_t host_dead_s;
     int64_t tasks_kept;
     int64_t task_kept_s;

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "master/account.h"
+#include "master/backup.h"
 #include "master/bootstrap.h"
 #include "master/claim.h"
 #include "master/config.h"
@@ -54,6 +55,7 @@ struct master {
     struct config config;
     struct core core;
     struct front *front;
+    struct backups *backups;
     int signal_fd;
     char **argv_given; /* to begin anew with */
     struct store_parts parts;
@@ -328,6 +330,9 @@ static int start_calls(struct master *master)
     core->dispatch = dispatch_new(core, &calls);
     master->front = front_new(core, &front);
     metrics_serve(master->front);
+    master->backups =
+        backups_start(core, path_of(master, config->backup_dir, "backups"),
+                      (uint64_t) config->backup_hours, (unsigned) config->backups_kept);
     return 0;
 }
 
@@ -472,6 +477,7 @@ static void stop(struct master *master)
     if (master->front)
         front_stop(master->front);
     front_destroy(&master->front);
+    backups_destroy(&master->backups);
     slaves_destroy(&core->slaves);
     dispatch_destroy(&core->dispatch);
     workers_destroy(&core->workers);
@@ -537,7 +543,8 @@ int main(int argc, char **argv)
         return 0;
     }
     if (!crash_from_environment()) {
-        fprintf(stderr, "DROVER_CRASH_AT: no such crash point or action; --crash-points lists them\n");
+        fprintf(stderr,
+                "DROVER_CRASH_AT: no such crash point or action; --crash-points lists them\n");
         return 2;
     }
     if (!take_config_option(&master)

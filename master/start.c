@@ -69,14 +69,16 @@ static int role_read(const char *path, ref_t *ret_pool, ref_t *ret_host)
 }
 
 /* At the first start the role is made: a pool of this host alone. */
-static int take_role(struct core *core, const struct config *config, struct store_parts *parts)
+static int take_role(struct core *core, const struct config *config, struct store_parts *parts,
+                     bool *ret_is_first)
 {
     char path[4096];
     int r;
 
     snprintf(path, sizeof path, "%s/role", config->dir);
     r = role_read(path, &parts->pool_uuid, &parts->host_uuid);
-    if (r == -ENOENT) {
+    *ret_is_first = r == -ENOENT;
+    if (*ret_is_first) {
         parts->pool_uuid = ref_new(core->random);
         parts->host_uuid = ref_new(core->random);
         if (*config->host_uuid
@@ -189,11 +191,11 @@ int start_store(struct core *core, const struct config *config, struct store_par
     uint8_t key[SECRET_KEY_BYTES];
     char directory[4096], text[TEXT_BYTES], journal_text[JOURNAL_TEXT_BYTES];
     uint64_t highest;
-    bool has_mirror = *config->redis, is_empty;
+    bool has_mirror = *config->redis, is_empty, is_first;
     int r;
 
     parts->core = core;
-    if (take_role(core, config, parts) < 0)
+    if (take_role(core, config, parts, &is_first) < 0)
         return -1;
     snprintf(directory, sizeof directory, "%s/store", config->dir);
     if (mkdir(directory, 0700) < 0 && errno != EEXIST) {
@@ -218,12 +220,18 @@ int start_store(struct core *core, const struct config *config, struct store_par
         mirror_config.secret_key = key;
         if (mirror_peek(&mirror_config, &in_redis, text, sizeof text) < 0) {
             log_warning(NULL, "%s; starting without it", text);
-            if (is_empty && on_disk.epoch > 0) {
-                log_error(NULL,
-                          "the store is empty and Redis does not answer: nothing to start from");
-                return -1;
-            }
         }
+    }
+    /* The role says that there is a pool, but neither disk nor Redis holds it: an empty one in its
+     * place would take its hosts and forget its VMs. A first start that was cut short has claimed
+     * its epoch at least. */
+    if (!is_first && on_disk.epoch == 0 && in_redis.generation == 0) {
+        log_error(NULL,
+                  "%s is empty, and the pool it held is not to be had from Redis either. Put a "
+                  "copy of the store back, "
+                  "or remove %s/role to begin a new pool",
+                  directory, config->dir);
+        return -1;
     }
     if (!is_empty && in_redis.generation > on_disk.generation)
         log_warning(NULL,
