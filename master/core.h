@@ -18,6 +18,7 @@ struct claims;
 struct flows;
 struct guests;
 struct journal;
+struct mirror;
 struct recovery;
 struct room;
 struct sessions;
@@ -34,6 +35,7 @@ struct core {
     const struct config *config;
     struct store *store;
     struct journal *journal; /* journal.h; NULL in tests and the simulator */
+    struct mirror *mirror;   /* mirror.h; NULL without Redis */
     struct dispatch *dispatch;   /* dispatch.h */
     struct accounts *accounts;   /* account.h */
     struct sessions *sessions;   /* session.h */

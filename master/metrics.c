@@ -6,7 +6,11 @@
 #include "master/core.h"
 #include "master/dispatch.h"
 #include "master/events.h"
+#include "master/flows.h"
 #include "master/front.h"
+#include "master/journal.h"
+#include "master/mirror.h"
+#include "master/slaves.h"
 #include "master/store.h"
 #include "shared/buffer.h"
 #include "shared/workers.h"
@@ -67,6 +71,48 @@ static void add_core(struct buffer *out, struct core *core)
     line(out, "store_waiting_durable", "gauge", store.waiting_durable);
 }
 
+static void add_durability(struct buffer *out, struct core *core)
+{
+    struct journal_figures journal;
+    struct mirror_figures mirror;
+
+    if (core->journal) {
+        journal_figures(core->journal, &journal);
+        line(out, "journal_records_total", "counter", journal.records);
+        line(out, "journal_commits_total", "counter", journal.commits);
+        line(out, "journal_bytes_total", "counter", journal.bytes);
+        line(out, "journal_queue_bytes", "gauge", journal.queue_bytes);
+        line(out, "journal_longest_commit_us", "gauge", journal.longest_commit_us);
+        line(out, "journal_fold_failures_total", "counter", journal.fold_failures);
+        line(out, "journal_wal_bytes", "gauge", journal.wal_bytes);
+        line(out, "journal_free_bytes", "gauge", journal.free_bytes);
+        line(out, "journal_has_room", "gauge", journal.has_room);
+    }
+    if (core->mirror) {
+        mirror_figures(core->mirror, &mirror);
+        line(out, "mirror_in_step", "gauge", mirror.state == MIRROR_IN_STEP);
+        line(out, "mirror_generations_waiting", "gauge", mirror.waiting);
+        line(out, "mirror_incarnations_total", "counter", mirror.incarnations);
+    }
+}
+
+static void add_hosts(struct buffer *out, struct core *core)
+{
+    struct slaves_figures slaves;
+
+    if (!core->slaves)
+        return;
+    slaves_figures(core->slaves, &slaves);
+    line(out, "hosts", "gauge", slaves.hosts);
+    line(out, "hosts_linked", "gauge", slaves.linked);
+    line(out, "slave_calls_total", "counter", slaves.calls);
+    line(out, "slave_replies_total", "counter", slaves.replies);
+    line(out, "slave_calls_in_doubt_total", "counter", slaves.in_doubt);
+    line(out, "slave_frames_refused_total", "counter", slaves.frames_refused);
+    line(out, "moves_running", "gauge", flows_running(core->flows));
+    line(out, "moves_waiting", "gauge", flows_waiting(core->flows));
+}
+
 /* One that was asked for, on its way to the core and back. */
 struct question {
     struct front *front;
@@ -92,6 +138,8 @@ static void gather(void *arg)
 
     add_calls(&question->out, core);
     add_core(&question->out, core);
+    add_durability(&question->out, core);
+    add_hosts(&question->out, core);
     http_ticket_post(question->ticket, answer, question);
 }
 

@@ -259,6 +259,7 @@ int start_store(struct core *core, const struct config *config, struct store_par
         parts->mirror =
             mirror_new(&mirror_config, core->store, core->loop, core->epoch, core->holder,
                        is_empty ? in_redis.generation : on_disk.generation, mirror_tells, core);
+    core->mirror = parts->mirror;
     OPENSSL_cleanse(key, sizeof key);
     return 0;
 }

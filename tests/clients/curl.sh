@@ -34,3 +34,6 @@ is "OPTIONS is answered" "$(C -X OPTIONS -o "$WORK/o" -w '%{http_code}' "$POOL_U
 head -c 20000000 /dev/zero >"$WORK/zero"
 is "a body over the limit is 413" "$(C -H 'Expect:' -o "$WORK/o" -w '%{http_code}' --data-binary @"$WORK/zero" "$POOL_URL/" 2>/dev/null)" 413
 has "and the server lives on" 'OpaqueRef:' "$(C --data-binary @"$WORK/get_all" "$POOL_URL/")"
+has "/metrics tells of the journal" '^drover_journal_commits_total [1-9]' "$(C "$POOL_URL/metrics")"
+has "and of the mirror" '^drover_mirror_in_step [01]' "$(C "$POOL_URL/metrics")"
+has "and of the hosts" '^drover_hosts_linked 1' "$(C "$POOL_URL/metrics")"
