@@ -46,6 +46,7 @@
 #include "shared/tls.h"
 #include "shared/workers.h"
 
+#define NAMES_MAX    16
 #define OTHER_FIBERS 256 /* beside those of calls: recovery, notes of slaves */
 
 struct master {
@@ -188,39 +189,6 @@ static int listen_tcp(struct master *master, const char *text, SSL_CTX *tls)
     return 0;
 }
 
-static int listen_all(struct master *master)
-{
-    const struct config *config = &master->config;
-    const char *socket = path_of(master, config->unix_socket, "master.sock");
-    SSL_CTX *tls = NULL;
-    int r = 0;
-
-    for (unsigned i = 0; i < config->listen.count && r == 0; i++)
-        r = listen_tcp(master, config->listen.items[i], NULL);
-    if (r == 0 && config->listen_tls.count > 0) {
-        const char *certificate = path_of(master, config->certificate, "master.crt");
-        const char *key = path_of(master, config->key, "master.key");
-        const char *names[] = {*config->host_name ? config->host_name : "localhost", "127.0.0.1"};
-
-        if (tls_ensure(certificate, key, names, ARRAY_SIZE(names)) < 0
-            || tls_server_context(certificate, key, &tls) < 0) {
-            log_error(NULL, "no certificate: %s", tls_error());
-            r = -1;
-        }
-    }
-    for (unsigned i = 0; i < config->listen_tls.count && r == 0; i++)
-        r = listen_tcp(master, config->listen_tls.items[i], tls);
-    tls_context_unref(&tls);
-    if (r == 0) {
-        r = http_listen_unix(front_server(master->front), socket);
-        if (r < 0)
-            log_error(NULL, "cannot listen on %s: %s", socket, strerror(-r));
-    }
-    return r;
-}
-
-/* ---- start ---- */
-
 static const char *first_address(const struct config *config)
 {
     static char address[128];
@@ -243,6 +211,72 @@ static const char *first_name(const struct config *config)
     gethostname(name, sizeof name - 1);
     return name;
 }
+
+static void add_name(const char **names, size_t *count, const char *name)
+{
+    for (size_t i = 0; i < *count; i++)
+        if (streq(names[i], name))
+            return;
+    if (*count < NAMES_MAX)
+        names[(*count)++] = name;
+}
+
+/* The names and addresses that clients may know this master by. */
+static size_t certificate_names(struct master *master, const char **names)
+{
+    const struct config *config = &master->config;
+    const struct text_list *lists[] = {&config->listen_tls, &config->listen};
+    size_t count = 0;
+
+    add_name(names, &count, first_name(config));
+    add_name(names, &count, first_address(config));
+    for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
+        for (unsigned j = 0; j < lists[i]->count; j++) {
+            char *address = arena_alloc(config->memory, 128);
+            uint16_t port;
+
+            if (split_address(lists[i]->items[j], address, 128, &port))
+                add_name(names, &count, address);
+        }
+    add_name(names, &count, "localhost");
+    add_name(names, &count, "127.0.0.1");
+    add_name(names, &count, "::1");
+    return count;
+}
+
+static int listen_all(struct master *master)
+{
+    const struct config *config = &master->config;
+    const char *socket = path_of(master, config->unix_socket, "master.sock");
+    SSL_CTX *tls = NULL;
+    int r = 0;
+
+    for (unsigned i = 0; i < config->listen.count && r == 0; i++)
+        r = listen_tcp(master, config->listen.items[i], NULL);
+    if (r == 0 && config->listen_tls.count > 0) {
+        const char *certificate = path_of(master, config->certificate, "master.crt");
+        const char *key = path_of(master, config->key, "master.key");
+        const char *names[NAMES_MAX];
+        size_t count = certificate_names(master, names);
+
+        if (tls_ensure(certificate, key, names, count) < 0
+            || tls_server_context(certificate, key, &tls) < 0) {
+            log_error(NULL, "no certificate: %s", tls_error());
+            r = -1;
+        }
+    }
+    for (unsigned i = 0; i < config->listen_tls.count && r == 0; i++)
+        r = listen_tcp(master, config->listen_tls.items[i], tls);
+    tls_context_unref(&tls);
+    if (r == 0) {
+        r = http_listen_unix(front_server(master->front), socket);
+        if (r < 0)
+            log_error(NULL, "cannot listen on %s: %s", socket, strerror(-r));
+    }
+    return r;
+}
+
+/* ---- start ---- */
 
 /* The disk failed: what became of the writes under way is unknown. Nobody is answered any more; we
  * begin anew from what the disk holds, with a new epoch. (design.md section 4, "Nothing is ever
