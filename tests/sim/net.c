@@ -20,6 +20,11 @@ struct node {
     struct loop *loop;
     char key[LINK_KEY_BYTES];
     struct frame *frames;
+    struct {
+        char from[LINK_KEY_BYTES];
+        uint64_t due_ms; /* of the last frame that came in time */
+    } streams[NODES_MAX];
+    bool is_silent;
 };
 
 struct net {
@@ -67,6 +72,11 @@ static struct node *node_find(struct net *net, const char *key)
     return NULL;
 }
 
+void net_silence(struct link_transport *transport)
+{
+    CONTAINER_OF(transport, struct node, transport)->is_silent = true;
+}
+
 static bool is_cut(const struct net *net, const char *from, const char *to)
 {
     for (int i = 0; i < net->cut_count; i++) {
@@ -108,19 +118,35 @@ static void deliver(void *arg)
     struct node *to = frame->to;
 
     frame_unlink(frame);
-    to->transport.receiver.frame(to->transport.receiver.arg, frame->from, frame->bytes,
-                                 frame->count);
+    if (!to->is_silent && to->transport.receiver.frame)
+        to->transport.receiver.frame(to->transport.receiver.arg, frame->from, frame->bytes,
+                                     frame->count);
     free(frame);
+}
+
+/* When the last frame of this sender arrives: the next one in time comes after it. */
+static uint64_t *stream_of(struct node *to, const char *from)
+{
+    for (int i = 0; i < NODES_MAX; i++) {
+        if (!to->streams[i].from[0])
+            snprintf(to->streams[i].from, sizeof to->streams[i].from, "%s", from);
+        if (streq(to->streams[i].from, from))
+            return &to->streams[i].due_ms;
+    }
+    die("net: more than %d senders", NODES_MAX);
 }
 
 static void send_once(struct net *net, const struct node *from, struct node *to, const void *bytes,
                       size_t count)
 {
     struct frame *frame = alloc0(sizeof *frame + count);
-    uint64_t delay_ms = random_below(net->random, net->chances.delay_ms_max + 1);
+    uint64_t due_ms = loop_now_ms(to->loop) + random_below(net->random, net->chances.delay_ms_max + 1);
+    uint64_t *stream_ms = stream_of(to, from->key);
 
     if (random_below(net->random, 1000) < net->chances.late)
-        delay_ms += random_below(net->random, net->chances.late_ms_max + 1);
+        due_ms += random_below(net->random, net->chances.late_ms_max + 1);
+    else
+        due_ms = *stream_ms = MAX(*stream_ms, due_ms);
     frame->to = to;
     memcpy(frame->from, from->key, sizeof frame->from);
     memcpy(frame->bytes, bytes, count);
@@ -130,7 +156,7 @@ static void send_once(struct net *net, const struct node *from, struct node *to,
     if (to->frames)
         to->frames->previous_next = &frame->next;
     to->frames = frame;
-    timer_start(to->loop, &frame->timer, delay_ms, deliver, frame);
+    timer_start_at(to->loop, &frame->timer, due_ms, deliver, frame);
 }
 
 static bool node_send(struct link_transport *transport, const char *key, const void *bytes,
@@ -141,7 +167,7 @@ static bool node_send(struct link_transport *transport, const char *key, const v
     struct node *to = node_find(net, key);
 
     net->sent++;
-    if (!to || is_cut(net, from->key, key) || random_below(net->random, 1000) < net->chances.lost) {
+    if (!to || from->is_silent || is_cut(net, from->key, key) || random_below(net->random, 1000) < net->chances.lost) {
         net->lost++;
         return true; /* whoever sends cannot know */
     }

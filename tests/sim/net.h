@@ -1,9 +1,9 @@
 /* net.h - the simulator's network between one master's address and its slaves, as link transports
  * in memory
  *
- * Every frame travels on its own: it may be lost, come twice, late, or after one that was sent
- * later. Each end is a node with a loop; a frame is delivered by a timer of the receiving loop. All
- * chances come from the seed. */
+ * Frames of a sender arrive in their order, as over TCP, but for those that are late: these come after others that were
+ * sent later. Each may be lost, or come twice. Each end is a node with a loop; a frame is delivered by a timer of the
+ * receiving loop. All chances come from the seed. */
 #pragma once
 
 #include "shared/clock.h"
@@ -26,6 +26,9 @@ void net_set_chances(struct net *, const struct net_chances *);
 /* An end of the network on a loop. The node named `key` must not be there yet; destroying the
  * transport takes it away, and frames on their way to it are lost. */
 struct link_transport *net_attach(struct net *, struct loop *, const char *key);
+
+/* The transport's process is dead: it still holds it, but nothing it sends goes out, nothing comes in. */
+void net_silence(struct link_transport *);
 
 /* Cut the way from one node to another, or all ways of a node (to == NULL: both directions of
  * `from`). */

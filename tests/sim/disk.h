@@ -1,0 +1,45 @@
+/* disk.h - a master's disk: the redo log in memory, with what a crash may do to it
+ *
+ * A generation's record waits until the disk's next sync, some milliseconds later; then it is durable and acknowledged.
+ * A crash keeps what was synced, and of the rest as much as chance lets through - whole records, then perhaps a torn
+ * one, which reading ends at. That is all that a real journal promises. */
+#pragma once
+
+#include "shared/buffer.h"
+#include "shared/loop.h"
+#include "shared/random.h"
+#include "master/store.h"
+
+struct record {
+    void *bytes;
+    size_t count;
+    uint64_t generation;
+};
+
+struct disk {
+    struct record *records;
+    size_t count, room;
+    uint64_t epoch;          /* the highest claimed here */
+    uint64_t generation;     /* of the last record */
+    unsigned sync_ms_max;
+};
+
+void disk_done(struct disk *);
+/* As it is, for a second master that begins from a copy. */
+void disk_copy(struct disk *, const struct disk *from);
+
+/* Fill a store with what the disk holds, torn tail aside; then the caller ends with store_load_end(). Returns 0 or
+ * -EBADMSG. */
+int disk_load(struct disk *, struct store *);
+
+/* The sink of a running master. */
+struct disk_sink;
+struct disk_sink *disk_sink_new(struct disk *, struct store *, struct loop *, struct random *);
+/* Sync all that waits, now. */
+void disk_sink_flush(struct disk_sink *);
+/* Nothing waits for a sync. */
+bool disk_sink_is_idle(const struct disk_sink *);
+/* The process dies now. The sink stays with it, and does nothing any more. */
+void disk_sink_crash(struct disk_sink *);
+/* Syncs take so much longer until told otherwise. */
+void disk_sink_slow(struct disk_sink *, unsigned ms);
