@@ -122,7 +122,7 @@ static struct fake_guest *fake_guest(struct fake_host *host, const char *vm)
     return unused;
 }
 
-static int runners(const char *vm)
+_unused_ static int runners(const char *vm)
 {
     int running = 0;
 

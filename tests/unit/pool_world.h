@@ -72,7 +72,7 @@ static void settle_now(void)
 }
 
 /* Let time pass, timers included. */
-static void pass_ms(uint64_t ms)
+_unused_ static void pass_ms(uint64_t ms)
 {
     uint64_t end = clock_now_ms(&world->clock.clock) + ms;
 
@@ -89,7 +89,7 @@ static void pass_ms(uint64_t ms)
 }
 
 /* kill -9 and a new start from what is durable. */
-static void restart_master(void)
+_unused_ static void restart_master(void)
 {
     struct store *old = world->core.store;
     struct loop *old_loop = world->core.loop;
@@ -267,22 +267,22 @@ static const struct object *vm_now(void)
     return view_get(model(), VM, world->vm);
 }
 
-static const char *vm_uuid(void)
+_unused_ static const char *vm_uuid(void)
 {
     return VM_get_uuid(vm_now());
 }
 
-static enum vm_power_state power(void)
+_unused_ static enum vm_power_state power(void)
 {
     return VM_get_power_state(vm_now());
 }
 
-static struct fake_guest *guest_on(int host)
+_unused_ static struct fake_guest *guest_on(int host)
 {
     return fake_guest(&world->hosts[host], vm_uuid());
 }
 
-static int resident(void)
+_unused_ static int resident(void)
 {
     for (int i = 0; i < HOSTS; i++)
         if (ref_equal(VM_get_resident_on(vm_now()), world->hosts[i].ref))
@@ -291,7 +291,7 @@ static int resident(void)
 }
 
 /* Room by adding up, as room.c must have it. */
-static void assert_room(void)
+_unused_ static void assert_room(void)
 {
     for (int i = 0; i < HOSTS; i++) {
         const struct room_host *room = room_host(world->core.room, world->hosts[i].ref);
@@ -313,7 +313,7 @@ static void assert_room(void)
 }
 
 /* Nothing is under way or left behind, and the model says what really runs. */
-static void assert_quiet(void)
+_unused_ static void assert_quiet(void)
 {
     int running = 0;
 
@@ -361,7 +361,7 @@ struct api {
     char code[64];
 };
 
-static void api_main(void *arg)
+_unused_ static void api_main(void *arg)
 {
     struct api *api = arg;
     struct call *call = &api->call;
@@ -377,7 +377,7 @@ static void api_main(void *arg)
     api->is_over = true;
 }
 
-static void api_begin(struct api *api, const char *name,
+_unused_ static void api_begin(struct api *api, const char *name,
                       int (*run)(struct call *, const void *, struct value *), const void *args)
 {
     *api = (struct api){.name = name, .run = run, .args = args, .arena = arena_new()};
@@ -398,7 +398,7 @@ static void api_begin(struct api *api, const char *name,
     settle_now();
 }
 
-static void api_done(struct api *api)
+_unused_ static void api_done(struct api *api)
 {
     arena_destroy(&api->arena);
 }
@@ -407,7 +407,7 @@ static void api_done(struct api *api)
 #define AS_RUN(handler) ((int (*)(struct call *, const void *, struct value *))(void *) (handler))
 
 /* A call from begin to end: its result, and its error's code in last_code. */
-static char last_code[64];
+_unused_ static char last_code[64];
 _unused_ static int api_call(const char *name,
                              int (*run)(struct call *, const void *, struct value *),
                              const void *args)
@@ -445,7 +445,7 @@ struct hello {
     size_t count;
 };
 
-static void hello_main(void *arg)
+_unused_ static void hello_main(void *arg)
 {
     struct hello *hello = arg;
 
@@ -453,7 +453,7 @@ static void hello_main(void *arg)
     free(hello);
 }
 
-static void say_hello(int i)
+_unused_ static void say_hello(int i)
 {
     struct fake_host *host = &world->hosts[i];
     struct hello *hello = new0(struct hello);
@@ -479,7 +479,7 @@ static void say_hello(int i)
 }
 
 /* Every host that is away comes back. */
-static void all_return(void)
+_unused_ static void all_return(void)
 {
     for (int i = 0; i < HOSTS; i++)
         if (!world->hosts[i].is_linked)
@@ -503,7 +503,7 @@ struct note {
     const char *change;
 };
 
-static void note_main(void *arg)
+_unused_ static void note_main(void *arg)
 {
     struct note *note = arg;
     struct value items[] = {value_text("change"), value_text(note->change)},
@@ -516,7 +516,7 @@ static void note_main(void *arg)
 }
 
 /* The guest ends by itself. */
-static void guest_ends(int host, const char *change)
+_unused_ static void guest_ends(int host, const char *change)
 {
     struct note *note = new0(struct note);
 
