@@ -1,8 +1,9 @@
 /* VM_suspend.c - a guest's memory into a file, and back
  *
- *   suspend   the VDI's record is made with the INTENT; the slave writes the image, syncs it and
- * ends the guest resume    as start: host, room, next epoch; the slave builds the guest from the
- * image, which goes afterwards
+ *   suspend   the VDI's record is made with the INTENT; the slave writes the image, syncs it
+ *             and ends the guest
+ *   resume    as start: host, room, next epoch; the slave builds the guest from the image,
+ *             which goes afterwards
  *
  * The image is destroyed only when the guest is known to run, and when nobody needs it: until then
  * it is the VM. */

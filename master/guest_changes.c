@@ -1,17 +1,16 @@
 /* guest_changes.c - guests change by themselves, and hosts come back with other guests than the
  * model knows
  *
- *   note "guest" {change: shut_down|rebooted|crashed|vanished}      a guest ended: follow what the
- * VM's owner wants then hello        what really runs on the host                       compare
- * with the model, VM by VM note "samples", "progress"                                      figures
- * for metrics and tasks, volatile
+ *   note "guest"   {change: shut_down|rebooted|crashed|vanished}
+ *                  a guest ended: follow what the VM's owner wants then
+ *   hello          what really runs on the host: compare with the model, VM by VM
  *
  * The master believes hosts about what runs, and the model about who owns it (design.md section 5).
  * So a VM that should run on the host and does not is Halted; a guest that runs there without the
  * right to is ended by the master's word; and what an operation is working on is left to that
  * operation - or, if nobody works on it, to recovery.c. Epochs above the model's were committed
  * before we are called. */
-#include "master/guest_changes.h"
+#include "master/guests_internal.h"
 
 #include <stdio.h>
 
@@ -22,12 +21,10 @@
 #include "master/put.h"
 #include "master/recovery.h"
 #include "master/slaves.h"
-#include "master/task.h"
 #include "master/VM_power.h"
 #include "master/vm_state.h"
 #include "shared/fiber.h"
 #include "shared/log.h"
-#include "shared/refmap.h"
 
 /* A guest that ran for less than this before it wants to begin anew is kept waiting, longer each
  * time. */
@@ -42,10 +39,6 @@
 /* Between two attempts to remove a guest that should not be there. */
 #define STRAY_FIRST_MS 1000
 #define STRAY_LAST_MS  60000
-
-struct guests {
-    struct refmap bounces; /* VM -> struct bounce */
-};
 
 /* A VM that begins anew too often. */
 struct bounce {
@@ -68,6 +61,9 @@ void guests_destroy(struct guests **guests_p)
     for (size_t i = 0; refmap_each(&guests->bounces, &i, NULL, &bounce);)
         free(bounce);
     refmap_done(&guests->bounces);
+    for (size_t i = 0; refmap_each(&guests->usages, &i, NULL, &bounce);)
+        free(bounce);
+    refmap_done(&guests->usages);
     free(guests);
 }
 
@@ -515,55 +511,9 @@ static void on_hello(struct core *core, ref_t host, const struct slave_guest *gu
     recovery_host_is_there(core, host);
 }
 
-/* ---- figures ---- */
-
-/* Bytes as text or number, as agents send them. */
-static int64_t figure(const struct value *body, const char *key, int64_t otherwise)
-{
-    const struct value *value = value_map_find(body, key);
-
-    if (!value)
-        return otherwise;
-    if (value->kind == KIND_INT)
-        return value->i;
-    if (value->kind == KIND_FLOAT)
-        return (int64_t) value->f;
-    return value->kind == KIND_STRING ? strtoll(value->text, NULL, 10) : otherwise;
-}
-
-/* Agents send them every 5 s a VM; only volatile fields are written. */
-static void on_samples(struct core *core, const struct slave_note *note)
-{
-    char uuid[UUID_TEXT_BYTES];
-    struct txn *txn = store_begin(core->store);
-    const struct object *vm =
-        view_by_uuid(txn_view(txn), CLASS_OF(VM), uuid_print(uuid, note->vm_uuid));
-    ref_t metrics = vm ? VM_get_metrics(vm) : NULL_REF;
-
-    if (txn_get(txn, VM_metrics, metrics)) {
-        VM_metrics_put_memory_actual(txn, metrics, figure(note->body, "memory_actual", 0));
-        VM_metrics_put_last_updated(txn, metrics, clock_utc_s(core->clock));
-    }
-    store_apply(&txn);
-}
-
-/* How far a move, or another long operation, has got. */
-static void on_progress(struct core *core, const struct slave_note *note)
-{
-    char uuid[UUID_TEXT_BYTES];
-    const struct object *vm =
-        view_by_uuid(store_core_view(core->store), CLASS_OF(VM), uuid_print(uuid, note->vm_uuid));
-    struct call *call = vm ? claim_live_call(core, vm->ref) : NULL;
-    const struct value *share = value_map_find(note->body, "share");
-
-    if (call && share && share->kind == KIND_FLOAT)
-        task_progress(call, share->f);
-}
-
 void guests_start(struct core *core)
 {
     slaves_on_note(core->slaves, "guest", on_guest);
-    slaves_on_note(core->slaves, "samples", on_samples);
-    slaves_on_note(core->slaves, "progress", on_progress);
+    samples_start(core);
     slaves_on_hello(core->slaves, on_hello);
 }

@@ -1,15 +1,16 @@
 /* vm_work.h - one operation of one VM that acts on a host: claim, INTENT, and how both end
  *
- *   work_begin      one transaction: claim, checks, what is reserved, VM epoch, INTENT with the
- * operation's id slave_vm_...    the effect, after that is durable work_conclude   one transaction:
- * what came of it, INTENT and claim gone
+ *   work_begin      one transaction: claim, checks, what is reserved, VM epoch, INTENT with
+ *                   the operation's id
+ *   slave_vm_...    the effect, after that is durable
+ *   work_conclude   one transaction: what came of it, INTENT and claim gone
  *
  *     _cleanup_(work_end) struct work work = {0};
  *     r = work_begin(&work, call, &work_pause, args->vm);
  *     if (r < 0)
  *         return r;
- *     r = slave_vm_pause(call, work.host, &(struct slave_vm_pause_args){work.uuid, work.epoch},
- * &answer); return work_conclude(&work, r, &answer);
+ *     r = slave_vm_pause(call, work.host, &args, &answer);
+ *     return work_conclude(&work, r, &answer);
  *
  * What comes of an operation is written down once, in its kind: `done` when the host did it,
  * `undone` when it certainly did not. When the host's answer is not to be had the VM is in doubt:

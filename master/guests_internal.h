@@ -1,0 +1,13 @@
+/* guests_internal.h - inside guest_changes.c and guest_samples.c */
+#pragma once
+
+#include "master/guest_changes.h"
+#include "shared/refmap.h"
+
+struct guests {
+    struct refmap bounces; /* VM -> struct bounce: guests that begin anew too often */
+    struct refmap usages;  /* VM -> struct usage: the last samples of their CPU time */
+};
+
+/* Listen to the notes that carry figures. */
+void samples_start(struct core *);
