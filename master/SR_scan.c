@@ -20,6 +20,14 @@ static const char *stem(struct arena *arena, const char *name)
     return dot ? arena_text(arena, "%.*s", (int) (dot - name), name) : name;
 }
 
+/* Images of suspended guests are told by their names. */
+static enum vdi_type type_of(const char *location)
+{
+    const char *dot = strrchr(location, '.');
+
+    return dot && streq(dot, ".suspend") ? vdi_type_suspend : vdi_type_user;
+}
+
 /* A new VDI for a file that nobody knows. Our own files are named by the VDI's uuid, which it gets
  * back. */
 static void introduce(struct call *call, struct txn *txn, ref_t sr, const struct sr_driver *driver,
@@ -41,7 +49,7 @@ static void introduce(struct call *call, struct txn *txn, ref_t sr, const struct
     }
     fields[F_VDI_SR] = VALUE_REF(sr);
     fields[F_VDI_location] = value_text(location);
-    fields[F_VDI_type] = VALUE_ENUM(vdi_type, vdi_type_user);
+    fields[F_VDI_type] = VALUE_ENUM(vdi_type, type_of(location));
     fields[F_VDI_read_only] = VALUE_BOOL(driver->is_content);
     fields[F_VDI_managed] = VALUE_BOOL(true);
     fields[F_VDI_virtual_size] = VALUE_INT(file_int(file, "virtual_size"));

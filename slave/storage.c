@@ -46,6 +46,8 @@ const char *storage_format_of(const char *name, bool is_iso_sr)
         return ends_with(name, ".iso") || ends_with(name, ".img") ? "raw" : NULL;
     if (ends_with(name, ".base.qcow2"))
         return NULL; /* what clones rest on; no disk of anybody */
+    if (ends_with(name, ".suspend"))
+        return "raw"; /* a guest's memory: copied and removed as a disk is */
     return ends_with(name, ".raw") ? "raw" : ends_with(name, ".qcow2") ? "qcow2" : NULL;
 }
 
