@@ -415,6 +415,17 @@ void slaves_on_live(struct slaves *slaves, void (*fn)(struct core *, ref_t host,
 
 /* ---- set up ---- */
 
+static bool send_nowhere(struct link_transport *transport, const char *key, const void *bytes, size_t count)
+{
+    (void) transport, (void) key, (void) bytes, (void) count;
+    return false;
+}
+
+static void allow_nobody(struct link_transport *transport, const char *key, bool is_allowed)
+{
+    (void) transport, (void) key, (void) is_allowed;
+}
+
 struct slaves *slaves_new(struct core *core, const struct slaves_config *config, struct link_transport *transport,
                           struct link_transport *join_transport)
 {
@@ -424,7 +435,8 @@ struct slaves *slaves_new(struct core *core, const struct slaves_config *config,
     slaves->config = *config;
     if (slaves->config.host_dead_ms == 0)
         slaves->config.host_dead_ms = HOST_DEAD_MS_DEFAULT;
-    slaves->transport = transport;
+    slaves->nowhere = (struct link_transport){.send = send_nowhere, .allow = allow_nobody};
+    slaves->transport = transport ? transport : &slaves->nowhere;
     slaves->listener.visible = on_visible;
     core->slaves = slaves;
     if (join_transport && config->pool_secret)

@@ -119,7 +119,7 @@ struct slaves_config {
     void (*on_higher_epoch)(struct core *, uint64_t epoch);
 };
 
-/* The transport is the caller's and outlives it; join_transport may be NULL. Sets core->slaves. */
+/* The transport is the caller's and outlives it; both may be NULL: then every host is away. Sets core->slaves. */
 struct slaves *slaves_new(struct core *, const struct slaves_config *, struct link_transport *,
                           struct link_transport *join_transport);
 /* Reads the hosts' keys from the store, from now on with its changes. After the store is loaded. */

@@ -54,6 +54,7 @@ struct slaves {
     struct core *core;
     struct slaves_config config;
     struct link_transport *transport;
+    struct link_transport nowhere; /* instead, of a master that listens for no slaves */
     struct refmap peers;         /* host -> struct peer */
     struct refmap keys;          /* first half of the key -> struct peer */
     struct store_listener listener;

@@ -165,7 +165,7 @@ def errors_come_in_their_order(m):
     assert failure(s, "InternalAsync.pool.get_uuid", pool)[0] == "INTERNAL_ERROR"
     # The other spelling.
     assert s("pool_get_uuid", pool) == s("pool.get_uuid", pool)
-    assert s("host_metrics_get_live", s("host.get_metrics", host)) is True
+    assert s("host_metrics_get_live", s("host.get_metrics", host)) == s("host_metrics.get_live", s("host.get_metrics", host))
 
 
 def methods_are_listed_bare(m):
