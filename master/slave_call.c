@@ -58,6 +58,7 @@ static void finish(struct request *request, enum request_state state)
 static void send_call(struct request *request)
 {
     uint64_t now = clock_now_ms(request->call->core->clock);
+    char id[UUID_TEXT_BYTES];
     struct wire_frame frame = {
         .type = WIRE_CALL,
         .id = request->id,
@@ -71,6 +72,9 @@ static void send_call(struct request *request)
     request->was_sent = true;
     request->state = REQUEST_SENT;
     request->peer->slaves->figures.calls++;
+    if (request->row->has_effect) /* so that a task can be followed into the host's log */
+        log_info(request->call->tag, "%s on host %s, operation %s", request->row->name, request->peer->uuid,
+                 uuid_print(id, request->id));
     if (crash_call(CRASH_MASTER_CALL_BEFORE, request->row->number))
         peer_lose(request->peer);
     else
