@@ -55,10 +55,12 @@ class Case:
         self.restart(DROVER_CRASH_AT="%s:%s" % (self.point, self.action))
         pid = pool.pid(self.process)
         task = None
+        pool.timeout_s = 5
         try:
             task = pool("Async.VM.pool_migrate", vm, self.destination, {"live": "true"})
         except LOST:
-            pass
+            pass # the master is gone or stopped; whether the move began is for it to know
+        pool.timeout_s = Pool.timeout_s
         self.heal(pid, task)
         if task:
             record = pool.wait_task(task)
@@ -90,7 +92,9 @@ class Case:
             except (LOST, Failure):
                 return None
 
+        pool.timeout_s = 2 # the master may stop while it is asked
         what = wait(happened, self.what + ": the point is passed or the task ends", 60)
+        pool.timeout_s = Pool.timeout_s
         if what == "gone":
             pool.start(self.process)
         elif what == "stopped":

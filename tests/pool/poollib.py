@@ -59,7 +59,22 @@ def wait(condition, what, seconds=60):
         time.sleep(0.02)
 
 
+class Transport(xmlrpc.client.Transport):
+    """A stopped master answers nothing, and must not stop a test for ever."""
+
+    def __init__(self, timeout_s):
+        super().__init__()
+        self.timeout_s = timeout_s
+
+    def make_connection(self, host):
+        connection = super().make_connection(host)
+        connection.timeout = self.timeout_s
+        return connection
+
+
 class Pool:
+    timeout_s = 120
+
     def __init__(self, hosts=3, vms=0, redis=True):
         self.work = tempfile.TemporaryDirectory()
         self.dir = os.path.join(self.work.name, "pool")
@@ -116,7 +131,7 @@ class Pool:
     # ---- the API ----
 
     def raw(self, method, *arguments):
-        server = xmlrpc.client.ServerProxy(self.env["POOL_URL"])
+        server = xmlrpc.client.ServerProxy(self.env["POOL_URL"], transport=Transport(self.timeout_s))
         answer = getattr(server, method)(*arguments)
         if answer["Status"] != "Success":
             raise Failure(answer["ErrorDescription"])
