@@ -38,7 +38,7 @@ static const struct upgrade upgrades[] = {
      "CREATE TABLE epochs (epoch INTEGER PRIMARY KEY, holder BLOB NOT NULL, first INTEGER NOT NULL,"
      "                     inherited INTEGER NOT NULL);"
      "CREATE TABLE journal (generation INTEGER PRIMARY KEY, changes BLOB NOT NULL);",
-     "CREATE TABLE meta (pool BLOB NOT NULL, folded INTEGER NOT NULL DEFAULT 0);"
+     "CREATE TABLE meta (pool BLOB NOT NULL, folded INTEGER NOT NULL DEFAULT -1);"
      "CREATE TABLE objects (class TEXT NOT NULL, ref BLOB NOT NULL, created INTEGER NOT NULL,"
      "                      modified INTEGER NOT NULL, record BLOB NOT NULL,"
      "                      PRIMARY KEY (class, ref)) WITHOUT ROWID;"},
@@ -208,47 +208,72 @@ static int sync_directory(const char *directory, char *text)
     return 0;
 }
 
-/* objects.db is made first. So a journal.db without it has lost it, while an empty objects.db
- * without journal.db is what a crash during making leaves. */
+/* SQLite gives its WAL the rights of the file: passwords' hashes are for nobody else. */
+static int make_file(const char *directory, const char *name, char *text)
+{
+    _cleanup_(free_p) char *path = journal_path(directory, name);
+    _cleanup_(close_fd) int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    if (fd < 0) {
+        journal_say(text, "cannot make %s: %s", path, strerror(errno));
+        return -EIO;
+    }
+    return 0;
+}
+
+/* Open one file, at its version; one that is empty or not there only if a store is being made. */
+static int open_file(struct journal *journal, struct sql *sql, const char *name, bool is_being_made,
+                     char *text)
+{
+    const struct journal_config *config = &journal->config;
+    int version, r;
+
+    if (!is_there(config->directory, name)) {
+        if (!is_being_made) {
+            journal_say(text, "%s/%s is missing", config->directory, name);
+            return -EBADMSG;
+        }
+        if ((r = make_file(config->directory, name, text)) < 0)
+            return r;
+    }
+    if ((r = sql_open(sql, config, name, text)) < 0
+        || (r = check_file(sql, config->pool, &version, text)) < 0)
+        return r;
+    if (version == 0 && !is_being_made) {
+        journal_say(text, "%s is empty", name);
+        return -EBADMSG;
+    }
+    return version < VERSION ? upgrade_file(sql, sql == &journal->log, version, config->pool, text)
+                             : 0;
+}
+
+/* objects.db is made first, and says -1 for `folded` until journal.db is there. So what a crash
+ * during making leaves is told from a store that has lost a file. */
 static int open_files(struct journal *journal, char *text)
 {
     const struct journal_config *config = &journal->config;
-    bool has_objects = is_there(config->directory, "objects.db");
-    bool has_log = is_there(config->directory, "journal.db");
-    int log_version, objects_version, r;
+    bool is_new =
+        !is_there(config->directory, "objects.db") && !is_there(config->directory, "journal.db");
+    int64_t folded;
+    int r;
 
-    if (!has_objects && !has_log && !config->is_new) {
+    if (is_new && !config->is_new) {
         journal_say(text, "there is no store in %s", config->directory);
         return -ENOENT;
     }
-    if (has_log && !has_objects) {
-        journal_say(text, "%s/objects.db is missing", config->directory);
-        return -EBADMSG;
+    is_new |= config->is_new && !is_there(config->directory, "journal.db");
+    if ((r = open_file(journal, &journal->objects, "objects.db", is_new, text)) < 0
+        || (r = sql_number(&journal->objects, "SELECT folded FROM meta", 0, &folded, text)) < 0)
+        return r;
+    if (folded == -1 && !config->is_new) {
+        journal_say(text, "the store in %s was never finished", config->directory);
+        return -ENOENT;
     }
-    if ((r = sql_open(&journal->objects, config, "objects.db", !has_objects, text)) < 0
-        || (r = check_file(&journal->objects, config->pool, &objects_version, text)) < 0)
+    if ((r = open_file(journal, &journal->log, "journal.db", folded == -1, text)) < 0
+        || folded != -1)
         return r;
-    if (!has_log && objects_version > 0) {
-        int64_t folded;
-
-        r = sql_number(&journal->objects, "SELECT folded FROM meta", 0, &folded, text);
-        if (r < 0)
-            return r;
-        if (folded > 0 || !config->is_new) {
-            journal_say(text, "%s/journal.db is missing", config->directory);
-            return -EBADMSG;
-        }
-    }
-    if (objects_version < VERSION
-        && (r = upgrade_file(&journal->objects, false, objects_version, config->pool, text)) < 0)
-        return r;
-    if ((r = sql_open(&journal->log, config, "journal.db", !has_log, text)) < 0
-        || (r = check_file(&journal->log, config->pool, &log_version, text)) < 0)
-        return r;
-    if (log_version < VERSION
-        && (r = upgrade_file(&journal->log, true, log_version, config->pool, text)) < 0)
-        return r;
-    return has_log ? 0 : sync_directory(config->directory, text);
+    r = sync_directory(config->directory, text);
+    return r < 0 ? r : sql_run(&journal->objects, "UPDATE meta SET folded = 0", text);
 }
 
 static int read_state(struct journal *journal, char *text)
@@ -302,8 +327,8 @@ static struct journal *journal_new(const struct journal_config *config)
     journal->config.room_bytes_min = config->room_bytes_min ? config->room_bytes_min : 64 << 20;
     journal->config.ballast_bytes = config->ballast_bytes ? config->ballast_bytes : 16 << 20;
     journal->config.wal_bytes_max = config->wal_bytes_max ? config->wal_bytes_max : 64 << 20;
-    journal->config.fold_records = config->fold_records ? config->fold_records : 10000;
-    journal->config.fold_interval_ms = config->fold_interval_ms ? config->fold_interval_ms : 5000;
+    journal->config.fold_records = config->fold_records ? config->fold_records : 100000;
+    journal->config.fold_interval_ms = config->fold_interval_ms ? config->fold_interval_ms : 30000;
     journal->lock_fd = -1;
     journal->last = &journal->first;
     journal->sink =

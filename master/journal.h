@@ -36,8 +36,8 @@ struct journal_config {
     uint64_t room_bytes_min;   /* free space below which writes are refused; 0: 64 MiB */
     uint64_t ballast_bytes;    /* set aside for the time after that; 0: 16 MiB */
     uint64_t wal_bytes_max;    /* the writer lets SQLite's WAL restart beyond that; 0: 64 MiB */
-    unsigned fold_records;     /* fold when so many records wait; 0: 10,000 */
-    unsigned fold_interval_ms; /* or when the oldest has waited so long; 0: 5,000 */
+    unsigned fold_records;     /* fold when so many records wait; 0: 100,000 */
+    unsigned fold_interval_ms; /* or when the oldest has waited so long; 0: 30,000 */
     /* Free bytes of the file system; NULL: statvfs(). */
     uint64_t (*free_bytes)(void *arg);
     void *free_arg;

@@ -26,9 +26,8 @@ struct sql {
     const char *name; /* "journal.db", for what is said about it */
 };
 
-/* Opens, or makes when is_new. 0 or a negative error with a sentence in `text`, as all of these. */
-int sql_open(struct sql *, const struct journal_config *, const char *name, bool is_new,
-             char *text);
+/* 0 or a negative error with a sentence in `text`, as all of these. */
+int sql_open(struct sql *, const struct journal_config *, const char *name, char *text);
 /* The same for a file elsewhere that is only read, or that is copied from. */
 int sql_open_to_read(struct sql *, const char *vfs, const char *path, const char *name, char *text);
 void sql_close(struct sql *);

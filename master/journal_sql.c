@@ -60,14 +60,12 @@ static int open_path(struct sql *sql, const char *vfs, const char *path, const c
     return 0;
 }
 
-int sql_open(struct sql *sql, const struct journal_config *config, const char *name, bool is_new,
-             char *text)
+int sql_open(struct sql *sql, const struct journal_config *config, const char *name, char *text)
 {
     _cleanup_(free_p) char *path = journal_path(config->directory, name);
     int r;
 
-    r = open_path(sql, config->vfs, path, name,
-                  SQLITE_OPEN_READWRITE | (is_new ? SQLITE_OPEN_CREATE : 0), text);
+    r = open_path(sql, config->vfs, path, name, SQLITE_OPEN_READWRITE, text);
     return r < 0 ? r : sql_run(sql, manners, text);
 }
 

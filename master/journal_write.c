@@ -131,7 +131,8 @@ static void group_end(struct journal *journal, struct journal_record *records, u
     journal->unfolded += count;
     pthread_mutex_lock(&journal->mutex);
     journal->queue_bytes -= bytes;
-    if (journal->unfolded >= journal->config.fold_records)
+    if (journal->unfolded >= journal->config.fold_records
+        || journal->wal_bytes > journal->config.wal_bytes_max)
         pthread_cond_signal(&journal->fold);
     pthread_mutex_unlock(&journal->mutex);
 }

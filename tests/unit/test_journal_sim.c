@@ -62,7 +62,7 @@ static void crashes_lose_no_acknowledged_write(_unused_ void **state)
     struct world world;
 
     seeded_random_init(&seeded, 41);
-    for (int crash = 0; crash < 200; crash++) {
+    for (int crash = 0; crash < 25; crash++) {
         struct {
             uint64_t generation, digest;
         } states[100];
