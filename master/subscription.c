@@ -38,6 +38,8 @@ static bool add_element(const char *text, size_t length, struct subscription *re
         return true;
     }
     slash++;
+    if (slash == text + length)
+        return false;
     /* Any text may follow: one that is no reference of ours names no object, so nothing is told of
      * it. */
     if (ref_parse(slash, length - (size_t) (slash - text), &ref) && tells_events(class)
