@@ -217,9 +217,13 @@ static void follows_and_is_loaded(void **state)
     struct world *world = *state;
     ref_t vm = add_vm(world, "one");
     char key[128];
+    long long entries;
 
     wait_for_state(world, MIRROR_IN_STEP);
     assert_int_equal(incarnations(world), 1);
+    /* The first VM is an entry, or part of the model that the incarnation began with. */
+    snprintf(key, sizeof key, "XLEN drover:{%s}:log", "11112222-3333-4444-8888-777766665555");
+    entries = redis_ask(world, key);
     for (int i = 0; i < 100; i++) {
         struct txn *txn = store_begin(world->store);
 
@@ -238,8 +242,7 @@ static void follows_and_is_loaded(void **state)
     }
     wait_for_state(world, MIRROR_IN_STEP);
     assert_int_equal(incarnations(world), 1);
-    snprintf(key, sizeof key, "XLEN drover:{%s}:log", "11112222-3333-4444-8888-777766665555");
-    assert_int_equal(redis_ask(world, key), 202); /* the incarnation's first entry, 200 and 1 */
+    assert_int_equal(redis_ask(world, key), entries + 201);
     assert_mirror_equals(world, 2);
     assert_int_equal(redis_ask(world, "SAVE"), 2);
     snprintf(key, sizeof key, "grep -qa hidden-hash-text %s/dump.rdb", world->dir);
