@@ -89,7 +89,7 @@ class Case:
                 return "stopped"
             try:
                 return "ended" if task and pool("task.get_status", task) not in ("pending", "cancelling") else None
-            except (LOST, Failure):
+            except (*LOST, Failure):
                 return None
 
         pool.timeout_s = 2 # the master may stop while it is asked
