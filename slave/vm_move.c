@@ -386,7 +386,9 @@ int do_vm_receive_abort(struct op *op, const struct slave_vm_receive_abort_args 
         vm_set_state(vm, GUEST_NONE);
     }
     row = vm_row(vm);
-    if (row.epoch < (uint64_t) args->epoch) { /* it was never begun: and will not be */
+    if (row.progress == VM_RAN && (vm->state == GUEST_RUNNING || vm->state == GUEST_PAUSED)) {
+        /* It runs here by an older right, which stays. The move's name below keeps a copy from coming. */
+    } else if (row.epoch < (uint64_t) args->epoch) { /* it was never begun: and will not be */
         row.epoch = (uint64_t) args->epoch;
         row.progress = VM_ABORTED;
     } else if (row.progress == VM_RECEIVING) {

@@ -373,6 +373,8 @@ int do_vm_reboot(struct op *op, const struct slave_vm_reboot_args *args, struct 
             if (r == 0)
                 r = vm_check_epoch(op, vm, args->epoch);
         }
+        if (r == 0 && vm->state == GUEST_NONE) /* killed while we waited: that was the end of its right */
+            r = vm_bad_state(op, vm, "running");
         if (r == 0)
             r = clear_guest(op, vm);
         if (r < 0)
@@ -389,8 +391,11 @@ int do_vm_reboot(struct op *op, const struct slave_vm_reboot_args *args, struct 
             return r;
     }
     r = make_guest(op, &begin);
-    if (r < 0)
-        return failed_to_make(op, vm, begin.epoch, r);
+    if (r < 0) {
+        r = failed_to_make(op, vm, begin.epoch, r);
+        vm_tell_ended(vm, begin.epoch, GUEST_CRASHED); /* the reply says only that it does not run anew */
+        return r;
+    }
     *ret = vm_answer(op, vm);
     return 0;
 }

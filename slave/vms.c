@@ -261,12 +261,20 @@ static void ending_main(void *arg)
     free(ending);
 }
 
+void vm_tell_ended(struct vm *vm, uint64_t epoch, enum guest_change change)
+{
+    struct ending *ending = new0(struct ending);
+
+    *ending = (struct ending){vm->agent, vm->uuid, epoch, change};
+    if (!fiber_spawn(vm->agent->loop, ending_main, ending, "guest ended"))
+        free(ending); /* hello tells it */
+}
+
 static void on_changed(void *arg, ref_t uuid, uint64_t epoch, enum guest_change change)
 {
     struct agent *agent = arg;
     struct vm *vm = vm_of(agent, uuid);
     struct ledger_vm row = vm_row(vm);
-    struct ending *ending;
 
     (void) epoch; /* the driver's; ours may have risen since, when a move was taken back */
     if (vm->state == GUEST_NONE || vm->state == GUEST_ENDED)
@@ -279,10 +287,7 @@ static void on_changed(void *arg, ref_t uuid, uint64_t epoch, enum guest_change 
     vm_put(vm, row.epoch, VM_ENDED);
     if (vm->ends_awaited || vm->is_being_killed)
         return; /* an operation tells it */
-    ending = new0(struct ending);
-    *ending = (struct ending){agent, uuid, row.epoch, change};
-    if (!fiber_spawn(agent->loop, ending_main, ending, "guest ended"))
-        free(ending); /* hello tells it */
+    vm_tell_ended(vm, row.epoch, change);
 }
 
 /* ---- adopting ---- */

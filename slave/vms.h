@@ -49,6 +49,9 @@ struct ledger_vm vm_row(const struct vm *);
 /* Write down how far it got; in the file at the next ledger_sync. */
 void vm_put(struct vm *, uint64_t epoch, enum vm_progress);
 
+/* Tell the master that the guest has ended, when that is written down. */
+void vm_tell_ended(struct vm *, uint64_t epoch, enum guest_change change);
+
 const char *guest_state_text(enum guest_state);
 
 /* {state, domid}, as calls about a VM's life answer. */

@@ -721,6 +721,61 @@ static void a_reboot_happens_once(void **state)
     assert_int_equal(guest(f)->starts, 3);
 }
 
+static void a_kill_ends_a_reboot_that_waits(void **state)
+{
+    struct fixture *f = *state;
+    struct slave_vm_reboot_args args = {
+        .vm = vm1_text, .epoch = 3, .config = &no_options, .disks = &no_disks, .nics = &no_disks, .timeout_s = 600};
+    ref_t reboot, kill;
+
+    start(f, 3);
+    reboot = call(f, SLAVE_CALL_vm_reboot, &args);
+    kill = simple(f, SLAVE_CALL_vm_kill, 3);
+    run(f);
+    assert_string_equal(state_of(f, kill), "ended");
+    assert_string_equal(code_of(f, reboot), "VM_BAD_POWER_STATE");
+    assert_int_equal(guest(f)->starts, 1);
+}
+
+static void a_reboot_that_fails_half_way_is_told(void **state)
+{
+    struct fixture *f = *state;
+    struct slave_vm_reboot_args args = {.vm = vm1_text,
+                                        .epoch = 3,
+                                        .config = &no_options,
+                                        .disks = &no_disks,
+                                        .nics = &no_disks,
+                                        .is_hard = true,
+                                        .timeout_s = 60};
+    struct wire_frame *note;
+    ref_t id;
+
+    start(f, 3);
+    f->fake.fail_next = -ERR_BOOTLOADER_FAILED;
+    id = call(f, SLAVE_CALL_vm_reboot, &args);
+    run(f);
+    assert_string_equal(code_of(f, id), "BOOTLOADER_FAILED");
+    note = last_of(f, WIRE_NOTE);
+    assert_non_null(note);
+    assert_string_equal(note->name, "guest");
+    assert_int_equal(note->vm_epoch, 3);
+}
+
+static void a_late_abort_leaves_a_running_guest_its_right(void **state)
+{
+    struct fixture *f = *state;
+    struct slave_vm_receive_abort_args abort = {.vm = vm1_text, .epoch = 4, .move = "move"};
+    ref_t id;
+
+    start(f, 3);
+    id = call(f, SLAVE_CALL_vm_receive_abort, &abort);
+    run(f);
+    assert_string_equal(state_of(f, id), "running");
+    id = simple(f, SLAVE_CALL_vm_pause, 3);
+    run(f);
+    assert_string_equal(state_of(f, id), "paused");
+}
+
 static void a_guest_that_ends_by_itself_is_told_until_acknowledged(void **state)
 {
     struct fixture *f = *state;
@@ -1143,6 +1198,9 @@ int main(void)
         TEST(a_shutdown_is_answered_when_the_guest_has_ended),
         TEST(a_kill_ends_what_waits),
         TEST(a_reboot_happens_once),
+        TEST(a_kill_ends_a_reboot_that_waits),
+        TEST(a_reboot_that_fails_half_way_is_told),
+        TEST(a_late_abort_leaves_a_running_guest_its_right),
         TEST(a_guest_that_ends_by_itself_is_told_until_acknowledged),
         TEST(samples_replace_one_another),
         TEST(a_copy_runs_only_by_the_masters_word),
