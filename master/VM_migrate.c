@@ -138,8 +138,9 @@ static int move_begin_txn(struct work *work, struct txn *txn)
                             host_allowed_operations_vm_migrate);
     if (r < 0)
         return r;
-    if (!(flags & BOOT_LOCAL))
-        VM_put_scheduled_to_be_resident_on(txn, work->vm, move->destination);
+    if (flags & BOOT_LOCAL)
+        return 0; /* nothing will be done, so nothing must be undone: there is no copy to drop */
+    VM_put_scheduled_to_be_resident_on(txn, work->vm, move->destination);
     work_intend(work, txn, move->source, move->destination, STEP_COPYING);
     return 0;
 }
