@@ -101,15 +101,16 @@ static bool is_current(const struct object *vm, const struct ward *ward)
                || VM_get_power_state(vm) == vm_power_state_Paused);
 }
 
-/* Wait until nobody works on the VM. False when the matter is settled meanwhile. */
+/* Wait until nobody works on the VM. False when the matter is settled meanwhile. A guest may end
+ * before the record says that it runs: its start is concluded later than it is told. */
 static bool wait_until_idle(struct call *call, const struct ward *ward, ref_t *ret_vm)
 {
     const struct object *vm;
 
-    while (is_current(vm = vm_of(call, ward), ward)) {
+    while ((vm = vm_of(call, ward)) && (uint64_t) VM_get_epoch(vm) == ward->epoch) {
         *ret_vm = vm->ref;
         if (VM_get_current_operations(vm)->length == 0)
-            return true;
+            return is_current(vm, ward);
         if (claim_wait_object(call, vm->ref, 0) < 0)
             return false;
     }
@@ -365,6 +366,15 @@ static bool agrees(const struct object *vm, const struct slave_guest *guest)
                  VM_get_power_state(vm) == vm_power_state_Paused ? "paused" : "running");
 }
 
+static void compare_later(struct core *core, ref_t host, const struct object *vm)
+{
+    struct ward ward = {
+        .host = host, .epoch = (uint64_t) VM_get_epoch(vm), .ending = ENDING_NONE};
+
+    if (uuid_parse(VM_get_uuid(vm), strlen(VM_get_uuid(vm)), &ward.vm_uuid))
+        follow_later(core, &ward, compare_main);
+}
+
 static void compare_residents(struct core *core, ref_t host, const struct slave_guest *guests,
                               size_t count)
 {
@@ -373,14 +383,25 @@ static void compare_residents(struct core *core, ref_t host, const struct slave_
     const struct object *vm;
 
     view_each_inverse(&residents, view, &CLASS_OF(host)->fields[F_host_resident_VMs], host);
-    while ((vm = view_next(&residents))) {
-        struct ward ward = {
-            .host = host, .epoch = (uint64_t) VM_get_epoch(vm), .ending = ENDING_NONE};
+    while ((vm = view_next(&residents)))
+        if (!VM_get_is_control_domain(vm) && !agrees(vm, guest_of(guests, count, vm)))
+            compare_later(core, host, vm);
+}
 
-        if (VM_get_is_control_domain(vm) || agrees(vm, guest_of(guests, count, vm)))
-            continue;
-        if (uuid_parse(VM_get_uuid(vm), strlen(VM_get_uuid(vm)), &ward.vm_uuid))
-            follow_later(core, &ward, compare_main);
+/* Those whose start or resume there is under way: what the agent remembers of that operation, and
+ * will answer, is how it ended then; the guest may be gone since. */
+static void compare_arrivals(struct core *core, ref_t host)
+{
+    const struct view *view = store_core_view(core->store);
+    const struct object *intent, *vm;
+    struct view_iter intents;
+
+    view_each(&intents, view, CLASS_OF(intent));
+    while ((intent = view_next(&intents))) {
+        vm = view_get(view, VM, intent_get_VM(intent));
+        if (vm && ref_equal(intent_get_destination(intent), host)
+            && intent_get_epoch(intent) == VM_get_epoch(vm))
+            compare_later(core, host, vm);
     }
 }
 
@@ -506,6 +527,7 @@ static void look_at(struct core *core, ref_t host, const struct slave_guest *gue
 static void on_hello(struct core *core, ref_t host, const struct slave_guest *guests, size_t count)
 {
     compare_residents(core, host, guests, count);
+    compare_arrivals(core, host);
     for (size_t i = 0; i < count; i++)
         look_at(core, host, &guests[i]);
     recovery_host_is_there(core, host);
