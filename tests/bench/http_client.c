@@ -94,14 +94,24 @@ void client_close(struct client *client)
 
 /* ---- requests ---- */
 
-void call_begin(struct client *client, const char *method)
+static void begin(struct client *client, const char *method, const char *session)
 {
     buffer_clear(&client->text);
     buffer_add_literal(&client->text, "<?xml version=\"1.0\"?><methodCall><methodName>");
     buffer_add_text(&client->text, method);
     buffer_add_literal(&client->text, "</methodName><params>");
-    if (client->session)
-        call_text(client, client->session);
+    if (session)
+        call_text(client, session);
+}
+
+void call_begin(struct client *client, const char *method)
+{
+    begin(client, method, client->session);
+}
+
+void call_begin_on(struct connection *connection, const char *method)
+{
+    begin(connection->client, method, connection->session[0] ? connection->session : connection->client->session);
 }
 
 void call_xml(struct client *client, const char *value)

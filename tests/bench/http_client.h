@@ -32,6 +32,7 @@ struct connection {
     char tail[TAIL_BYTES + 1];
     size_t tail_bytes;
 
+    char session[64];             /* instead of the client's; "": none of its own */
     size_t at;                    /* whose requests it makes: the caller's own counters */
     int step;
 };
@@ -59,6 +60,7 @@ void client_close(struct client *client);
 
 /* An XML-RPC call: begin, the arguments in their order (the session is put before them), send. */
 void call_begin(struct client *client, const char *method);
+void call_begin_on(struct connection *connection, const char *method); /* with the connection's own session */
 void call_text(struct client *client, const char *text);
 void call_bool(struct client *client, bool is_true);
 void call_float(struct client *client, double number);

@@ -104,6 +104,7 @@ struct load {
     struct metrics metrics;
 
     char session[REF_BYTES];
+    uint64_t run;                 /* in each text that is written: writing what is there already changes nothing */
     struct vm *vms;
     size_t vm_count, pool_vms;    /* pool_vms: templates and all */
     char (*hosts)[REF_BYTES];
@@ -118,6 +119,9 @@ struct load {
 /* Connections to the pool, with a session. */
 void pool_open(struct load *load, struct client *client, unsigned connections);
 void pool_close(struct client *client);
+/* A session of its own for each connection but the first, which keep them when they are done; they end with the pool's
+ * patience. For readers of events: a master may hold back one reader while it has just answered another of its session. */
+void pool_login_each(struct load *load, struct client *client);
 /* Fills load->hosts and load->vms, of plain VMs, at most vms_max: those that pass `wanted` ("running", "halted", "any"). */
 void pool_find(struct load *load, struct client *client, const char *wanted);
 /* Sets options of simulated guests, "sim-boot-ms=0,...", in other_config of all found VMs. */

@@ -1,7 +1,7 @@
 /* load_events.c - many that wait in event.from, one change at a time
  *
  *   connection 0        changes a VM's description to "change N "
- *   connections 1 to W  event.from(["VM"], token, 60 s)
+ *   connections 1 to W  event.from(["VM"], token, 60 s), each in a session of its own
  *
  * Times run from sending the change to the last byte of an answer that shows it, so the change's own way to the disk is in
  * them. When all have been told they ask again with the token they were given, and the next change comes PAUSE_MS later: the
@@ -32,7 +32,7 @@ static void ask(struct events *events, struct connection *connection)
 {
     struct client *client = connection->client;
 
-    call_begin(client, "event.from");
+    call_begin_on(connection, "event.from");
     call_xml(client, "<array><data><value>VM</value></data></array>");
     call_text(client, events->tokens[connection->number]);
     call_float(client, WAIT_S);
@@ -54,7 +54,8 @@ static bool shows_change(const struct events *events, struct connection *connect
 {
     char mark[64];
 
-    snprintf(mark, sizeof mark, ">change %llu<", (unsigned long long) events->number);
+    snprintf(mark, sizeof mark, ">change %llx-%llu<", (unsigned long long) events->load->run,
+             (unsigned long long) events->number);
     return strstr(buffer_text(&connection->body), mark) != NULL;
 }
 
@@ -89,7 +90,8 @@ static void change(struct events *events, struct client *client)
     char text[64];
 
     events->told = 0;
-    snprintf(text, sizeof text, "change %llu", (unsigned long long) ++events->number);
+    snprintf(text, sizeof text, "change %llx-%llu", (unsigned long long) events->load->run,
+             (unsigned long long) ++events->number);
     call_begin(client, "VM.set_name_description");
     call_text(client, events->load->vms[events->number % events->load->vm_count].ref);
     call_text(client, text);
@@ -106,7 +108,9 @@ static void one_round(struct events *events, struct client *client)
     change(events, client);
     client_run(client, now_ns() + ROUND_S * 1000000000ULL);
     if (client->busy > 0)
-        errx(1, "of %u waiting clients %u were told of a change within %d s", events->waiters, events->told, ROUND_S);
+        errx(1, "round %llu: of %u waiting clients %u were told of a change within %d s; the change was %s",
+             (unsigned long long) events->number, events->waiters, events->told, ROUND_S,
+             client->connections[0].part == PART_NONE ? "made" : "not answered");
     events->rounds += events->load->is_counting;
 }
 
@@ -165,12 +169,13 @@ void load_events(struct load *load)
     load->vms_max = load->vms_max ? load->vms_max : 64;
     pool_open(load, &client, load->connections);
     pool_find(load, &client, "any");
+    pool_login_each(load, &client);
     first_tokens(events, &client);
     client.answered = answered;
     client.arg = events;
     measure(load, events, &client);
     report(load, events);
-    pool_close(&client);
+    pool_close(&client); /* the readers' sessions expire */
     free(events->tokens);
     free(events);
 }

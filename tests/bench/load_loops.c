@@ -120,7 +120,8 @@ static void write_ask(struct loop *loop, struct connection *connection)
 {
     char text[64];
 
-    snprintf(text, sizeof text, "write %llu", (unsigned long long) ++loop->number);
+    snprintf(text, sizeof text, "write %llx-%llu", (unsigned long long) loop->load->run,
+             (unsigned long long) ++loop->number);
     call_begin(connection->client, "VM.set_name_description");
     call_text(connection->client, loop->load->vms[connection->at].ref);
     call_text(connection->client, text);

@@ -23,6 +23,7 @@ void pool_open(struct load *load, struct client *client, unsigned connections)
         || load->session[0] == '\0')
         errx(1, "no session was given");
     client->session = load->session;
+    load->run = now_ns();
 }
 
 void pool_close(struct client *client)
@@ -88,6 +89,41 @@ static void each_run(struct each *each, struct client *client)
     client_run(client, UINT64_MAX);
 }
 
+/* ---- sessions ---- */
+
+static void login_ask(struct each *each, struct client *client, size_t item, int step)
+{
+    char originator[64];
+
+    (void) step;
+    /* Sessions are capped for each originator, so this many clients call themselves differently. */
+    snprintf(originator, sizeof originator, "drover-load %zu", item / 100);
+    client->session = NULL;
+    call_begin(client, "session.login_with_password");
+    client->session = each->load->session;
+    call_text(client, each->load->user);
+    call_text(client, each->load->password);
+    call_text(client, "1.0");
+    call_text(client, originator);
+}
+
+static void login_took(struct each *each, const struct connection *connection, size_t item, int step)
+{
+    struct connection *owner = &((struct client *) each->arg)->connections[1 + item];
+
+    (void) step;
+    if (!answer_value(connection, "<name>Value</name>", owner->session, sizeof owner->session))
+        errx(1, "no session was given");
+}
+
+void pool_login_each(struct load *load, struct client *client)
+{
+    struct each each = {.load = load, .count = client->count - 1, .steps = 1, .ask = login_ask, .took = login_took,
+                        .arg = client};
+
+    each_run(&each, client);
+}
+
 /* ---- finding ---- */
 
 /* All references in the answer, in its order. */
@@ -123,6 +159,36 @@ static char (*get_all(struct client *client, const char *method, size_t *ret_cou
     refs = refs_of(call_now(client), ret_count);
     client->keep_max = kept;
     return refs;
+}
+
+static void enabled_ask(struct each *each, struct client *client, size_t item, int step)
+{
+    (void) step;
+    call_begin(client, "host.get_enabled");
+    call_text(client, each->load->hosts[item]);
+}
+
+static void enabled_took(struct each *each, const struct connection *connection, size_t item, int step)
+{
+    char text[8];
+    const char *is_enabled = answer_value(connection, "<name>Value</name>", text, sizeof text);
+
+    (void) step;
+    if (!is_enabled || !streq(is_enabled, "1"))
+        each->load->hosts[item][0] = '\0';
+}
+
+/* Hosts that take VMs; others are nobody's destination. */
+static void find_hosts(struct load *load, struct client *client)
+{
+    struct each each = {.load = load, .steps = 1, .ask = enabled_ask, .took = enabled_took};
+
+    load->hosts = get_all(client, "host.get_all", &each.count);
+    each_run(&each, client);
+    load->host_count = 0;
+    for (size_t i = 0; i < each.count; i++)
+        if (load->hosts[i][0])
+            memmove(load->hosts[load->host_count++], load->hosts[i], REF_BYTES);
 }
 
 struct finding {
@@ -185,7 +251,7 @@ void pool_find(struct load *load, struct client *client, const char *wanted)
                         .arg = &finding};
     size_t kept = client->keep_max;
 
-    load->hosts = get_all(client, "host.get_all", &load->host_count);
+    find_hosts(load, client);
     finding.refs = get_all(client, "VM.get_all", &each.count);
     load->pool_vms = each.count;
     load->vms = new0_array(struct vm, each.count + 1);

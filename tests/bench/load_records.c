@@ -32,7 +32,8 @@ static void ask_write(struct records *records, struct client *client)
 {
     char text[64];
 
-    snprintf(text, sizeof text, "meanwhile %llu", (unsigned long long) ++records->number);
+    snprintf(text, sizeof text, "meanwhile %llx-%llu", (unsigned long long) records->load->run,
+             (unsigned long long) ++records->number);
     call_begin(client, "VM.set_name_description");
     call_text(client, records->load->vms[records->number % records->load->vm_count].ref);
     call_text(client, text);

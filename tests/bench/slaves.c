@@ -57,6 +57,7 @@ struct fleet {
     char endpoint[300], secret[256];
 };
 
+/* From a fiber. */
 static void start_host(struct fleet *fleet, unsigned number)
 {
     struct host *host = &fleet->hosts[number];
@@ -105,8 +106,10 @@ static void start_hosts(void *arg)
     while (fleet->started < fleet->count) {
         unsigned joining = fleet->started - linked(fleet);
 
-        for (; joining < JOINING_MAX && fleet->started < fleet->count; joining++)
-            start_host(fleet, fleet->started++);
+        for (; joining < JOINING_MAX && fleet->started < fleet->count; joining++) {
+            start_host(fleet, fleet->started); /* waits; until then the others must not look at it */
+            fleet->started++;
+        }
         fiber_sleep(LOOK_MS);
     }
 }
@@ -214,6 +217,7 @@ int main(int argc, char **argv)
     fleet.loop = loop_new(clock_real());
     loop_set_limits(fleet.loop, &(struct loop_limits){.fibers_max = FIBERS_MAX});
     log_start("drover-bench-slaves", NULL);
+    log_set_level(LOG_WARNING); /* what each of a thousand agents does is no news */
     if (fleet.signal_fd < 0 || loop_watch_fd(fleet.loop, fleet.signal_fd, EPOLLIN, on_signal, &fleet) < 0)
         die("no signals: %s", strerror(errno));
     fleet.workers = workers_new(2, 0, "worker");

@@ -12,6 +12,7 @@ import xmlrpc.client
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 HOSTS = ["OpaqueRef:host-%d" % i for i in range(3)]
+DISABLED = "OpaqueRef:disabled"
 
 
 class StandIn:
@@ -57,6 +58,7 @@ class StandIn:
 
     def session_login_with_password(self, user, password, *_):
         assert (user, password) == ("root", "secret <&")
+        self.logins = getattr(self, "logins", 0) + 1
         return "OpaqueRef:session"
 
     def session_logout(self, session):
@@ -64,7 +66,10 @@ class StandIn:
         return ""
 
     def host_get_all(self, _):
-        return HOSTS
+        return [HOSTS[0], DISABLED] + HOSTS[1:]
+
+    def host_get_enabled(self, _, ref):
+        return ref != DISABLED
 
     def VM_get_all(self, _):
         return list(self.vms)
@@ -82,6 +87,7 @@ class StandIn:
         return self.vms[ref]["power_state"]
 
     def VM_set_name_description(self, _, ref, text):
+        assert self.vms[ref]["name_description"] != text, "a write that changes nothing"
         self.vms[ref]["name_description"] = text
         self.touch(ref)
         return ""
@@ -233,7 +239,7 @@ def main():
     assert set(result["codes"]) == {"ON_PURPOSE"} and result["codes"]["ON_PURPOSE"] == result["failures"] > 0, result
     assert 2 <= result["count"] / result["failures"] <= 4, result
     pool.fail.clear()
-    assert any(re.fullmatch(r"write \d+", vm["name_description"]) for vm in pool.vms.values())
+    assert any(re.fullmatch(r"write [0-9a-f]+-\d+", vm["name_description"]) for vm in pool.vms.values())
 
     result = load(program, url, "lifecycle", "--connections", "4", "--options", "sim-boot-ms=0,sim-shutdown-ms=0")
     assert result["failures"] == 0 and result["start_count"] > 0 and result["shutdown_count"] > 0, result
@@ -254,7 +260,9 @@ def main():
     assert result["count"] > 0 and result["failures"] == 0 and result["write_count"] > 0, result
     assert result["answer_bytes"] > 40 * 500 and 0 < result["first_byte_latency_ms"]["p50"] <= result["latency_ms"]["max"]
 
+    pool.logins = 0
     result = load(program, url, "events", "--waiters", "5")
+    assert pool.logins == 6, "a session for each reader"
     assert result["rounds"] >= 2 and result["first_latency_ms"]["count"] == result["rounds"], result
     assert result["each_latency_ms"]["count"] == 5 * result["rounds"]
     assert result["first_latency_ms"]["p50"] <= result["last_latency_ms"]["p50"]
