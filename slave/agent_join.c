@@ -118,7 +118,8 @@ static void joined(struct agent_join *join, const struct wire_frame *frame)
         log_warning(NULL, "join: the master does not know the pool's secret");
         return;
     }
-    log_info(NULL, "joined the pool %s", uuid_print(pool, frame->pool));
+    uuid_print(pool, frame->pool);
+    log_info(NULL, "joined the pool %s", pool);
     ledger_put_meta(agent->ledger, "pool", pool);
     ledger_put_meta(agent->ledger, "master_endpoint", frame->endpoint);
     ledger_put_meta(agent->ledger, "master_key", frame->key); /* in the file with the first welcome */
