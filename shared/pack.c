@@ -336,7 +336,7 @@ static const struct field *field_of(const struct class *class, const char *name,
     for (int i = 1; i <= class->field_count; i++) {
         const struct field *field = &class->fields[(last + i) % class->field_count];
 
-        if (strncmp(field->name, name, length) == 0 && field->name[length] == '\0')
+        if (strlen(field->name) == length && memcmp(field->name, name, length) == 0)
             return field;
     }
     return NULL;
