@@ -40,9 +40,11 @@ def slave_stopped(pool):
     """A stopped agent leaves the other hosts' calls as fast as before."""
     hosts = pool.hosts()
     vms = pool.vms()
-    here = {name: hosts.index(pool("VM.get_resident_on", vm)) + 1 for name, vm in vms.items()}
-    victim = here["vm1"]
-    other = next(name for name, number in here.items() if number != victim)
+    here = pool("VM.get_resident_on", vms["vm1"])
+    victim = hosts.index(here) + 1
+    other = "vm2"
+    if pool("VM.get_resident_on", vms[other]) == here:
+        pool("VM.pool_migrate", vms[other], hosts[victim % len(hosts)], {})
 
     def time_of_calls():
         began = time.monotonic()
