@@ -198,6 +198,7 @@ static int wait_until_alone(struct work *work)
 {
     struct call *call = work->call;
     const struct object *intent;
+    ref_t source, destination;
     int r;
 
     for (;;) {
@@ -207,9 +208,11 @@ static int wait_until_alone(struct work *work)
         intent = intent_of_vm(call_view(call), work->vm);
         if (!intent)
             return 0;
-        r = assert_linked(call, intent_get_source(intent));
+        source = intent_get_source(intent);
+        destination = intent_get_destination(intent);
+        r = assert_linked(call, source); /* waits: the INTENT may be gone afterwards */
         if (r == 0)
-            r = assert_linked(call, intent_get_destination(intent));
+            r = assert_linked(call, destination);
         if (r == 0)
             r = claim_wait_object(call, work->vm, loop_now_ms(call->core->loop) + SETTLING_MS);
         if (r < 0)
