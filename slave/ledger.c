@@ -160,7 +160,12 @@ int64_t ledger_next_domid(struct ledger *ledger)
 
 uint64_t ledger_epoch(const struct ledger *ledger)
 {
+#ifdef DROVER_BUG_epoch_check_off
+    (void) ledger; /* deliberately wrong: what is not known is not checked, here or by the master */
+    return 0;
+#else
     return ledger_meta_number(ledger, "epoch");
+#endif
 }
 
 ref_t ledger_holder(const struct ledger *ledger)

@@ -41,6 +41,25 @@ static void disk_meta(struct ledger_disk *disk, const char *key, const char *tex
     disk->rows[i] = row;
 }
 
+uint64_t sim_host_epoch(const struct sim_host *host)
+{
+    for (size_t i = 0; i < host->disk.count; i++) {
+        const struct ledger_row *row = &host->disk.rows[i];
+        struct arena *arena;
+        struct value text;
+        uint64_t epoch = 0;
+
+        if (!streq(row->kind, "meta") || !streq(row->key, "epoch"))
+            continue;
+        arena = arena_new();
+        if (unpack_value(row->bytes, row->count, NULL, arena, &text) == 0 && text.kind == KIND_STRING)
+            epoch = strtoull(text.text, NULL, 10);
+        arena_destroy(&arena);
+        return epoch;
+    }
+    return 0;
+}
+
 static void die_now(struct process *process)
 {
     struct sim_host *host = host_of(process);
@@ -118,6 +137,10 @@ void sim_host_follow(struct sim_host *host, struct sim_master *master)
     disk_meta(&host->disk, "master_endpoint", master->process.name);
     disk_meta(&host->disk, "master_key", master->process.name);
     sim_event(host->process.sim, "%s is to follow %s", host->process.name, master->process.name);
-    if (sim_host_is_up(host) && !host->process.is_dead)
+    if (!sim_host_is_up(host) || host->process.is_dead)
+        return;
+    ledger_put_meta(host->ledger, "master_endpoint", master->process.name);
+    ledger_put_meta(host->ledger, "master_key", master->process.name);
+    if (host->agent->is_adopted) /* else it reads that when it knows what runs */
         agent_link_to(host->agent, master->process.name, master->process.name);
 }

@@ -86,7 +86,7 @@ struct sim {
     struct faults *faults;
     struct agent_sockets *sockets;
     struct sim_points *points;
-    const char *without;
+    const char *without, *with;
     bool is_calm;              /* nothing goes wrong any more */
 };
 
@@ -114,6 +114,7 @@ struct sim_options {
     bool is_verbose;
     struct sim_points *points; /* to be counted in; NULL: not */
     char without[256];         /* names of faults that do not happen, each with a space; "points" are the crash points */
+    char with[256];            /* of those that else do not */
 };
 
 /* Run one simulation; returns the fingerprint of its trace. A failure ends the process with TRACE_FAILED. */
@@ -131,6 +132,8 @@ void sim_host_start(struct sim_host *);
 /* It is to follow this master from now on, as by emergency_reset_master. */
 void sim_host_follow(struct sim_host *, struct sim_master *);
 bool sim_host_is_up(const struct sim_host *);
+/* The highest that its ledger holds for good. */
+uint64_t sim_host_epoch(const struct sim_host *);
 
 /* ---- master_process.c ---- */
 
