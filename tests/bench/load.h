@@ -110,6 +110,7 @@ struct load {
     char (*hosts)[REF_BYTES];
     size_t host_count;
 
+    const struct tally *least;    /* measure on, however slow, until some of these have come; or NULL */
     bool is_counting;
     uint64_t begin_ns, end_ns;
     FILE *out;                    /* the report */

@@ -7,7 +7,9 @@
 
 #include "tests/bench/load.h"
 
-#define DRAIN_S 60
+#define DRAIN_S     60
+#define LEAST_COUNT 3
+#define LEAST_S     120
 
 bool tally_answer(struct load *load, struct tally *tally, const struct connection *connection)
 {
@@ -44,6 +46,9 @@ void load_measure(struct load *load, struct client *client)
     load->is_counting = true;
     load->begin_ns = now_ns();
     client_run(client, load->begin_ns + (uint64_t) (load->seconds * 1e9));
+    while (load->least && load->least->latency.count + load->least->failures < LEAST_COUNT
+           && now_ns() < load->begin_ns + LEAST_S * 1000000000ULL)
+        client_run(client, now_ns() + 10000000);
     load->end_ns = now_ns();
     load->is_counting = false;
     watch_end(&load->watch);

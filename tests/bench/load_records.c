@@ -106,6 +106,7 @@ void load_records(struct load *load)
         rss_reset((int) load->pid);
         rss_before = rss_now((int) load->pid);
     }
+    load->least = &records->answers;
     ask_records(&client);
     load_measure(load, &client);
     report(load, records, rss_before);

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import xmlrpc.client
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -27,6 +28,7 @@ class StandIn:
         self.calls = {}
         self.fail = {}         # method -> every n-th call fails
         self.created = 0
+        self.records_delay_s = 0
 
     @staticmethod
     def vm(number, **others):
@@ -166,6 +168,7 @@ class Handler(BaseHTTPRequestHandler):
         with pool.lock:
             body = xmlrpc.client.dumps((value,), methodresponse=True).encode()
         if method == "VM.get_all_records":
+            time.sleep(pool.records_delay_s)
             self.in_chunks(body)
         else:
             self.in_pieces(body)
@@ -259,6 +262,10 @@ def main():
     result = load(program, url, "records", "--pid", "1")
     assert result["count"] > 0 and result["failures"] == 0 and result["write_count"] > 0, result
     assert result["answer_bytes"] > 40 * 500 and 0 < result["first_byte_latency_ms"]["p50"] <= result["latency_ms"]["max"]
+
+    pool.records_delay_s = 0.4
+    result = load(program, url, "records")
+    assert result["count"] >= 3 and result["seconds"] > 0.3, "slow answers are waited for"
 
     pool.logins = 0
     result = load(program, url, "events", "--waiters", "5")
