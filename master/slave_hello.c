@@ -68,6 +68,8 @@ static void confirm_the_rest(struct greeting *greeting)
     }
     refmap_done(&wanted);
     frame.operations = VALUE_SET(count, ids);
+    /* That an INTENT is gone must be durable first: the next master may find it again, and ask. */
+    store_wait_visible(core->store, store_newest(core->store));
     if (count > 0 && peer->link == greeting->link)
         peer_send(peer, &frame);
 }
