@@ -1,0 +1,45 @@
+/* disk_io.h - the contents of a disk, whatever its format: read, holes found, written
+ *
+ *      raw           the file itself: pread, SEEK_DATA, pwrite
+ *      qcow2 ...     a qemu-nbd of its own on a socket file, spoken to by libnbd
+ *
+ * Reads below a qcow2's backing files as the guest would see them. One user at a time; blocks, so it belongs into a
+ * thread that may (workers.h, stream.h), never on a fiber or a loop. */
+#pragma once
+
+#include "shared/base.h"
+
+#include <stdint.h>
+
+struct disk_io;
+
+#define DISK_IO_TEXT_BYTES 256
+
+/* Open a disk file of a directory, never through a link.
+ *
+ *   format       "raw" or "qcow2"; it is never guessed
+ *   is_writable  else no byte of the file changes
+ *   ret_text     what went wrong, for people
+ *
+ * Returns 0 or a negative errno. */
+int disk_io_open(struct disk_io **ret, const char *directory, const char *name, const char *format,
+                 bool is_writable, char ret_text[DISK_IO_TEXT_BYTES]);
+
+/* Bytes, as the guest sees the disk. */
+int64_t disk_io_size(const struct disk_io *);
+
+/* The next stretch that may hold data, at or after `at`: [*ret_at, *ret_end), not empty. What lies between is zeros that
+ * need not be read. 0; -ENXIO when nothing comes up to the end of the disk; or another negative errno. */
+int disk_io_next_data(struct disk_io *, int64_t at, int64_t *ret_at, int64_t *ret_end);
+
+/* All of the bytes, which lie inside the disk. 0 or a negative errno. */
+int disk_io_read(struct disk_io *, void *bytes, size_t count, int64_t at);
+int disk_io_write(struct disk_io *, const void *bytes, size_t count, int64_t at);
+/* These bytes read as zeros from now on, and take no room where the format allows. */
+int disk_io_write_zeros(struct disk_io *, int64_t count, int64_t at);
+
+/* What was written is on the disk beneath. 0 or a negative errno. */
+int disk_io_sync(struct disk_io *);
+
+/* Without a sync, what was written may be lost. NULL is fine. */
+void disk_io_close(struct disk_io **);
