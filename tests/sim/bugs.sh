@@ -5,7 +5,7 @@ cd "$(dirname "$0")/../.."
 failed=0
 for bug in unpause_before_commit_durable epoch_check_off reply_before_durability; do
     log=$(mktemp)
-    if scripts/simulate --bug $bug >"$log" 2>&1; then
+    if scripts/simulate --preset "${DROVER_PRESET:-dev}" --bug $bug >"$log" 2>&1; then
         echo "$bug: $(grep -m1 BROKEN "$log"); $(tail -n 1 "$log")"
     else
         echo "$bug was not found:"; tail -n 20 "$log"; failed=1
