@@ -14,8 +14,6 @@ struct listing;
 struct slave_operation;
 struct view;
 
-enum codec { CODEC_XMLRPC, CODEC_JSONRPC_1, CODEC_JSONRPC_2 };
-
 /* Who is asking; copied from the session's row when the call is checked. */
 struct caller {
     ref_t session;          /* null before login and for the Unix socket's root */

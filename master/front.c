@@ -10,7 +10,6 @@
  * pin keeps old versions alive. */
 #include "master/front.h"
 
-#include <stdio.h>
 #include <unistd.h>
 
 #include "master/core.h"
@@ -18,32 +17,22 @@
 #include "master/events.h"
 #include "master/listing.h"
 #include "master/store.h"
-#include "shared/jsonrpc.h"
 #include "shared/log.h"
 #include "shared/loop.h"
+#include "shared/rpc.h"
 #include "shared/xmlrpc.h"
 
-#define REPLY_BYTES      (256 << 10)  /* listings up to here go in one piece */
-#define REPLY_BYTES_MAX  (1u << 30)   /* of one value: far above what one object holds */
-#define KEPT_BYTES       (1 << 20)    /* of a loop's buffer between replies */
-#define PARSED_BYTES_MAX (256 << 20)  /* of values made from one document */
-#define PIN_AGE_MS       60000        /* a stream that reads a generation older than this is cut, */
-#define PIN_BYTES        (256u << 20) /* or one that holds more than this of old versions */
-
-struct handler {
-    enum http_method method;
-    char *path;
-    size_t length;
-    front_fn *fn;
-    void *arg;
-};
+#define REPLY_BYTES     (256 << 10)  /* listings up to here go in one piece */
+#define REPLY_BYTES_MAX (1u << 30)   /* of one value: far above what one object holds */
+#define KEPT_BYTES      (1 << 20)    /* of a loop's buffer between replies */
+#define PIN_AGE_MS      60000        /* a stream that reads a generation older than this is cut, */
+#define PIN_BYTES       (256u << 20) /* or one that holds more than this of old versions */
 
 struct front {
     struct core *core;
     struct http_server *server;
     size_t rpc_bytes_max;
-    struct handler *handlers;
-    size_t handler_count;
+    struct http_routes routes;
 };
 
 /* What each HTTP loop keeps. */
@@ -58,83 +47,33 @@ struct front_loop {
 struct exchange {
     struct http_request *http; /* good on its loop, as long as it is not gone */
     struct http_ticket ticket;
-    enum codec codec;
-    struct jsonrpc_call json;
+    struct rpc_call call;
     void (*gone)(void *arg);
     void *gone_arg;
     struct buffer piece; /* of a stream */
 };
 
-#define CORS_HEADERS \
-    "Access-Control-Allow-Origin: *\r\nAccess-Control-Allow-Headers: X-Requested-With\r\n"
-#define RPC_HEADERS(type) \
-    "cache-control: no-cache, no-store\r\ncontent-type: " type "\r\n" CORS_HEADERS
-
-static const char *reply_headers(enum codec codec)
-{
-    return codec == CODEC_XMLRPC ? RPC_HEADERS("text/xml") : RPC_HEADERS("application/json");
-}
-
-void front_reply_html(struct http_request *http, int status, const char *headers, const char *what)
-{
-    char *all, *text;
-
-    if (asprintf(
-            &all,
-            "content-type: text/html; charset=utf-8\r\ncache-control: no-cache, no-store\r\n%s",
-            headers)
-            < 0
-        || asprintf(&text, "<html><body><h1>HTTP %d %s</h1></body></html>\n", status, what) < 0)
-        die("out of memory");
-    http_reply_text(http, status, all, text);
-    free(all);
-    free(text);
-}
-
 /* ---- encoding ---- */
 
 static const struct writer *writer_of(const struct exchange *exchange)
 {
-    return exchange->codec == CODEC_XMLRPC ? &writer_xmlrpc : &writer_jsonrpc;
-}
-
-static void encode_failure(const struct request *request, struct buffer *out)
-{
-    const struct exchange *exchange = request->user;
-
-    if (exchange->codec == CODEC_XMLRPC)
-        xmlrpc_reply_failure(out, &request->call.failure);
-    else if (request->is_early)
-        jsonrpc_reply_early_failure(out, &request->call.failure);
-    else
-        jsonrpc_reply_failure(out, &exchange->json, &request->call.failure);
-}
-
-static void encode_success(const struct exchange *exchange, struct buffer *out,
-                           const struct value *value, bool is_bare)
-{
-    if (exchange->codec != CODEC_XMLRPC)
-        jsonrpc_reply_success(out, &exchange->json, value);
-    else if (is_bare)
-        xmlrpc_reply_bare(out, value);
-    else
-        xmlrpc_reply_success(out, value);
+    return exchange->call.is_json ? &writer_jsonrpc : &writer_xmlrpc;
 }
 
 static void encode_begin(const struct exchange *exchange, struct buffer *out)
 {
-    if (exchange->codec == CODEC_XMLRPC)
-        xmlrpc_success_begin(out);
+    if (exchange->call.is_json)
+        jsonrpc_success_begin(out, &exchange->call.json);
     else
-        jsonrpc_success_begin(out, &exchange->json);
+        xmlrpc_success_begin(out);
 }
 
 static void encode_end(const struct exchange *exchange, struct buffer *out)
 {
-    if (exchange->codec == CODEC_XMLRPC)
-        xmlrpc_success_end(out);
+    if (exchange->call.is_json)
+        jsonrpc_success_end(out, &exchange->call.json);
     else
-        jsonrpc_success_end(out, &exchange->json);
+        xmlrpc_success_end(out);
 }
 
 /* Append pieces up to about `bytes`; false after the last. */
@@ -189,7 +128,7 @@ static void produce_end(void *arg)
 }
 
 /* The loop's buffer is the body. */
-static void send_body(struct http_request *http, struct front_loop *loop, enum codec codec)
+static void send_body(struct http_request *http, struct front_loop *loop, bool is_json)
 {
     struct buffer *reply = &loop->reply;
 
@@ -202,7 +141,7 @@ static void send_body(struct http_request *http, struct front_loop *loop, enum c
 
         evbuffer_add_reference(loop->body, bytes, length, buffer_release, NULL);
     }
-    http_reply(http, 200, reply_headers(codec), loop->body);
+    http_reply(http, 200, rpc_headers(is_json), loop->body);
 }
 
 /* Ends request and exchange. */
@@ -220,16 +159,16 @@ static void reply(struct request *request, int r)
     }
     buffer_clear(&loop->reply);
     if (r < 0) {
-        encode_failure(request, &loop->reply);
+        rpc_failure(&exchange->call, &loop->reply, &call->failure, request->is_early);
     } else if (!call->listing) {
-        encode_success(exchange, &loop->reply, &call->reply, call->is_bare);
+        rpc_success(&exchange->call, &loop->reply, &call->reply, call->is_bare);
     } else {
         encode_begin(exchange, &loop->reply);
         if (encode_pieces(request, &loop->reply, REPLY_BYTES, loop->scratch)) {
             exchange->piece = loop->reply; /* what there is goes first */
             buffer_init(&loop->reply, REPLY_BYTES_MAX);
-            http_produce(http, 200, reply_headers(exchange->codec), HTTP_LENGTH_UNKNOWN, produce,
-                         request, produce_end);
+            http_produce(http, 200, rpc_headers(exchange->call.is_json), HTTP_LENGTH_UNKNOWN,
+                         produce, request, produce_end);
             return;
         }
     }
@@ -237,7 +176,7 @@ static void reply(struct request *request, int r)
         log_error(call->name, "a reply of more than %u bytes", REPLY_BYTES_MAX);
         http_abort(http);
     } else {
-        send_body(http, loop, exchange->codec);
+        send_body(http, loop, exchange->call.is_json);
     }
     request_destroy(&request);
 }
@@ -258,7 +197,7 @@ static void reply_later(struct http_request *http, void *arg)
 
 /* The task's reference, while the call goes on. */
 struct early {
-    enum codec codec;
+    bool is_json;
     struct buffer text;
 };
 
@@ -270,7 +209,7 @@ static void reply_early(struct http_request *http, void *arg)
         struct front_loop *loop = http_loop_user(http_request_loop(http));
 
         evbuffer_add(loop->body, early->text.bytes, early->text.length);
-        http_reply(http, 200, reply_headers(early->codec), loop->body);
+        http_reply(http, 200, rpc_headers(early->is_json), loop->body);
     }
     buffer_done(&early->text);
     free(early);
@@ -283,9 +222,9 @@ static void answer(struct request *request, int r, bool is_last)
     if (!is_last) {
         struct early *early = new0(struct early);
 
-        early->codec = exchange->codec;
+        early->is_json = exchange->call.is_json;
         buffer_init(&early->text, REPLY_BYTES);
-        encode_success(exchange, &early->text, &request->call.reply, false);
+        rpc_success(&exchange->call, &early->text, &request->call.reply, false);
         http_ticket_post(exchange->ticket, reply_early, early);
     } else if (loop_is_current(request->call.core->loop)) {
         if (r >= 0)
@@ -340,33 +279,7 @@ static const char *header_copy(struct arena *arena, const struct http_request *h
     return value ? arena_strdup(arena, value) : NULL;
 }
 
-static bool parse(struct request *request, struct exchange *exchange, const char *body,
-                  size_t bytes)
-{
-    struct arena *arena = request->call.arena;
-    const char *reason;
-
-    arena_set_limit(arena, PARSED_BYTES_MAX);
-    if (exchange->codec == CODEC_XMLRPC) {
-        struct xmlrpc_call xml;
-
-        if (xmlrpc_parse_call(body, bytes, arena, &xml, &reason) < 0)
-            return false;
-        request->text = xml.method;
-        request->raw = xml.params;
-        request->raw_count = xml.param_count;
-        return true;
-    }
-    if (jsonrpc_parse_call(body, bytes, arena, &exchange->json, &reason) < 0)
-        return false;
-    exchange->codec = exchange->json.is_version_2 ? CODEC_JSONRPC_2 : CODEC_JSONRPC_1;
-    request->text = exchange->json.method;
-    request->raw = exchange->json.params;
-    request->raw_count = exchange->json.param_count;
-    return true;
-}
-
-static void rpc_body(struct http_request *http, const char *body, size_t bytes, enum codec codec,
+static void rpc_body(struct http_request *http, const char *body, size_t bytes, bool is_json,
                      struct front *front)
 {
     struct front_loop *loop = http_loop_user(http_request_loop(http));
@@ -375,7 +288,7 @@ static void rpc_body(struct http_request *http, const char *body, size_t bytes, 
     struct exchange *exchange = arena_new0(arena, struct exchange);
 
     exchange->http = http;
-    exchange->codec = codec;
+    exchange->call.is_json = is_json;
     request->user = exchange;
     request->answer = answer;
     request->park = park;
@@ -383,11 +296,14 @@ static void rpc_body(struct http_request *http, const char *body, size_t bytes, 
     request->task_id = header_copy(arena, http, "task-id");
     request->subtask_of = header_copy(arena, http, "subtask-of");
     fill_caller(&request->call.caller, arena, http);
-    if (!parse(request, exchange, body, bytes)) {
+    if (rpc_parse(body, bytes, arena, &exchange->call) < 0) {
         request_destroy(&request);
-        front_reply_html(http, 500, "", "the request is no remote procedure call");
+        rpc_refuse(http);
         return;
     }
+    request->text = exchange->call.method;
+    request->raw = exchange->call.params;
+    request->raw_count = exchange->call.param_count;
     exchange->ticket = http_ticket_of(http);
     if (dispatch(request) == DISPATCH_LATER)
         http_park(http, NULL, NULL);
@@ -395,12 +311,12 @@ static void rpc_body(struct http_request *http, const char *body, size_t bytes, 
 
 static void xmlrpc_body(struct http_request *http, const char *body, size_t bytes, void *arg)
 {
-    rpc_body(http, body, bytes, CODEC_XMLRPC, arg);
+    rpc_body(http, body, bytes, false, arg);
 }
 
 static void jsonrpc_body(struct http_request *http, const char *body, size_t bytes, void *arg)
 {
-    rpc_body(http, body, bytes, CODEC_JSONRPC_2, arg);
+    rpc_body(http, body, bytes, true, arg);
 }
 
 static void post_xmlrpc(struct http_request *http, void *arg)
@@ -419,24 +335,6 @@ static void post_jsonrpc(struct http_request *http, void *arg)
 
 /* ---- other requests ---- */
 
-/* What browsers ask before they let a page of another origin call us. */
-static void options(struct http_request *http, void *arg)
-{
-    const char *asked = http_header(http, "access-control-request-headers");
-    char *headers;
-
-    (void) arg;
-    if (asprintf(&headers,
-                 "Access-Control-Allow-Origin: *\r\nAccess-Control-Allow-Headers: "
-                 "%s%sX-Requested-With\r\n"
-                 "Access-Control-Allow-Methods: PUT\r\n",
-                 asked ? asked : "", asked && *asked ? ", " : "")
-        < 0)
-        die("out of memory");
-    http_reply(http, 200, headers, NULL);
-    free(headers);
-}
-
 static void page(struct http_request *http, void *arg)
 {
     (void) arg;
@@ -448,41 +346,11 @@ static void page(struct http_request *http, void *arg)
         "JSON-RPC by POST to <code>/jsonrpc</code>.</p></body></html>\n");
 }
 
-static const struct handler *find(const struct front *front, const struct http_request *http,
-                                  bool *ret_knows_method)
-{
-    enum http_method method = http->method == HTTP_HEAD ? HTTP_GET : http->method;
-    const struct handler *best = NULL;
-
-    *ret_knows_method = false;
-    for (size_t i = 0; i < front->handler_count; i++) {
-        const struct handler *handler = &front->handlers[i];
-        const char *rest = http->path + handler->length;
-
-        if (handler->method != method)
-            continue;
-        *ret_knows_method = true;
-        if (strncmp(http->path, handler->path, handler->length) != 0
-            || (*rest && (*rest != '/' || handler->length == 1)))
-            continue;
-        if (!best || handler->length > best->length)
-            best = handler;
-    }
-    return best;
-}
-
 static void handle(struct http_request *http, void *arg)
 {
     struct front *front = arg;
-    bool knows_method;
-    const struct handler *handler = find(front, http, &knows_method);
 
-    if (handler)
-        handler->fn(http, handler->arg);
-    else if (!knows_method)
-        front_reply_html(http, 501, "", "this method is not served");
-    else
-        front_reply_html(http, 403, "", "there is nothing at this path");
+    http_routes_serve(&front->routes, http);
 }
 
 /* ---- life ---- */
@@ -512,13 +380,10 @@ static void loop_stop_readers(struct http_loop *http, void *arg)
     http_loop_set_user(http, NULL);
 }
 
-void front_add(struct front *front, enum http_method method, const char *path, front_fn *fn,
+void front_add(struct front *front, enum http_method method, const char *path, http_route_fn *fn,
                void *arg)
 {
-    front->handlers =
-        realloc_array(front->handlers, front->handler_count + 1, sizeof *front->handlers);
-    front->handlers[front->handler_count++] =
-        (struct handler){method, dup_text(path), strlen(path), fn, arg};
+    http_routes_add(&front->routes, method, path, fn, arg);
 }
 
 struct front *front_new(struct core *core, const struct front_config *config)
@@ -534,14 +399,7 @@ struct front *front_new(struct core *core, const struct front_config *config)
     http.loop_stop = loop_stop_readers;
     http.arg = front;
     front->server = http_server_new(&http);
-    for (size_t i = 0; i < 4; i++)
-        front_add(front, HTTP_POST, ((const char *const[]){"/", "/RPC2", "/xmlrpc", "/json"})[i],
-                  post_xmlrpc, front);
-    front_add(front, HTTP_POST, "/jsonrpc", post_jsonrpc, front);
-    for (size_t i = 0; i < 5; i++)
-        front_add(front, HTTP_OPTIONS,
-                  ((const char *const[]){"/", "/RPC2", "/xmlrpc", "/json", "/jsonrpc"})[i], options,
-                  front);
+    rpc_routes_add(&front->routes, post_xmlrpc, post_jsonrpc, front);
     front_add(front, HTTP_GET, "/", page, front);
     return front;
 }
@@ -573,8 +431,6 @@ void front_destroy(struct front **front_p)
     if (!front)
         return;
     http_server_destroy(&front->server);
-    for (size_t i = 0; i < front->handler_count; i++)
-        free(front->handlers[i].path);
-    free(front->handlers);
+    http_routes_done(&front->routes);
     free(front);
 }

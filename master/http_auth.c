@@ -118,9 +118,9 @@ static void refuse(struct core *core, struct http_request *http, const char *rea
         char header[256];
 
         snprintf(header, sizeof header, "WWW-Authenticate: Basic realm=\"%.200s\"\r\n", realm);
-        front_reply_html(http, 401, header, "who are you?");
+        http_reply_html(http, 401, header, "who are you?");
     } else {
-        front_reply_html(http, status, "", "your role does not allow this");
+        http_reply_html(http, status, "", "your role does not allow this");
     }
 }
 

@@ -345,7 +345,7 @@ static int start_calls(struct master *master)
         .tasks_max = (size_t) config->queue_max,
     };
     struct front_config front = {.loops = (unsigned) config->http_loops,
-                                 .rpc_bytes_max = FRONT_RPC_BYTES_MAX};
+                                 .rpc_bytes_max = RPC_BYTES_MAX};
 
     if (!secret) {
         log_error(NULL, "%s: %s", secret_file, strerror(errno));

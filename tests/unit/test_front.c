@@ -53,7 +53,7 @@ static void serve(struct served *served)
 
     mini_start_real(&served->mini);
     served->front =
-        front_new(core, &(struct front_config){.loops = 2, .rpc_bytes_max = FRONT_RPC_BYTES_MAX});
+        front_new(core, &(struct front_config){.loops = 2, .rpc_bytes_max = RPC_BYTES_MAX});
     front_add(served->front, HTTP_GET, "/who", who, served->front);
     front_add(served->front, HTTP_GET, "/root", root_only, served->front);
     assert_int_equal(

@@ -1,0 +1,46 @@
+/* rpc.h - calls that come by HTTP, whichever codec they are written in (wire.md sections 1 to 3)
+ *
+ *   POST / /RPC2 /xmlrpc /json   XML-RPC
+ *   POST /jsonrpc                JSON-RPC, both versions
+ *   OPTIONS of the same          what browsers ask before a page of another origin may call
+ *
+ * The master's front hands what was read to dispatch(); a slave's front answers by itself. */
+#pragma once
+
+#include "shared/buffer.h"
+#include "shared/http_routes.h"
+#include "shared/jsonrpc.h"
+#include "shared/value.h"
+
+struct arena;
+struct failure;
+
+/* No document is longer: the transport's limit of a body. */
+#define RPC_BYTES_MAX (16 << 20)
+
+/* A call that was read, in the arena that it was read into; what its reply needs to be written. */
+struct rpc_call {
+    bool is_json;
+    const char *method;
+    const struct value *params;
+    unsigned param_count;
+    struct jsonrpc_call json; /* of a call in JSON */
+};
+
+/* Serve the paths above, with one function for either codec. */
+void rpc_routes_add(struct http_routes *, http_route_fn *post_xmlrpc, http_route_fn *post_jsonrpc,
+                    void *arg);
+
+/* ret->is_json says which codec is meant. 0, or -1 when the document is no call: rpc_refuse() it.
+ * The arena gets a limit, which a document of few bytes and many values may hit. */
+int rpc_parse(const char *body, size_t bytes, struct arena *, struct rpc_call *ret);
+void rpc_refuse(struct http_request *);
+
+/* Headers of a reply. */
+const char *rpc_headers(bool is_json);
+
+/* Whole replies. is_bare: without Status and Value, as the one reply of system.listMethods.
+ * is_early: a failure raised before the call was looked at, for which JSON-RPC has a form of its
+ * own. */
+void rpc_success(const struct rpc_call *, struct buffer *, const struct value *, bool is_bare);
+void rpc_failure(const struct rpc_call *, struct buffer *, const struct failure *, bool is_early);
