@@ -351,9 +351,17 @@ static void task_fiber(void *arg)
     struct dispatch *dispatch = request->dispatch;
 
     fiber_set_user(fiber_self(), &request->call);
-    fiber_set_log_tag(fiber_self(), request->call.tag);
-    task_resume(&request->call);
-    finish_task(request);
+    if (request->work) {
+        tag_call(&request->call);
+        dispatch->call_count++;
+        dispatch->tasks_running++;
+        request->work(request);
+        dispatch->tasks_running--;
+    } else {
+        fiber_set_log_tag(fiber_self(), request->call.tag);
+        task_resume(&request->call);
+        finish_task(request);
+    }
     dispatch->running--;
     run_next(dispatch);
 }
@@ -381,7 +389,9 @@ static bool has_room(const struct request *request)
 {
     const struct core *core = request->call.core;
 
-    return !core->journal || request->call.method->class == CLASS_OF(session)
+    const struct method *method = request->call.method;
+
+    return !core->journal || (method && method->class == CLASS_OF(session))
            || journal_has_room(core->journal);
 }
 
@@ -401,11 +411,40 @@ static void arrive(struct loop_item *item)
     run_next(dispatch);
 }
 
-static void forget(struct loop_item *item)
+static void arrive_work(struct loop_item *item)
 {
     struct request *request = CONTAINER_OF(item, struct request, item);
+    struct dispatch *dispatch = request->dispatch;
+    int r = dispatch->gate ? dispatch->gate(&request->call, NULL, dispatch->gate_arg) : 0;
 
+    if (r < 0)
+        request->answer(request, r, true);
+    else if (!has_room(request))
+        request->answer(request, fail(&request->call, OUT_OF_SPACE, "the master's store"), true);
+    else if (dispatch->tasks.count >= dispatch->tasks.count_max)
+        refuse(request);
+    else
+        queue_add(&dispatch->tasks, request);
+    run_next(dispatch);
+}
+
+static void forget_request(struct request *request)
+{
+    if (request->forgotten)
+        request->forgotten(request);
     request_destroy(&request);
+}
+
+static void forget(struct loop_item *item)
+{
+    forget_request(CONTAINER_OF(item, struct request, item));
+}
+
+void dispatch_work(struct request *request, void (*work)(struct request *))
+{
+    request->work = work;
+    request->item = (struct loop_item){.run = arrive_work, .drop = forget};
+    loop_post(request->call.core->loop, &request->item);
 }
 
 /* ---- system.* ---- */
@@ -484,9 +523,9 @@ void dispatch_destroy(struct dispatch **dispatch_p)
     if (!dispatch)
         return;
     while ((request = queue_take(&dispatch->calls)))
-        request_destroy(&request);
+        forget_request(request);
     while ((request = queue_take(&dispatch->tasks)))
-        request_destroy(&request);
+        forget_request(request);
     free(dispatch);
 }
 

@@ -48,6 +48,9 @@ struct request {
     struct view *pinned;
     struct loop_item item;
     struct request *next;
+
+    void (*work)(struct request *);      /* of dispatch_work; else NULL */
+    void (*forgotten)(struct request *); /* or NULL: the master stops, and there will be no answer */
 };
 
 /* A new request with an arena of its own, everything else zero. */
@@ -71,6 +74,12 @@ enum dispatched {
 
 /* Any thread. The request may be gone afterwards. */
 enum dispatched dispatch(struct request *);
+
+/* Work of an HTTP request that stands for no method (http_call.h makes these): the caller and the
+ * call's name are set already. From any thread; work(request) runs once on a fiber, within the
+ * limits of tasks, and ends with answer(). When it may not begin - emergency, no room, too many -
+ * there is only answer() with the failure, on the core's thread as well. */
+void dispatch_work(struct request *, void (*work)(struct request *));
 
 /* Pin the newest visible generation for the call, giving back an older pin; or give it back only.
  */

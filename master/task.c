@@ -242,26 +242,38 @@ static int task_of_header(struct call *call, const char *text, ref_t *ret)
     return 0;
 }
 
-int task_attach(struct call *call, const char *name, const char *task_id, const char *subtask_of)
+static void attach(struct call *call)
 {
-    ref_t parent = NULL_REF;
-    int r = 0;
-
-    if (!call->is_async) {
-        if (task_id)
-            r = task_of_header(call, task_id, &call->task);
-    } else {
-        if (subtask_of)
-            r = task_of_header(call, subtask_of, &parent);
-        if (r == 0)
-            r = task_new(call, name, "", parent, &call->task);
-    }
-    if (r < 0 || ref_is_null(call->task))
-        return r;
     call->tag = ref_text(call, call->task);
     fiber_set_log_tag(fiber_self(), call->tag);
     work_begin(call);
-    return 0;
+}
+
+int task_attach_new(struct call *call, const char *label, const char *description,
+                    const char *subtask_of)
+{
+    ref_t parent = NULL_REF;
+    int r = subtask_of ? task_of_header(call, subtask_of, &parent) : 0;
+
+    if (r == 0)
+        r = task_new(call, label, description, parent, &call->task);
+    if (r == 0)
+        attach(call);
+    return r;
+}
+
+int task_attach(struct call *call, const char *name, const char *task_id, const char *subtask_of)
+{
+    int r;
+
+    if (call->is_async)
+        return task_attach_new(call, name, "", subtask_of);
+    if (!task_id)
+        return 0;
+    r = task_of_header(call, task_id, &call->task);
+    if (r == 0)
+        attach(call);
+    return r;
 }
 
 void task_detach(struct call *call)

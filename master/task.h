@@ -57,6 +57,9 @@ bool task_put_end(struct core *, struct txn *, ref_t task, const struct value *r
 
 /* A new pending row. 0 or -ERR_TOO_MANY_PENDING_TASKS. */
 int task_new(struct call *, const char *label, const char *description, ref_t parent, ref_t *ret);
+/* The same, and the call works on it; the parent as text, or NULL. Also -ERR_HANDLE_INVALID. */
+int task_attach_new(struct call *, const char *label, const char *description,
+                    const char *subtask_of);
 
 /* ---- for task_calls.c ---- */
 

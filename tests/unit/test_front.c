@@ -1,22 +1,9 @@
 /* test_front.c - over real sockets: whose request it is, and replies too large for one piece */
-#include <pthread.h>
+#include "tests/unit/served.h"
 
-#include "tests/raw_http.h"
-
-#include "tests/unit/mini_master.h"
-
-#include "master/front.h"
 #include "master/http_auth.h"
 
 #define TASKS 3000
-
-struct served {
-    struct mini mini;
-    struct front *front;
-    pthread_t thread;
-    uint16_t port;
-    char dir[64], path[128];
-};
 
 /* ---- a master that serves ---- */
 
@@ -41,45 +28,12 @@ static void root_only(struct http_request *http, void *arg)
     http_authenticate(arg, http, "root", ROLE_LOCAL_ROOT, say_who, arg);
 }
 
-static void *run_core(void *arg)
-{
-    loop_run(arg);
-    return NULL;
-}
-
 static void serve(struct served *served)
 {
-    struct core *core = &served->mini.core;
-
-    mini_start_real(&served->mini);
-    served->front =
-        front_new(core, &(struct front_config){.loops = 2, .rpc_bytes_max = RPC_BYTES_MAX});
+    serve_new(served);
     front_add(served->front, HTTP_GET, "/who", who, served->front);
     front_add(served->front, HTTP_GET, "/root", root_only, served->front);
-    assert_int_equal(
-        http_listen_tcp(front_server(served->front), "127.0.0.1", 0, NULL, &served->port), 0);
-    strcpy(served->dir, "/tmp/drover-test-XXXXXX");
-    assert_non_null(mkdtemp(served->dir));
-    snprintf(served->path, sizeof served->path, "%s/sock", served->dir);
-    assert_int_equal(http_listen_unix(front_server(served->front), served->path), 0);
-    assert_int_equal(front_start(served->front), 0);
-}
-
-static void go(struct served *served)
-{
-    assert_int_equal(pthread_create(&served->thread, NULL, run_core, served->mini.core.loop), 0);
-}
-
-static void unserve(struct served *served)
-{
-    loop_stop(served->mini.core.loop);
-    pthread_join(served->thread, NULL);
-    front_stop(served->front);
-    front_destroy(&served->front);
-    mini_run(&served->mini);
-    mini_stop(&served->mini);
-    unlink(served->path);
-    rmdir(served->dir);
+    serve_start(served);
 }
 
 /* ---- credentials ---- */
