@@ -1,7 +1,7 @@
 /* disk_io.h - the contents of a disk, whatever its format: read, holes found, written
  *
- *      raw           the file itself: pread, SEEK_DATA, pwrite
- *      qcow2 ...     a qemu-nbd of its own on a socket file, spoken to by libnbd
+ *      raw       the file itself: pread, SEEK_DATA, pwrite
+ *      qcow2     a qemu-nbd of its own on a socket without a name, spoken to by libnbd (disk_nbd.c)
  *
  * Reads below a qcow2's backing files as the guest would see them. One user at a time; blocks, so it belongs into a
  * thread that may (workers.h, stream.h), never on a fiber or a loop. */
@@ -15,7 +15,8 @@ struct disk_io;
 
 #define DISK_IO_TEXT_BYTES 256
 
-/* Open a disk file of a directory, never through a link.
+/* Open a disk file of a directory, never through a link. What a qcow2 rests on must lie in the same directory and its
+ * format be stated. A qcow2 that something else has opened to write is refused: -EIO, and the text says so.
  *
  *   format       "raw" or "qcow2"; it is never guessed
  *   is_writable  else no byte of the file changes
@@ -32,7 +33,8 @@ int64_t disk_io_size(const struct disk_io *);
  * need not be read. 0; -ENXIO when nothing comes up to the end of the disk; or another negative errno. */
 int disk_io_next_data(struct disk_io *, int64_t at, int64_t *ret_at, int64_t *ret_end);
 
-/* All of the bytes, which lie inside the disk. 0 or a negative errno. */
+/* All of the bytes, which lie inside the disk; some MiB at once are read fastest. 0 or a negative errno: -EINVAL outside the
+ * disk, -EROFS when not opened to write. After a failed read nobody knows what is in the buffer. */
 int disk_io_read(struct disk_io *, void *bytes, size_t count, int64_t at);
 int disk_io_write(struct disk_io *, const void *bytes, size_t count, int64_t at);
 /* These bytes read as zeros from now on, and take no room where the format allows. */

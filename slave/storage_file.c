@@ -5,12 +5,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
+
+#include "slave/child.h"
 
 #define COPY_BYTES (1024 * 1024)
 
@@ -21,8 +21,7 @@ int dir_open(const char *path)
     return fd < 0 ? -errno : fd;
 }
 
-/* A regular file of the directory; never through a link. */
-static int open_in(int dir, const char *name, int flags)
+int dir_open_file(int dir, const char *name, int flags)
 {
     struct stat st;
     int fd = openat(dir, name, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0644);
@@ -38,43 +37,95 @@ static int open_in(int dir, const char *name, int flags)
 
 /* ---- facts ---- */
 
-/* The qcow2 header: magic, version, offset and length of the backing file's name, cluster bits, size. */
-static int qcow2_facts(int fd, struct disk_facts *ret)
-{
-    unsigned char header[32];
-    uint64_t backing_at, size;
-    uint32_t magic, backing_bytes;
+#define QCOW2_MAGIC          0x514649fb
+#define QCOW2_VERSION_2      72         /* length of its header; version 3 says it at 100 */
+#define QCOW2_DATA_FILE      4          /* incompatible feature: the data lies in another file */
+#define QCOW2_BACKING_FORMAT 0xe2792aca
+#define QCOW2_EXTENSIONS_END 65536      /* they lie in the first cluster; QEMU writes some 500 bytes */
 
-    if (pread(fd, header, sizeof header, 0) != (ssize_t) sizeof header)
-        return -EBADMSG;
-    memcpy(&magic, header, 4);
-    memcpy(&backing_at, header + 8, 8);
-    memcpy(&backing_bytes, header + 16, 4);
-    memcpy(&size, header + 24, 8);
-    backing_at = be64toh(backing_at);
-    backing_bytes = be32toh(backing_bytes);
-    ret->virtual_size = (int64_t) be64toh(size);
-    if (be32toh(magic) != 0x514649fb || ret->virtual_size < 0 || backing_bytes >= sizeof ret->backing)
-        return -EBADMSG;
-    if (backing_at && pread(fd, ret->backing, backing_bytes, (off_t) backing_at) != (ssize_t) backing_bytes)
-        return -EBADMSG;
+static uint32_t load32(const unsigned char *at)
+{
+    uint32_t n;
+
+    memcpy(&n, at, sizeof n);
+    return be32toh(n);
+}
+
+static uint64_t load64(const unsigned char *at)
+{
+    uint64_t n;
+
+    memcpy(&n, at, sizeof n);
+    return be64toh(n);
+}
+
+/* The backing file's format stands in an extension behind the header: {type, bytes, data padded to 8}, the last of type 0. */
+static int qcow2_backing_format(int fd, uint32_t at, struct disk_facts *ret)
+{
+    unsigned char extension[8];
+    uint32_t bytes = 0;
+
+    for (; at < QCOW2_EXTENSIONS_END; at += 8 + ((bytes + 7) & ~7u)) {
+        if (pread(fd, extension, sizeof extension, at) != (ssize_t) sizeof extension)
+            return -EBADMSG;
+        bytes = load32(extension + 4);
+        if (load32(extension) == 0)
+            return 0;
+        if (bytes > QCOW2_EXTENSIONS_END)
+            return -EBADMSG;
+        if (load32(extension) != QCOW2_BACKING_FORMAT)
+            continue;
+        if (bytes >= sizeof ret->backing_format || pread(fd, ret->backing_format, bytes, at + 8) != (ssize_t) bytes)
+            return -EBADMSG;
+        return 0;
+    }
     return 0;
 }
 
-int disk_facts(int dir, const char *name, const char *format, struct disk_facts *ret)
+/* The qcow2 header: magic, version, offset and length of the backing file's name, cluster bits, size; of version 3 also
+ * incompatible features and its length. Source: QEMU's docs/interop/qcow2.txt. */
+static int qcow2_facts(int fd, struct disk_facts *ret)
 {
-    _cleanup_(close_fd) int fd = open_in(dir, name, O_RDONLY);
+    unsigned char header[104] = "";
+    uint64_t backing_at;
+    uint32_t backing_bytes;
+    bool is_version_3;
+
+    if (pread(fd, header, sizeof header, 0) < QCOW2_VERSION_2)
+        return -EBADMSG;
+    is_version_3 = load32(header + 4) >= 3;
+    backing_at = load64(header + 8);
+    backing_bytes = load32(header + 16);
+    ret->virtual_size = (int64_t) load64(header + 24);
+    ret->has_data_file = is_version_3 && (load64(header + 72) & QCOW2_DATA_FILE);
+    if (load32(header) != QCOW2_MAGIC || ret->virtual_size < 0 || backing_bytes >= sizeof ret->backing)
+        return -EBADMSG;
+    if (!backing_at)
+        return 0;
+    if (pread(fd, ret->backing, backing_bytes, (off_t) backing_at) != (ssize_t) backing_bytes)
+        return -EBADMSG;
+    return qcow2_backing_format(fd, is_version_3 ? load32(header + 100) : QCOW2_VERSION_2, ret);
+}
+
+int disk_facts_of(int fd, const char *format, struct disk_facts *ret)
+{
     struct stat st;
 
     *ret = (struct disk_facts){0};
-    if (fd < 0)
-        return fd;
     if (fstat(fd, &st) < 0)
         return -errno;
     snprintf(ret->format, sizeof ret->format, "%s", format);
     ret->virtual_size = st.st_size;
     ret->physical_utilisation = (int64_t) st.st_blocks * 512;
     return streq(format, "qcow2") ? qcow2_facts(fd, ret) : 0;
+}
+
+int disk_facts(int dir, const char *name, const char *format, struct disk_facts *ret)
+{
+    _cleanup_(close_fd) int fd = dir_open_file(dir, name, O_RDONLY);
+
+    *ret = (struct disk_facts){0};
+    return fd < 0 ? fd : disk_facts_of(fd, format, ret);
 }
 
 /* ---- making and copying ---- */
@@ -86,7 +137,7 @@ static int sync_both(int fd, int dir)
 
 int disk_make_raw(int dir, const char *name, int64_t bytes)
 {
-    _cleanup_(close_fd) int fd = open_in(dir, name, O_RDWR | O_CREAT | O_EXCL);
+    _cleanup_(close_fd) int fd = dir_open_file(dir, name, O_RDWR | O_CREAT | O_EXCL);
     int r;
 
     if (fd < 0)
@@ -99,13 +150,13 @@ int disk_make_raw(int dir, const char *name, int64_t bytes)
 
 int disk_reflink(int dir, const char *source, int to_dir, const char *name)
 {
-    _cleanup_(close_fd) int from = open_in(dir, source, O_RDONLY);
+    _cleanup_(close_fd) int from = dir_open_file(dir, source, O_RDONLY);
     _cleanup_(close_fd) int to = -1;
     int r;
 
     if (from < 0)
         return from;
-    to = open_in(to_dir, name, O_RDWR | O_CREAT | O_EXCL);
+    to = dir_open_file(to_dir, name, O_RDWR | O_CREAT | O_EXCL);
     if (to < 0)
         return to;
     r = ioctl(to, FICLONE, from) < 0 ? -errno : sync_both(to, to_dir);
@@ -171,7 +222,7 @@ static int copy_data(int from, int to)
 
 int disk_copy_sparse(int dir, const char *source, int to_dir, const char *name)
 {
-    _cleanup_(close_fd) int from = open_in(dir, source, O_RDONLY);
+    _cleanup_(close_fd) int from = dir_open_file(dir, source, O_RDONLY);
     _cleanup_(close_fd) int to = -1;
     struct stat st;
     int r = 0;
@@ -180,7 +231,7 @@ int disk_copy_sparse(int dir, const char *source, int to_dir, const char *name)
         return from;
     if (fstat(from, &st) < 0)
         return -errno;
-    to = open_in(to_dir, name, O_RDWR | O_CREAT | O_EXCL);
+    to = dir_open_file(to_dir, name, O_RDWR | O_CREAT | O_EXCL);
     if (to < 0)
         return to;
     if (ftruncate(to, st.st_size) < 0)
@@ -196,53 +247,22 @@ int disk_copy_sparse(int dir, const char *source, int to_dir, const char *name)
 
 /* ---- qemu-img ---- */
 
-/* Where it runs and where its words go; 0 or a positive errno. */
-static int spawn_in(const char *directory, int said, char *const argv[], pid_t *ret_pid)
-{
-    posix_spawn_file_actions_t actions;
-    int error = posix_spawn_file_actions_init(&actions);
-
-    if (error)
-        return error;
-    error = posix_spawn_file_actions_addchdir_np(&actions, directory);
-    if (!error)
-        error = posix_spawn_file_actions_adddup2(&actions, said, 1);
-    if (!error)
-        error = posix_spawn_file_actions_adddup2(&actions, said, 2);
-    if (!error)
-        error = posix_spawnp(ret_pid, argv[0], &actions, NULL, argv, environ);
-    posix_spawn_file_actions_destroy(&actions);
-    return error;
-}
-
 int qemu_img(const char *directory, char ret_text[256], const char *const arguments[])
 {
     const char *argv[16] = {"qemu-img"};
-    int said[2], status, error, count = 1;
-    size_t length = 0;
-    ssize_t n;
-    pid_t pid;
+    struct child child;
+    int r, count = 1;
 
     for (int i = 0; arguments[i]; i++) {
         assert(count < (int) ARRAY_SIZE(argv) - 1);
         argv[count++] = arguments[i];
     }
     ret_text[0] = '\0';
-    if (pipe2(said, O_CLOEXEC) < 0)
-        return -errno;
-    error = spawn_in(directory, said[1], (char *const *) argv, &pid);
-    close(said[1]);
-    if (error) {
-        close(said[0]);
-        snprintf(ret_text, 256, "qemu-img cannot be run: %s", strerror(error));
-        return -error;
+    r = child_start(&child, directory, argv, NULL, 0);
+    if (r < 0) {
+        snprintf(ret_text, 256, "qemu-img cannot be run: %s", strerror(-r));
+        return r;
     }
-    while ((n = read(said[0], ret_text + length, 255 - length)) > 0 || (n < 0 && errno == EINTR))
-        length += n > 0 ? (size_t) n : 0;
-    close(said[0]);
-    ret_text[length] = '\0';
-    while (waitpid(pid, &status, 0) < 0)
-        if (errno != EINTR)
-            return -errno;
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EIO;
+    child_hear(&child, ret_text, 256);
+    return child_end(&child, -1);
 }

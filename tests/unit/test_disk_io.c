@@ -1,0 +1,373 @@
+/* test_disk_io.c - the contents of disks: raw, qcow2 and what it rests on; damage, links, a server that dies */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "slave/disk_io.h"
+
+#define MIB 1048576
+
+struct fixture {
+    char dir[64];
+    char text[DISK_IO_TEXT_BYTES];
+    struct disk_io *disk;
+};
+
+static int begin(void **state)
+{
+    struct fixture *f = new0(struct fixture);
+
+    strcpy(f->dir, "/tmp/drover-disk-XXXXXX");
+    assert_non_null(mkdtemp(f->dir));
+    *state = f;
+    return 0;
+}
+
+static void run(struct fixture *f, const char *format, ...) _printf_(2, 3);
+static void run(struct fixture *f, const char *format, ...)
+{
+    char command[600], line[700];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(command, sizeof command, format, arguments);
+    va_end(arguments);
+    snprintf(line, sizeof line, "cd %s && { %s; } >/dev/null", f->dir, command);
+    if (system(line) != 0)
+        fail_msg("%s", line);
+}
+
+static int end(void **state)
+{
+    struct fixture *f = *state;
+
+    disk_io_close(&f->disk);
+    run(f, "rm -rf %s", f->dir);
+    free(f);
+    return 0;
+}
+
+static void open_disk(struct fixture *f, const char *name, const char *format, bool is_writable)
+{
+    int r = disk_io_open(&f->disk, f->dir, name, format, is_writable, f->text);
+
+    if (r < 0)
+        fail_msg("%d %s", r, f->text);
+}
+
+static void refused(struct fixture *f, const char *name, const char *format, int error, const char *why)
+{
+    assert_int_equal(disk_io_open(&f->disk, f->dir, name, format, false, f->text), error);
+    assert_null(f->disk);
+    if (!strstr(f->text, why))
+        fail_msg("says \"%s\", not \"%s\"", f->text, why);
+}
+
+static void next_is(struct fixture *f, int64_t at, int64_t expected_at, int64_t expected_end)
+{
+    int64_t from, to;
+
+    assert_int_equal(disk_io_next_data(f->disk, at, &from, &to), 0);
+    assert_int_equal(from, expected_at);
+    assert_int_equal(to, expected_end);
+}
+
+static void no_more_after(struct fixture *f, int64_t at)
+{
+    int64_t from, to;
+
+    assert_int_equal(disk_io_next_data(f->disk, at, &from, &to), -ENXIO);
+}
+
+static void bytes_are(struct fixture *f, int64_t at, size_t count, unsigned char expected)
+{
+    unsigned char *bytes = alloc0(count);
+
+    memset(bytes, 0xee, count);
+    assert_int_equal(disk_io_read(f->disk, bytes, count, at), 0);
+    for (size_t i = 0; i < count; i++)
+        if (bytes[i] != expected)
+            fail_msg("byte %lld is %02x, not %02x", (long long) at + (long long) i, bytes[i], expected);
+    free(bytes);
+}
+
+static void write_bytes(struct fixture *f, int64_t at, size_t count, int byte)
+{
+    void *bytes = alloc0(count);
+
+    memset(bytes, byte, count);
+    assert_int_equal(disk_io_write(f->disk, bytes, count, at), 0);
+    free(bytes);
+}
+
+/* What QEMU's own programs read there. */
+static void qemu_sees(struct fixture *f, const char *name, const char *format, int64_t at, int64_t count, int byte)
+{
+    run(f, "qemu-io -r -f %s -c 'read -P %d %lld %lld' %s | tee out; ! grep -q failed out", format, byte, (long long) at,
+        (long long) count, name);
+}
+
+/* 64 MiB: AA at 1 MiB, CC at 33 MiB, 1 MiB each. */
+static void make_base(struct fixture *f, const char *name, const char *format)
+{
+    if (streq(format, "raw")) /* without the block that qemu-img writes to learn of the file system */
+        run(f, "truncate -s 64M %s", name);
+    else
+        run(f, "qemu-img create -q -f %s %s 64M", format, name);
+    run(f, "qemu-io -f %s -c 'write -P 0xaa 1M 1M' -c 'write -P 0xcc 33M 1M' %s", format, name);
+}
+
+/* Reading, holes, writing and zeros are alike for all formats. */
+static void check_all(struct fixture *f, const char *name, const char *format)
+{
+    open_disk(f, name, format, true);
+    assert_int_equal(disk_io_size(f->disk), 64 * MIB);
+    next_is(f, 0, MIB, 2 * MIB);
+    next_is(f, MIB + 512, MIB + 512, 2 * MIB);
+    next_is(f, 2 * MIB, 33 * MIB, 34 * MIB);
+    no_more_after(f, 34 * MIB);
+    no_more_after(f, 64 * MIB);
+    bytes_are(f, 0, MIB, 0);
+    bytes_are(f, MIB, MIB, 0xaa);
+    bytes_are(f, 33 * MIB, MIB, 0xcc);
+
+    write_bytes(f, 5 * MIB + 512, 9 * MIB, 0x77); /* many requests at once */
+    bytes_are(f, 5 * MIB + 512, 9 * MIB, 0x77);
+    assert_int_equal(disk_io_write_zeros(f->disk, 4 * MIB, 31 * MIB), 0);
+    bytes_are(f, 31 * MIB, 4 * MIB, 0);
+    no_more_after(f, 31 * MIB);
+    next_is(f, 5 * MIB + 65536, 5 * MIB + 65536, 14 * MIB + 65536 / (streq(format, "raw") ? 16 : 1));
+    assert_int_equal(disk_io_write_zeros(f->disk, 0, 64 * MIB), 0);
+    assert_int_equal(disk_io_write_zeros(f->disk, 512, 64 * MIB), -EINVAL);
+    assert_int_equal(disk_io_write(f->disk, "", 1, -1), -EINVAL);
+    assert_int_equal(disk_io_read(f->disk, &(char){0}, 1, 64 * MIB), -EINVAL);
+    assert_int_equal(disk_io_sync(f->disk), 0);
+    disk_io_close(&f->disk);
+    qemu_sees(f, name, format, 5 * MIB + 512, 9 * MIB, 0x77);
+    qemu_sees(f, name, format, 31 * MIB, 4 * MIB, 0);
+    qemu_sees(f, name, format, MIB, MIB, 0xaa);
+}
+
+static void raw(void **state)
+{
+    struct fixture *f = *state;
+    struct stat st;
+    char path[128];
+
+    make_base(f, "a.raw", "raw");
+    check_all(f, "a.raw", "raw");
+    snprintf(path, sizeof path, "%s/a.raw", f->dir);
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(st.st_blocks * 512 < 11 * MIB); /* zeros took no room */
+    assert_int_equal(st.st_size, 64 * MIB);
+}
+
+static void qcow2(void **state)
+{
+    struct fixture *f = *state;
+
+    make_base(f, "a.qcow2", "qcow2");
+    check_all(f, "a.qcow2", "qcow2");
+    run(f, "qemu-img check -q -f qcow2 a.qcow2");
+}
+
+static void qcow2_on_qcow2_on_raw(void **state)
+{
+    struct fixture *f = *state;
+
+    make_base(f, "a.raw", "raw");
+    run(f, "sha256sum a.raw >a.sum");
+    run(f, "qemu-img create -q -f qcow2 -F raw -b a.raw b.base.qcow2");
+    run(f, "qemu-img create -q -f qcow2 -F qcow2 -b b.base.qcow2 c.qcow2");
+    check_all(f, "c.qcow2", "qcow2");
+    run(f, "sha256sum -c a.sum"); /* zeros over what a base has are of the overlay */
+    open_disk(f, "b.base.qcow2", "qcow2", false);
+    bytes_are(f, 33 * MIB, MIB, 0xcc);
+}
+
+static void reading_changes_nothing(void **state)
+{
+    struct fixture *f = *state;
+    const char *names[] = {"a.raw", "a.qcow2"};
+
+    for (int i = 0; i < 2; i++) {
+        make_base(f, names[i], names[i] + 2);
+        run(f, "sha256sum %s >sum", names[i]);
+        open_disk(f, names[i], names[i] + 2, false);
+        assert_int_equal(disk_io_write(f->disk, "x", 1, 0), -EROFS);
+        assert_int_equal(disk_io_write_zeros(f->disk, 512, MIB), -EROFS);
+        bytes_are(f, MIB, MIB, 0xaa);
+        assert_int_equal(disk_io_sync(f->disk), 0);
+        disk_io_close(&f->disk);
+        run(f, "sha256sum -c sum");
+    }
+}
+
+static void sizes_that_are_no_multiples(void **state)
+{
+    struct fixture *f = *state;
+
+    run(f, "truncate -s 1000 a.raw && touch empty.raw");
+    open_disk(f, "a.raw", "raw", true);
+    assert_int_equal(disk_io_size(f->disk), 1000);
+    no_more_after(f, 0);
+    write_bytes(f, 999, 1, 1);
+    next_is(f, 0, 0, 1000);
+    disk_io_close(&f->disk);
+    open_disk(f, "empty.raw", "raw", false);
+    assert_int_equal(disk_io_size(f->disk), 0);
+    no_more_after(f, 0);
+}
+
+static void links_and_foreign_files_are_refused(void **state)
+{
+    struct fixture *f = *state;
+
+    make_base(f, "a.qcow2", "qcow2");
+    run(f, "mkdir d && ln -s a.qcow2 l.qcow2 && ln -s a.qcow2 l.raw && mkfifo p.raw p.qcow2 && cp a.qcow2 d");
+    refused(f, "l.qcow2", "qcow2", -ELOOP, "no plain file");
+    refused(f, "l.raw", "raw", -ELOOP, "no plain file");
+    refused(f, "p.raw", "raw", -EINVAL, "no plain file");
+    refused(f, "p.qcow2", "qcow2", -EINVAL, "no plain file");
+    refused(f, "d/a.qcow2", "qcow2", -EINVAL, "no disk");
+    refused(f, "../a.qcow2", "qcow2", -EINVAL, "no disk");
+    refused(f, "none.qcow2", "qcow2", -ENOENT, "No such file");
+    refused(f, "a.qcow2", "vpc", -EINVAL, "no disk of format vpc");
+
+    /* What an image names is not opened, wherever it leads. */
+    run(f, "qemu-img create -q -u -f qcow2 -F raw -b /etc/passwd out.qcow2 1M");
+    refused(f, "out.qcow2", "qcow2", -EINVAL, "outside its directory");
+    run(f, "qemu-img create -q -u -f qcow2 -F raw -b l.raw link.qcow2 1M");
+    refused(f, "link.qcow2", "qcow2", -ELOOP, "l.raw: no plain file");
+    run(f, "qemu-img create -q -u -f qcow2 -F raw -b nbd:unix:x net.qcow2 1M");
+    refused(f, "net.qcow2", "qcow2", -ENOENT, "nbd:unix:x");
+    run(f, "qemu-img create -q -u -f qcow2 -F vmdk -b a.qcow2 vmdk.qcow2 1M");
+    refused(f, "vmdk.qcow2", "qcow2", -EINVAL, "its format is not stated");
+    run(f, "qemu-img create -q -u -f qcow2 -F qcow2 -b self.qcow2 other.qcow2 1M; mv other.qcow2 self.qcow2");
+    refused(f, "self.qcow2", "qcow2", -ELOOP, "too many files");
+    run(f, "qemu-img create -q -f qcow2 -o data_file=x.data data.qcow2 1M");
+    refused(f, "data.qcow2", "qcow2", -EINVAL, "data in another file");
+}
+
+static void another_writer_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct disk_io *first;
+
+    make_base(f, "a.qcow2", "qcow2");
+    open_disk(f, "a.qcow2", "qcow2", true);
+    first = TAKE(f->disk);
+    refused(f, "a.qcow2", "qcow2", -EIO, "lock");
+    disk_io_close(&first);
+    open_disk(f, "a.qcow2", "qcow2", false);
+}
+
+static void damaged_disks_are_errors(void **state)
+{
+    struct fixture *f = *state;
+    char bytes[MIB];
+
+    make_base(f, "a.qcow2", "qcow2");
+    run(f, "head -c 50 a.qcow2 >short.qcow2; head -c 1000 /dev/zero >zero.qcow2");
+    refused(f, "short.qcow2", "qcow2", -EBADMSG, "no proper qcow2");
+    refused(f, "zero.qcow2", "qcow2", -EBADMSG, "no proper qcow2");
+    run(f, "cp a.qcow2 l1.qcow2 && printf '\\377\\377\\377\\377' | dd of=l1.qcow2 bs=1 seek=36 conv=notrunc status=none");
+    refused(f, "l1.qcow2", "qcow2", -EIO, "L1");
+
+    /* Damage that only shows where it is read: the L1 table points outside of clusters. */
+    run(f, "cp a.qcow2 l2.qcow2 && printf '\\200\\0\\0\\0\\0\\3\\2\\1' | dd of=l2.qcow2 bs=1 seek=$((0x30000)) conv=notrunc status=none");
+    open_disk(f, "l2.qcow2", "qcow2", false);
+    assert_true(disk_io_read(f->disk, bytes, sizeof bytes, MIB) < 0);
+    disk_io_close(&f->disk);
+
+    run(f, "head -c 1M a.qcow2 >cut.qcow2"); /* what is missing at the end of a file reads as zeros: QEMU's rule */
+    open_disk(f, "cut.qcow2", "qcow2", false);
+    bytes_are(f, 33 * MIB, MIB, 0);
+}
+
+/* The one child of this process. */
+static pid_t child_of_ours(void)
+{
+    char command[64];
+    FILE *answer;
+    int pid = 0;
+
+    snprintf(command, sizeof command, "pgrep -P %d qemu-nbd", (int) getpid());
+    answer = popen(command, "r");
+    assert_int_equal(fscanf(answer, "%d", &pid), 1);
+    assert_int_equal(pclose(answer), 0);
+    return pid;
+}
+
+static void a_killed_server_is_an_error(void **state)
+{
+    struct fixture *f = *state;
+    char bytes[MIB];
+    int64_t from, to;
+    int r = 0;
+
+    make_base(f, "a.qcow2", "qcow2");
+    open_disk(f, "a.qcow2", "qcow2", true);
+    bytes_are(f, MIB, MIB, 0xaa);
+    assert_int_equal(kill(child_of_ours(), SIGKILL), 0);
+    for (int i = 0; i < 100000 && r == 0; i++) /* until its end has come to us */
+        r = disk_io_read(f->disk, bytes, sizeof bytes, MIB);
+    assert_true(r < 0);
+    assert_true(disk_io_write(f->disk, bytes, sizeof bytes, MIB) < 0);
+    assert_true(disk_io_write_zeros(f->disk, MIB, MIB) < 0);
+    assert_true(disk_io_sync(f->disk) < 0);
+    assert_true(disk_io_next_data(f->disk, 0, &from, &to) < 0);
+    disk_io_close(&f->disk);
+}
+
+/* However this process ends, the server ends too, and leaves nothing. */
+static void no_server_outlives_us(void **state)
+{
+    struct fixture *f = *state;
+    pid_t server = 0;
+    int pipes[2];
+    char byte;
+
+    make_base(f, "a.qcow2", "qcow2");
+    assert_int_equal(pipe(pipes), 0); /* its writing end is the server's too */
+    run(f, "ls -d /tmp/drover-nbd-* >before 2>&1 || true");
+    if (fork() == 0) {
+        if (disk_io_open(&f->disk, f->dir, "a.qcow2", "qcow2", true, f->text) == 0)
+            server = child_of_ours();
+        if (write(pipes[1], &server, sizeof server) != sizeof server)
+            abort();
+        raise(SIGKILL);
+    }
+    close(pipes[1]);
+    assert_int_equal(read(pipes[0], &server, sizeof server), sizeof server);
+    assert_true(server > 0);
+    assert_int_equal(read(pipes[0], &byte, 1), 0); /* both are gone, or this waits */
+    close(pipes[0]);
+    run(f, "ls -d /tmp/drover-nbd-* >after 2>&1 || true; cmp before after");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(raw, begin, end),
+        cmocka_unit_test_setup_teardown(qcow2, begin, end),
+        cmocka_unit_test_setup_teardown(qcow2_on_qcow2_on_raw, begin, end),
+        cmocka_unit_test_setup_teardown(reading_changes_nothing, begin, end),
+        cmocka_unit_test_setup_teardown(sizes_that_are_no_multiples, begin, end),
+        cmocka_unit_test_setup_teardown(links_and_foreign_files_are_refused, begin, end),
+        cmocka_unit_test_setup_teardown(another_writer_is_refused, begin, end),
+        cmocka_unit_test_setup_teardown(damaged_disks_are_errors, begin, end),
+        cmocka_unit_test_setup_teardown(a_killed_server_is_an_error, begin, end),
+        cmocka_unit_test_setup_teardown(no_server_outlives_us, begin, end),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
