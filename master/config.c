@@ -117,8 +117,8 @@ static int put(struct config *config, const struct setting *setting, const char 
         *(const char **) at = arena_strdup(config->memory, value);
         return 0;
     case SETTING_LIST:
-        if (list->count == CONFIG_LISTS_MAX) {
-            fprintf(stderr, "%s: more than %d\n", setting->key, CONFIG_LISTS_MAX);
+        if (list->count == TEXT_LIST_MAX) {
+            fprintf(stderr, "%s: more than %d\n", setting->key, TEXT_LIST_MAX);
             return -1;
         }
         list->items[list->count++] = arena_strdup(config->memory, value);

@@ -2,14 +2,7 @@
  */
 #pragma once
 
-#include "shared/base.h"
-
-#define CONFIG_LISTS_MAX 16
-
-struct text_list {
-    unsigned count;
-    const char *items[CONFIG_LISTS_MAX];
-};
+#include "shared/listeners.h"
 
 struct config {
     const char *dir;         /* state: store, secrets, certificate */

@@ -27,6 +27,7 @@
 #include "shared/args.h"
 #include "shared/fiber.h"
 #include "shared/log.h"
+#include "shared/rpc.h"
 
 struct queue {
     struct request *first, *last;
@@ -449,41 +450,17 @@ void dispatch_work(struct request *request, void (*work)(struct request *))
 
 /* ---- system.* ---- */
 
-static int list_methods(struct call *call)
-{
-    size_t count, n = 0;
-    const struct method *const *methods = model_methods(&count);
-    struct value *items = arena_alloc_array(call->arena, count, sizeof *items);
-
-    for (size_t i = 0; i < count; i++)
-        if (!(methods[i]->flags & METHOD_HIDDEN))
-            items[n++] = value_text(methods[i]->name);
-    call->reply = VALUE_SET((uint32_t) n, items);
-    call->is_bare = true;
-    return 0;
-}
-
 /* Answers what belongs to no class; false for all other names. */
 static bool run_system(struct request *request)
 {
     struct call *call = &request->call;
 
+    if (!rpc_system(request->text, request->raw, request->raw_count, call->arena, &call->reply, &call->is_bare,
+                    &call->failure))
+        return false;
     call->name = request->text;
-    if (streq(request->text, "system.listMethods")) {
-        request->answer(request, list_methods(call), true);
-        return true;
-    }
-    if (strncmp(request->text, "system.isAlive:", 15) == 0) {
-        int r = 0;
-
-        if (request->raw_count == 0)
-            r = fail(call, MESSAGE_PARAMETER_COUNT_MISMATCH, request->text, "1", "0");
-        else
-            call->reply = request->raw[0];
-        request->answer(request, r, true);
-        return true;
-    }
-    return false;
+    request->answer(request, -call->failure.code, true);
+    return true;
 }
 
 enum dispatched dispatch(struct request *request)

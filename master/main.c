@@ -43,10 +43,8 @@
 #include "shared/link.h"
 #include "shared/log.h"
 #include "shared/random.h"
-#include "shared/tls.h"
 #include "shared/workers.h"
 
-#define NAMES_MAX    16
 #define OTHER_FIBERS 256 /* beside those of calls: recovery, notes of slaves */
 
 struct master {
@@ -56,6 +54,7 @@ struct master {
     struct config config;
     struct core core;
     struct front *front;
+    struct listeners listeners;
     struct backups *backups;
     int signal_fd;
     char **argv_given; /* to begin anew with */
@@ -83,7 +82,6 @@ static void needs_restart(const char *key)
 static void reload(struct master *master)
 {
     struct config fresh;
-    SSL_CTX *tls;
     int first;
 
     if (config_read(&fresh, master->config_file, master->argc, master->argv, &first) < 0) {
@@ -98,16 +96,8 @@ static void reload(struct master *master)
             log_error(NULL, "the log file cannot be opened");
         config_done(&fresh);
     }
-    if (master->config.listen_tls.count > 0) {
-        if (tls_server_context(path_of(master, master->config.certificate, "master.crt"),
-                               path_of(master, master->config.key, "master.key"), &tls)
-            < 0) {
-            log_error(NULL, "the certificate stays the old one: %s", tls_error());
-        } else {
-            http_server_replace_tls(front_server(master->front), tls);
-            tls_context_unref(&tls);
-        }
-    }
+    if (master->listeners.tls) /* listening already */
+        listeners_reload(&master->listeners, front_server(master->front));
     log_info(NULL, "settings read again");
 }
 
@@ -143,52 +133,6 @@ static int block_signals(void)
 
 /* ---- listening ---- */
 
-/* "127.0.0.1:80", "[::1]:80" */
-static bool split_address(const char *text, char *address, size_t bytes, uint16_t *ret_port)
-{
-    const char *colon = strrchr(text, ':'), *start = text;
-    size_t length;
-    char *end;
-    long port;
-
-    if (!colon)
-        return false;
-    length = (size_t) (colon - text);
-    if (*text == '[' && length > 1 && colon[-1] == ']') {
-        start++;
-        length -= 2;
-    }
-    port = strtol(colon + 1, &end, 10);
-    if (length == 0 || length >= bytes || *end || end == colon + 1 || port < 0 || port > 65535)
-        return false;
-    memcpy(address, start, length);
-    address[length] = '\0';
-    *ret_port = (uint16_t) port;
-    return true;
-}
-
-static int listen_tcp(struct master *master, const char *text, SSL_CTX *tls)
-{
-    char address[128];
-    uint16_t port;
-    int r;
-
-    if (!split_address(text, address, sizeof address, &port)) {
-        log_error(NULL, "'%s' is no ADDRESS:PORT", text);
-        return -1;
-    }
-    r = http_listen_tcp(front_server(master->front), address, port, tls, &port);
-    if (r < 0) {
-        log_error(NULL, "cannot listen on %s: %s", text, strerror(-r));
-        return -1;
-    }
-    if (!*master->url)
-        snprintf(master->url, sizeof master->url,
-                 strchr(address, ':') ? "%s://[%s]:%u" : "%s://%s:%u", tls ? "https" : "http",
-                 address, port);
-    return 0;
-}
-
 static const char *first_address(const struct config *config)
 {
     static char address[128];
@@ -197,7 +141,7 @@ static const char *first_address(const struct config *config)
     if (*config->host_address)
         return config->host_address;
     if (config->listen.count > 0
-        && split_address(config->listen.items[0], address, sizeof address, &port))
+        && listener_split(config->listen.items[0], address, sizeof address, &port))
         return address;
     return "127.0.0.1";
 }
@@ -212,68 +156,21 @@ static const char *first_name(const struct config *config)
     return name;
 }
 
-static void add_name(const char **names, size_t *count, const char *name)
-{
-    for (size_t i = 0; i < *count; i++)
-        if (streq(names[i], name))
-            return;
-    if (*count < NAMES_MAX)
-        names[(*count)++] = name;
-}
-
-/* The names and addresses that clients may know this master by. */
-static size_t certificate_names(struct master *master, const char **names)
-{
-    const struct config *config = &master->config;
-    const struct text_list *lists[] = {&config->listen_tls, &config->listen};
-    size_t count = 0;
-
-    add_name(names, &count, first_name(config));
-    add_name(names, &count, first_address(config));
-    for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
-        for (unsigned j = 0; j < lists[i]->count; j++) {
-            char *address = arena_alloc(config->memory, 128);
-            uint16_t port;
-
-            if (split_address(lists[i]->items[j], address, 128, &port))
-                add_name(names, &count, address);
-        }
-    add_name(names, &count, "localhost");
-    add_name(names, &count, "127.0.0.1");
-    add_name(names, &count, "::1");
-    return count;
-}
-
 static int listen_all(struct master *master)
 {
     const struct config *config = &master->config;
-    const char *socket = path_of(master, config->unix_socket, "master.sock");
-    SSL_CTX *tls = NULL;
-    int r = 0;
 
-    for (unsigned i = 0; i < config->listen.count && r == 0; i++)
-        r = listen_tcp(master, config->listen.items[i], NULL);
-    if (r == 0 && config->listen_tls.count > 0) {
-        const char *certificate = path_of(master, config->certificate, "master.crt");
-        const char *key = path_of(master, config->key, "master.key");
-        const char *names[NAMES_MAX];
-        size_t count = certificate_names(master, names);
-
-        if (tls_ensure(certificate, key, names, count) < 0
-            || tls_server_context(certificate, key, &tls) < 0) {
-            log_error(NULL, "no certificate: %s", tls_error());
-            r = -1;
-        }
-    }
-    for (unsigned i = 0; i < config->listen_tls.count && r == 0; i++)
-        r = listen_tcp(master, config->listen_tls.items[i], tls);
-    tls_context_unref(&tls);
-    if (r == 0) {
-        r = http_listen_unix(front_server(master->front), socket);
-        if (r < 0)
-            log_error(NULL, "cannot listen on %s: %s", socket, strerror(-r));
-    }
-    return r;
+    master->listeners = (struct listeners){
+        .plain = &config->listen,
+        .tls = &config->listen_tls,
+        .unix_socket = path_of(master, config->unix_socket, "master.sock"),
+        .certificate = path_of(master, config->certificate, "master.crt"),
+        .key = path_of(master, config->key, "master.key"),
+        .name = first_name(config),
+        .address = first_address(config),
+    };
+    return listeners_open(&master->listeners, front_server(master->front), master->url,
+                          sizeof master->url);
 }
 
 /* ---- start ---- */

@@ -222,6 +222,7 @@ static void take_hello(struct peer *peer, const struct wire_frame *frame)
     struct wire_frame welcome = {
         .type = WIRE_WELCOME, .link = frame->link, .epoch = core->epoch, .holder = core->holder};
     const struct object *pool = view_get(store_core_view(core->store), pool, core->pool);
+    const struct object *own = view_get(store_core_view(core->store), host, core->host);
 
     if (frame->link <= peer->link || !may_link(peer, frame))
         return;
@@ -233,6 +234,10 @@ static void take_hello(struct peer *peer, const struct wire_frame *frame)
     peer->heard_ms = clock_now_ms(core->clock);
     if (pool)
         (void) uuid_parse(pool_get_uuid(pool), strlen(pool_get_uuid(pool)), &welcome.pool);
+    if (own) {
+        (void) uuid_parse(host_get_uuid(own), strlen(host_get_uuid(own)), &welcome.host);
+        welcome.address = host_get_address(own);
+    }
     log_info(peer->uuid, "link %llu to the host stands, %u guests", (unsigned long long) peer->link,
              frame->guests.length);
     if (!CRASH_POINT("master.welcome.before"))

@@ -4,6 +4,8 @@
 #include <stdio.h>
 
 #include "shared/arena.h"
+#include "shared/failure.h"
+#include "shared/model.h"
 #include "shared/xmlrpc.h"
 
 #define PARSED_BYTES_MAX (256 << 20) /* of values made from one document */
@@ -70,6 +72,38 @@ void rpc_failure(const struct rpc_call *call, struct buffer *out, const struct f
 void rpc_refuse(struct http_request *http)
 {
     http_reply_html(http, 500, "", "the request is no remote procedure call");
+}
+
+/* ---- system.* ---- */
+
+static struct value method_names(struct arena *arena)
+{
+    size_t count, n = 0;
+    const struct method *const *methods = model_methods(&count);
+    struct value *items = arena_alloc_array(arena, count, sizeof *items);
+
+    for (size_t i = 0; i < count; i++)
+        if (!(methods[i]->flags & METHOD_HIDDEN))
+            items[n++] = value_text(methods[i]->name);
+    return VALUE_SET((uint32_t) n, items);
+}
+
+bool rpc_system(const char *method, const struct value *params, unsigned count, struct arena *arena,
+                struct value *ret, bool *ret_is_bare, struct failure *ret_failure)
+{
+    *ret_is_bare = false;
+    if (streq(method, "system.listMethods")) {
+        *ret = method_names(arena);
+        *ret_is_bare = true;
+        return true;
+    }
+    if (strncmp(method, "system.isAlive:", 15) != 0)
+        return false;
+    if (count > 0)
+        *ret = params[0];
+    else
+        failure_set(ret_failure, arena, MESSAGE_PARAMETER_COUNT_MISMATCH, method, "1", "0");
+    return true;
 }
 
 /* ---- paths ---- */

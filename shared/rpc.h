@@ -44,3 +44,10 @@ const char *rpc_headers(bool is_json);
  * own. */
 void rpc_success(const struct rpc_call *, struct buffer *, const struct value *, bool is_bare);
 void rpc_failure(const struct rpc_call *, struct buffer *, const struct failure *, bool is_early);
+
+/* Answer the calls that belong to no class: system.listMethods, system.isAlive. False for all others.
+ *
+ *   ret_is_bare   of the reply
+ *   ret_failure   its code is set when the call failed */
+bool rpc_system(const char *method, const struct value *params, unsigned count, struct arena *,
+                struct value *ret, bool *ret_is_bare, struct failure *ret_failure);

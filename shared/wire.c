@@ -49,6 +49,7 @@ enum {
     K_PROOF,
     K_ENDPOINT,
     K_TEXT,
+    K_ADDRESS,
     KEY_COUNT,
 };
 
@@ -83,6 +84,7 @@ static const struct {
     [K_PROOF] = KEY("proof", KEY_TEXT, proof),
     [K_ENDPOINT] = KEY("endpoint", KEY_TEXT, endpoint),
     [K_TEXT] = KEY("text", KEY_TEXT, text),
+    [K_ADDRESS] = KEY("address", KEY_TEXT, address),
 };
 #undef KEY
 
@@ -98,7 +100,7 @@ static const struct {
     [WIRE_HELLO] = {"hello",
                     B(K_LINK) | B(K_HOST) | B(K_VERSION) | B(K_EPOCH) | B(K_ABOUT) | B(K_GUESTS) | B(K_OPERATIONS),
                     B(K_HOLDER) | B(K_POOL)},
-    [WIRE_WELCOME] = {"welcome", B(K_LINK) | B(K_EPOCH) | B(K_HOLDER), B(K_POOL)},
+    [WIRE_WELCOME] = {"welcome", B(K_LINK) | B(K_EPOCH) | B(K_HOLDER), B(K_POOL) | B(K_HOST) | B(K_ADDRESS)},
     [WIRE_AGAIN] = {"again", B(K_EPOCH) | B(K_HOLDER) | B(K_LINK), B(K_TEXT)},
     [WIRE_REFUSE] = {"refuse", B(K_LINK) | B(K_EPOCH), B(K_HOLDER) | B(K_TEXT)},
     [WIRE_BEAT] = {"beat", ON_LINK, B(K_EPOCH) | B(K_HOLDER)},

@@ -69,7 +69,7 @@ struct wire_frame {
     uint64_t number;          /* note, ack: of the note */
     ref_t vm;                 /* note: the VM that it concerns, or null */
     uint64_t vm_epoch;
-    ref_t host;               /* hello, join: who it is */
+    ref_t host;               /* hello, join: who it is; welcome: the master's host */
     ref_t pool;               /* welcome, joined, hello: the pool it belongs to */
     int64_t version;          /* hello, join: WIRE_VERSION */
     struct value about;       /* hello, join: string map that describes the host */
@@ -79,6 +79,7 @@ struct wire_frame {
     const char *nonce;        /* join, challenge */
     const char *proof;        /* proof, joined */
     const char *endpoint;     /* joined: where the master listens */
+    const char *address;      /* welcome: of the master's host, for clients of the API */
     const char *text;         /* denied, refuse, again: for people */
 };
 

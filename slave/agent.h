@@ -26,6 +26,7 @@ struct ledger;
 struct loop;
 struct random;
 struct samples;
+struct standing;
 struct workers;
 
 struct agent_config {
@@ -40,6 +41,8 @@ struct agent_config {
     const char *join_endpoint;    /* where a pool's master takes new hosts; NULL: nowhere */
     const char *pool_secret;
     bool is_simulated;            /* say nothing about the machine beneath; memory_bytes and cpus are given */
+    const char *http_socket;      /* unix socket of this host's HTTP server, an absolute path; NULL: none */
+    struct standing *standing;    /* standing.h: what HTTP clients are told about the master; NULL: nobody asks */
     struct agent_sockets *sockets; /* sockets.h; NULL: TCP */
     uint64_t master_dead_ms;      /* without a frame from the master: say hello again. 0: 5 s */
 };

@@ -19,6 +19,7 @@
 #include "shared/wire.h"
 #include "slave/agent.h"
 #include "slave/ledger.h"
+#include "slave/standing.h"
 
 #define TICK_MS         250
 #define JOIN_AGAIN_MS   500   /* until the connection stands */
@@ -128,6 +129,12 @@ static void joined(struct agent_join *join, const struct wire_frame *frame)
     agent_link_to(agent, frame->endpoint, frame->key);
 }
 
+static void denied(struct agent_join *join, const struct wire_frame *frame)
+{
+    log_warning(NULL, "join: the master says no: %s", frame->text);
+    standing_put_unknown(join->agent->config.standing, join->agent->host);
+}
+
 static void on_frame(void *arg, const char *key, const void *bytes, size_t count)
 {
     struct agent_join *join = arg;
@@ -140,7 +147,7 @@ static void on_frame(void *arg, const char *key, const void *bytes, size_t count
         else if (frame.type == WIRE_JOINED)
             joined(join, &frame);
         else if (frame.type == WIRE_DENIED)
-            log_warning(NULL, "join: the master says no: %s", frame.text);
+            denied(join, &frame);
     }
     arena_destroy(&arena);
 }

@@ -24,6 +24,7 @@
 #include "shared/wire.h"
 #include "slave/agent.h"
 #include "slave/ledger.h"
+#include "slave/standing.h"
 #include "slave/vms.h"
 
 #define BEAT_MS           1000
@@ -80,6 +81,7 @@ static void link_over(struct agent_link *link, const char *why)
     if (link->state != LINK_UP)
         return;
     log_warning(NULL, "link %llu to the master is over: %s", (unsigned long long) link->number, why);
+    standing_put_silent(link->agent->config.standing);
     link->again_ms = HELLO_AGAIN_MS;
     hello_in(link, 0);
 }
@@ -322,6 +324,7 @@ static void welcomed(struct agent_link *link, const struct wire_frame *frame)
         return;
     }
     link->state = LINK_UP;
+    standing_put_master(agent->config.standing, frame->address);
     link->heard_ms = clock_now_ms(agent->clock);
     link->again_ms = HELLO_AGAIN_MS;
     timer_stop(&link->hello_timer);

@@ -1,10 +1,10 @@
 /* main.c - drover-slave: options, start order, main loop, stop order
  *
- *   settings, log -> loop, workers -> ledger -> who we are -> driver, transports -> agent: adopt, hello
+ *   settings, log -> loop, workers -> ledger -> HTTP -> who we are -> driver, transports -> agent: adopt, hello
  *
- * The end goes the same way back, and ends no guest. A line "ready HOST" on standard output says that the agent has
- * adopted what runs and is talking to its master, for scripts that started us. SIGTERM and SIGINT end the agent, SIGHUP
- * reopens its log. kill -9 loses nothing: what the agent has promised is in its ledger. */
+ * The end goes the same way back, and ends no guest. HTTP is answered from early on: clients hear why this host cannot help
+ * them yet. A line "ready HOST" on standard output says that the agent has adopted what runs and is talking to its master, for
+ * scripts that started us. SIGTERM and SIGINT end the agent, SIGHUP reopens its log and reads its certificate again. kill -9 loses nothing: what the agent has promised is in its ledger. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -18,6 +18,7 @@
 
 #include "shared/crash.h"
 #include "shared/fiber.h"
+#include "shared/listeners.h"
 #include "shared/log.h"
 #include "shared/random.h"
 #include "shared/workers.h"
@@ -25,6 +26,8 @@
 #include "slave/hypervisor_sim.h"
 #include "slave/ledger.h"
 #include "slave/settings.h"
+#include "slave/slave_front.h"
+#include "slave/standing.h"
 
 #define READY_LOOK_MS 20
 
@@ -35,6 +38,9 @@ struct slave {
     struct ledger *ledger;
     struct hypervisor *hypervisor;
     struct link_transport *transport, *door;
+    struct standing *standing;
+    struct slave_front *front;
+    struct listeners listeners;
     struct agent *agent;
     struct timer ready_timer;
     int signal_fd;
@@ -42,6 +48,7 @@ struct slave {
     char secret_key[LINK_KEY_BYTES];
     char pool_secret[256];
     char join[300], name[256];
+    char http_socket[PATH_MAX];  /* as others find it */
 };
 
 /* ---- signals ---- */
@@ -56,6 +63,8 @@ static void on_signal(void *arg, uint32_t events)
         if (info.ssi_signo == SIGHUP) {
             if (log_open(*slave->settings.log_file ? slave->settings.log_file : NULL) < 0)
                 log_error(NULL, "the log file cannot be opened");
+            if (slave->front)
+                listeners_reload(&slave->listeners, slave_front_server(slave->front));
         } else {
             log_info(NULL, "signal %u: stopping; guests run on", info.ssi_signo);
             loop_stop(slave->loop);
@@ -100,13 +109,15 @@ static void start_agent(void *arg)
     ref_t host = NULL_REF;
     struct agent_config config = {
         .address = settings->address,
-        .name = *settings->name ? settings->name : slave->name,
+        .name = slave->name,
         .hypervisor = settings->hypervisor,
         .storage = settings->storage,
         .memory_bytes = settings->memory_mib << 20,
         .cpus = (int) settings->cpus,
         .join_endpoint = *settings->join ? slave->join : NULL,
         .pool_secret = *slave->pool_secret ? slave->pool_secret : NULL,
+        .http_socket = slave->http_socket,
+        .standing = slave->standing,
     };
 
     (void) uuid_parse(settings->host, strlen(settings->host), &host);
@@ -169,6 +180,41 @@ static void make_storage(struct settings *settings)
         settings->storage = arena_strdup(settings->memory, path);
 }
 
+/* After the ledger is ours: of two agents with one directory the second leaves the first one's socket alone. */
+static int serve_http(struct slave *slave)
+{
+    const struct settings *settings = &slave->settings;
+    char url[256];
+    int r;
+
+    slave->listeners = (struct listeners){
+        .plain = &settings->listen,
+        .tls = &settings->listen_tls,
+        .unix_socket = settings->unix_socket,
+        .certificate = settings->certificate,
+        .key = settings->key,
+        .name = slave->name,
+        .address = settings->address,
+    };
+    slave->standing = standing_new();
+    slave->front = slave_front_new(&(struct slave_front_config){
+        .loops = (unsigned) settings->http_loops,
+        .standing = slave->standing,
+    });
+    if (listeners_open(&slave->listeners, slave_front_server(slave->front), url, sizeof url) < 0)
+        return -1;
+    if (!realpath(settings->unix_socket, slave->http_socket)) {
+        log_error(NULL, "%s: %s", settings->unix_socket, strerror(errno));
+        return -1;
+    }
+    r = slave_front_start(slave->front);
+    if (r < 0)
+        log_error(NULL, "cannot serve HTTP: %s", strerror(-r));
+    else
+        log_info(NULL, "serving HTTP at %s", *url ? url : slave->http_socket);
+    return r;
+}
+
 static int start(struct slave *slave)
 {
     struct settings *settings = &slave->settings;
@@ -184,10 +230,12 @@ static int start(struct slave *slave)
     }
     if (*settings->pool_secret_file && read_secret(slave, settings->pool_secret_file) < 0)
         return -1;
-    gethostname(slave->name, sizeof slave->name - 1);
+    snprintf(slave->name, sizeof slave->name, "%s", settings->name);
+    if (!*slave->name)
+        gethostname(slave->name, sizeof slave->name - 1);
     snprintf(slave->join, sizeof slave->join, "tcp://%.280s", settings->join);
     loop_set_limits(slave->loop, &(struct loop_limits){.fibers_max = (unsigned) settings->fibers_max});
-    if (open_ledger(slave) < 0)
+    if (open_ledger(slave) < 0 || serve_http(slave) < 0)
         return -1;
     make_storage(settings);
     slave->workers = workers_new((unsigned) settings->workers, 0, "worker");
@@ -196,6 +244,8 @@ static int start(struct slave *slave)
 
 static void stop(struct slave *slave)
 {
+    if (slave->front)
+        slave_front_stop(slave->front);
     loop_abandon(slave->loop); /* nothing is unwound: the next agent goes on from the ledger */
     timer_stop(&slave->ready_timer);
     workers_destroy(&slave->workers);
@@ -206,6 +256,8 @@ static void stop(struct slave *slave)
         slave->door->destroy(&slave->door);
     if (slave->transport)
         slave->transport->destroy(&slave->transport);
+    slave_front_destroy(&slave->front);
+    standing_destroy(&slave->standing);
     ledger_destroy(&slave->ledger);
     loop_unwatch_fd(slave->loop, slave->signal_fd);
     close_fd(&slave->signal_fd);

@@ -121,6 +121,8 @@ struct value agent_about(struct agent *agent, struct arena *arena)
     put(items, &pairs, "memory_bytes", arena_text(arena, "%lld", (long long) memory_total(agent)));
     if (agent->config.storage)
         put(items, &pairs, "storage", agent->config.storage);
+    if (agent->config.http_socket)
+        put(items, &pairs, "http_socket", agent->config.http_socket);
     put(items, &pairs, "cpus", arena_text(arena, "%ld", MAX(cpus, 1L)));
     put(items, &pairs, "cpu_vendor", vendor);
     put(items, &pairs, "cpu_model", model);

@@ -7,24 +7,32 @@
 
 #include "shared/arena.h"
 
+enum setting_kind { SETTING_TEXT, SETTING_NUMBER, SETTING_LIST };
+
 struct setting {
     const char *key;
     size_t offset;
     const char *initial;
-    bool is_number;
+    enum setting_kind kind;
     int64_t least, most;
     const char *help;
 };
 
 /* clang-format off: rows in columns */
-#define TEXT(key, initial, help)              {#key, offsetof(struct settings, key), initial, false, 0, 0, help},
-#define NUMBER(key, initial, least, most, help) {#key, offsetof(struct settings, key), initial, true, least, most, help},
+#define TEXT(key, initial, help)              {#key, offsetof(struct settings, key), initial, SETTING_TEXT, 0, 0, help},
+#define NUMBER(key, initial, least, most, help) {#key, offsetof(struct settings, key), initial, SETTING_NUMBER, least, most, help},
+#define LIST(key, initial, help)              {#key, offsetof(struct settings, key), initial, SETTING_LIST, 0, 0, help},
 static const struct setting rows[] = {
     /*      key               default   what it means */
     TEXT   (dir,              ".",      "directory of the agent's state")
     TEXT   (host,             "",       "uuid of this host, before its first start (drawn)")
     TEXT   (name,             "",       "name of this host (as the machine calls itself)")
     TEXT   (address,          "127.0.0.1", "address of this host, as clients and other hosts reach it")
+    LIST   (listen,           "",       "ADDRESS:PORT for plain HTTP, repeatable; port 0 takes a free one")
+    LIST   (listen_tls,       "",       "ADDRESS:PORT for HTTPS, repeatable")
+    TEXT   (unix_socket,      "",       "local socket, by which a master on this host passes requests on (DIR/slave.sock)")
+    TEXT   (certificate,      "",       "certificate for HTTPS (DIR/slave.crt, made if missing); reloaded on SIGHUP")
+    TEXT   (key,              "",       "its key (DIR/slave.key)")
     TEXT   (storage,          "",       "directory of this host's own SR (DIR/sr)")
     TEXT   (hypervisor,       "sim",    "driver: sim")
     TEXT   (guests,           "",       "sim: socket of drover-guests (DIR/guests.sock)")
@@ -34,11 +42,13 @@ static const struct setting rows[] = {
     TEXT   (log_level,        "info",   "debug, info, warning or error")
     NUMBER (memory_mib,       "0",      0, 1 << 30, "memory offered to guests; 0: what the machine has")
     NUMBER (cpus,             "0",      0, 65536,   "CPUs offered to guests; 0: what the machine has")
+    NUMBER (http_loops,       "2",      1, 64,      "threads that serve HTTP")
     NUMBER (workers,          "4",      1, 256,     "threads for files")
     NUMBER (fibers_max,       "4096",   64, 65536,  "operations at work at once")
 };
 #undef TEXT
 #undef NUMBER
+#undef LIST
 /* clang-format on */
 
 /* host-name is host_name. */
@@ -57,25 +67,40 @@ static const struct setting *find(const char *key)
     return NULL;
 }
 
-static int put(struct settings *settings, const struct setting *row, const char *value)
+static int put_number(const struct setting *row, const char *value, int64_t *ret)
 {
-    void *at = (char *) settings + row->offset;
-    int64_t number;
     char *end;
 
-    if (!row->is_number) {
-        *(const char **) at = arena_strdup(settings->memory, value);
-        return 0;
-    }
     errno = 0;
-    number = strtoll(value, &end, 10);
-    if (errno || end == value || *end || number < row->least || number > row->most) {
+    *ret = strtoll(value, &end, 10);
+    if (errno || end == value || *end || *ret < row->least || *ret > row->most) {
         fprintf(stderr, "%s: '%s' is no number from %lld to %lld\n", row->key, value, (long long) row->least,
                 (long long) row->most);
         return -1;
     }
-    *(int64_t *) at = number;
     return 0;
+}
+
+static int put(struct settings *settings, const struct setting *row, const char *value)
+{
+    void *at = (char *) settings + row->offset;
+    struct text_list *list = at;
+
+    switch (row->kind) {
+    case SETTING_TEXT:
+        *(const char **) at = arena_strdup(settings->memory, value);
+        return 0;
+    case SETTING_NUMBER:
+        return put_number(row, value, at);
+    case SETTING_LIST:
+        if (list->count == TEXT_LIST_MAX) {
+            fprintf(stderr, "%s: more than %d\n", row->key, TEXT_LIST_MAX);
+            return -1;
+        }
+        list->items[list->count++] = arena_strdup(settings->memory, value);
+        return 0;
+    }
+    return -1;
 }
 
 /* inih stops at the first 0. */
@@ -103,11 +128,18 @@ static int read_file(struct settings *settings, const char *file)
     return -1;
 }
 
+static void default_path(struct settings *settings, const char **path, const char *name)
+{
+    if (!**path)
+        *path = arena_text(settings->memory, "%s/%s", settings->dir, name);
+}
+
 int settings_read(struct settings *ret, const char *file, int argc, char **argv)
 {
     *ret = (struct settings){.memory = arena_new()};
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
-        (void) put(ret, &rows[i], rows[i].initial);
+        if (rows[i].kind != SETTING_LIST)
+            (void) put(ret, &rows[i], rows[i].initial);
     if (file && read_file(ret, file) < 0)
         return -1;
     for (int i = 1; i < argc; i += 2) {
@@ -124,10 +156,11 @@ int settings_read(struct settings *ret, const char *file, int argc, char **argv)
         if (put(ret, row, argv[i + 1]) < 0)
             return -1;
     }
-    if (!*ret->storage)
-        ret->storage = arena_text(ret->memory, "%s/sr", ret->dir);
-    if (!*ret->guests)
-        ret->guests = arena_text(ret->memory, "%s/guests.sock", ret->dir);
+    default_path(ret, &ret->storage, "sr");
+    default_path(ret, &ret->guests, "guests.sock");
+    default_path(ret, &ret->unix_socket, "slave.sock");
+    default_path(ret, &ret->certificate, "slave.crt");
+    default_path(ret, &ret->key, "slave.key");
     return 0;
 }
 

@@ -1,14 +1,16 @@
 /* settings.h - the agent's settings: one file of `key = value` lines, each key also an option --key VALUE */
 #pragma once
 
-#include "shared/base.h"
+#include "shared/listeners.h"
 
 struct arena;
 
 struct settings {
+    struct text_list listen, listen_tls;
+    const char *certificate, *key, *unix_socket;
     const char *dir, *host, *name, *address, *storage, *hypervisor, *guests, *join, *pool_secret_file;
     const char *log_file, *log_level;
-    int64_t memory_mib, cpus, workers, fibers_max;
+    int64_t memory_mib, cpus, workers, fibers_max, http_loops;
     struct arena *memory; /* of the texts */
 };
 

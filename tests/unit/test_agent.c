@@ -21,6 +21,7 @@
 #include "shared/workers.h"
 #include "slave/agent.h"
 #include "slave/ledger.h"
+#include "slave/standing.h"
 #include "slave/vms.h"
 #include "tests/unit/fake_hypervisor.h"
 
@@ -39,6 +40,7 @@ struct fixture {
     struct ledger *ledger;
     struct fake_hypervisor fake;
     struct link_transport transport;
+    struct standing *standing;
     struct agent *agent;
     char master_key[LINK_KEY_BYTES];
 
@@ -135,7 +137,8 @@ static int count_of(struct fixture *f, enum wire_type type)
 static void welcome(struct fixture *f)
 {
     struct wire_frame frame = {
-        .type = WIRE_WELCOME, .link = last_of(f, WIRE_HELLO)->link, .epoch = f->epoch, .holder = f->holder};
+        .type = WIRE_WELCOME, .link = last_of(f, WIRE_HELLO)->link, .epoch = f->epoch, .holder = f->holder,
+        .host = host, .address = "192.0.2.1"};
 
     f->link = frame.link;
     f->sent = 0;
@@ -150,6 +153,8 @@ static void agent_up(struct fixture *f)
                                   .memory_bytes = 1 << 30,
                                   .cpus = 2,
                                   .is_simulated = true,
+                                  .standing = f->standing,
+                                  .http_socket = "/run/slave.sock",
                                   .master_endpoint = "tcp://m",
                                   .master_key = "the-master"};
     int error;
@@ -212,6 +217,7 @@ static int begin(void **state)
     f->arena = arena_new();
     f->epoch = 5;
     f->holder = alice;
+    f->standing = standing_new();
     loop = loop_new(&f->clock.clock);
     first.ledger = ledger_new(loop, ledger_memory_open(&f->disk, loop), &error);
     fiber_spawn(loop, first_start_main, &first, "first");
@@ -231,6 +237,7 @@ static int end(void **state)
     agent_down(f);
     fake_attach(&f->fake, NULL);
     ledger_disk_done(&f->disk);
+    standing_destroy(&f->standing);
     arena_destroy(&f->arena);
     crash_disarm();
     free(f);
@@ -341,6 +348,31 @@ static void hello_says_who_and_what_runs(void **state)
     assert_string_equal(value_map_text(item, "progress", ""), "ran");
     assert_int_equal(value_map_find(item, "epoch")->i, 3);
     assert_string_equal(value_map_text(&hello->about, "memory_bytes", ""), "1073741824");
+}
+
+static void clients_are_told_whose_slave_it_is(void **state)
+{
+    struct fixture *f = *state;
+    struct standing_now now;
+
+    standing_get(f->standing, &now);
+    assert_int_equal(now.kind, STANDING_SLAVE);
+    assert_string_equal(now.master_address, "192.0.2.1");
+    assert_true(now.is_linked);
+    pass_ms(f, 6000); /* nothing is heard of the master */
+    standing_get(f->standing, &now);
+    assert_int_equal(now.kind, STANDING_SLAVE);
+    assert_false(now.is_linked);
+    welcome(f);
+    standing_get(f->standing, &now);
+    assert_true(now.is_linked);
+    agent_down(f);
+    standing_destroy(&f->standing);
+    f->standing = standing_new();
+    f->is_silent = true;
+    agent_up(f); /* that it had a master is not enough: this one may be another's by now */
+    standing_get(f->standing, &now);
+    assert_int_equal(now.kind, STANDING_BOOTING);
 }
 
 static void hello_waits_until_the_driver_can_tell(void **state)
@@ -1180,6 +1212,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
     const struct CMUnitTest tests[] = {
         TEST(hello_says_who_and_what_runs),
+        TEST(clients_are_told_whose_slave_it_is),
         TEST(hello_waits_until_the_driver_can_tell),
         TEST(frames_of_older_links_and_doubled_frames_are_dropped),
         TEST(a_gap_ends_the_link),

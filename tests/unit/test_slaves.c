@@ -316,6 +316,8 @@ static void a_hello_is_welcomed_once(void **state)
     assert_int_equal(welcome->link, 1);
     assert_int_equal(welcome->epoch, 7);
     assert_true(ref_equal(welcome->holder, f->mini.core.holder));
+    assert_true(ref_equal(welcome->host, f->host_uuid)); /* this one is the master's own */
+    assert_non_null(welcome->address);
     assert_true(slave_is_linked(f->mini.core.slaves, f->mini.core.host));
     assert_int_equal(f->hellos, 1);
     assert_int_equal(f->lives, 1);

@@ -1,0 +1,32 @@
+/* slave_front.h - what a host of the pool serves over HTTP while it is no master
+ *
+ *   POST, OPTIONS                calls: told where the master is (standing.h)
+ *   GET /                        a page that says so to people
+ *   whatever else is registered  transfers of this host's disks
+ *
+ * Calls that need no pool are answered: system.listMethods, system.isAlive, host.is_in_emergency_mode. The other
+ * calls for a host in need (wire.md section 15) answer NOT_IMPLEMENTED, as they do at the master. */
+#pragma once
+
+#include "shared/http_routes.h"
+
+struct slave_front;
+struct standing;
+
+struct slave_front_config {
+    unsigned loops;
+    struct standing *standing; /* the caller's, who keeps it */
+};
+
+struct slave_front *slave_front_new(const struct slave_front_config *);
+/* To listen. */
+struct http_server *slave_front_server(struct slave_front *);
+
+/* Serve a path, before the start. fn runs on an HTTP loop, which is another thread than the agent's. */
+void slave_front_add(struct slave_front *, enum http_method, const char *path, http_route_fn *fn, void *arg);
+
+/* Begin to serve: 0 or a negative errno. */
+int slave_front_start(struct slave_front *);
+/* Cut all connections; afterwards no handler runs any more. */
+void slave_front_stop(struct slave_front *);
+void slave_front_destroy(struct slave_front **);

@@ -1,0 +1,192 @@
+/* test_slave_front.c - what a host that is no master tells those who ask it over HTTP */
+#include "tests/raw_http.h"
+
+#include "shared/model.h"
+#include "slave/slave_front.h"
+#include "slave/standing.h"
+
+#define LOGIN_XML                                                                                          \
+    "<methodCall><methodName>session.login_with_password</methodName><params><param><value>root</value>"   \
+    "</param><param><value>secret</value></param></params></methodCall>"
+#define FAILURE_XML(strings)                                                                               \
+    "<?xml version=\"1.0\"?><methodResponse><params><param><value><struct><member><name>Status</name>"      \
+    "<value>Failure</value></member><member><name>ErrorDescription</name><value><array><data>" strings     \
+    "</data></array></value></member></struct></value></param></params></methodResponse>"
+#define LOGIN_1 "{\"method\":\"session.login_with_password\",\"params\":[\"root\",\"x\"],\"id\":\"a\"}"
+#define LOGIN_2 "{\"jsonrpc\":\"2.0\",\"method\":\"VM.get_all\",\"params\":[\"no session\"],\"id\":7}"
+
+static const ref_t host = {0x6a7f1f4c00004000, 0x8000000000000001};
+
+struct served {
+    struct standing *standing;
+    struct slave_front *front;
+    struct raw *raw;
+    uint16_t port;
+};
+
+static void export(struct http_request *http, void *arg)
+{
+    (void) arg;
+    http_reply_text(http, 200, "", http->path);
+}
+
+static int serve(void **state)
+{
+    struct served *served = new0(struct served);
+
+    model_init();
+    served->standing = standing_new();
+    served->front = slave_front_new(&(struct slave_front_config){.loops = 1, .standing = served->standing});
+    slave_front_add(served->front, HTTP_GET, "/export", export, NULL);
+    assert_int_equal(http_listen_tcp(slave_front_server(served->front), "127.0.0.1", 0, NULL, &served->port), 0);
+    assert_int_equal(slave_front_start(served->front), 0);
+    served->raw = raw_connect("127.0.0.1", served->port);
+    *state = served;
+    return 0;
+}
+
+static int unserve(void **state)
+{
+    struct served *served = *state;
+
+    raw_close(&served->raw);
+    slave_front_stop(served->front);
+    slave_front_destroy(&served->front);
+    standing_destroy(&served->standing);
+    free(served);
+    return 0;
+}
+
+/* The body of the answer to a POST, to be freed. */
+static char *ask(struct served *served, const char *path, const char *body, int status)
+{
+    char head[256];
+
+    snprintf(head, sizeof head, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n", path, strlen(body));
+    raw_send(served->raw, head);
+    raw_send(served->raw, body);
+    return raw_answer(served->raw, status, NULL);
+}
+
+static void expect(struct served *served, const char *path, const char *body, const char *wanted)
+{
+    char *got = ask(served, path, body, 200);
+
+    assert_string_equal(got, wanted);
+    free(got);
+}
+
+static void expect_page(struct served *served, const char *words)
+{
+    char *got;
+
+    raw_send(served->raw, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    got = raw_answer(served->raw, 200, NULL);
+    if (!strstr(got, words))
+        fail_msg("no '%s' in: %s", words, got);
+    free(got);
+}
+
+/* ---- the tests ---- */
+
+static void a_host_without_a_master_is_still_booting(void **state)
+{
+    struct served *served = *state;
+
+    expect(served, "/", LOGIN_XML, FAILURE_XML("<value>HOST_STILL_BOOTING</value>"));
+    expect(served, "/RPC2", LOGIN_XML, FAILURE_XML("<value>HOST_STILL_BOOTING</value>"));
+    /* before dispatch: one form for both versions */
+    expect(served, "/jsonrpc", LOGIN_1, "{\"jsonrpc\":\"2.0\",\"error\":[\"HOST_STILL_BOOTING\"],\"id\":0}");
+    expect(served, "/jsonrpc", LOGIN_2, "{\"jsonrpc\":\"2.0\",\"error\":[\"HOST_STILL_BOOTING\"],\"id\":0}");
+    expect_page(served, "not yet heard");
+}
+
+static void a_slave_names_its_master(void **state)
+{
+    struct served *served = *state;
+
+    standing_put_master(served->standing, "127.0.1.1");
+    expect(served, "/", LOGIN_XML, FAILURE_XML("<value>HOST_IS_SLAVE</value><value>127.0.1.1</value>"));
+    expect(served, "/jsonrpc", LOGIN_1, "{\"result\":null,\"error\":[\"HOST_IS_SLAVE\",\"127.0.1.1\"],\"id\":\"a\"}");
+    expect(served, "/jsonrpc", LOGIN_2,
+           "{\"jsonrpc\":\"2.0\",\"error\":{\"code\":1,\"message\":\"HOST_IS_SLAVE\",\"data\":[\"127.0.1.1\"]},\"id\":7}");
+    expect_page(served, "a slave of 127.0.1.1, which speaks for the pool.");
+    standing_put_silent(served->standing); /* and stays it while that one is not heard */
+    expect(served, "/", LOGIN_XML, FAILURE_XML("<value>HOST_IS_SLAVE</value><value>127.0.1.1</value>"));
+    expect_page(served, "not heard");
+    standing_put_master(served->standing, "fd00::2");
+    expect(served, "/", LOGIN_XML, FAILURE_XML("<value>HOST_IS_SLAVE</value><value>fd00::2</value>"));
+}
+
+static void a_host_that_was_refused_says_so(void **state)
+{
+    struct served *served = *state;
+
+    standing_put_master(served->standing, "127.0.1.1");
+    standing_put_unknown(served->standing, host);
+    expect(served, "/", LOGIN_XML,
+           FAILURE_XML("<value>HOST_UNKNOWN_TO_MASTER</value><value>6a7f1f4c-0000-4000-8000-000000000001</value>"));
+    expect_page(served, "does not know it");
+    standing_put_master(served->standing, "127.0.1.1");
+    expect(served, "/", LOGIN_XML, FAILURE_XML("<value>HOST_IS_SLAVE</value><value>127.0.1.1</value>"));
+}
+
+static void what_is_no_address_is_not_shown(void **state)
+{
+    struct served *served = *state;
+
+    standing_put_master(served->standing, "<script>");
+    standing_put_master(served->standing, "");
+    standing_put_master(served->standing, NULL);
+    expect(served, "/", LOGIN_XML, FAILURE_XML("<value>HOST_STILL_BOOTING</value>"));
+}
+
+static void what_needs_no_pool_is_answered(void **state)
+{
+    struct served *served = *state;
+    char *got;
+
+    expect(served, "/jsonrpc", "{\"jsonrpc\":\"2.0\",\"method\":\"system.isAlive:x\",\"params\":[\"yes\"],\"id\":1}",
+           "{\"jsonrpc\":\"2.0\",\"result\":\"yes\",\"id\":1}");
+    expect(served, "/jsonrpc", "{\"jsonrpc\":\"2.0\",\"method\":\"host.is_in_emergency_mode\",\"id\":1}",
+           "{\"jsonrpc\":\"2.0\",\"result\":true,\"id\":1}");
+    standing_put_master(served->standing, "127.0.1.1");
+    expect(served, "/jsonrpc", "{\"jsonrpc\":\"2.0\",\"method\":\"host.is_in_emergency_mode\",\"id\":1}",
+           "{\"jsonrpc\":\"2.0\",\"result\":false,\"id\":1}");
+    expect(served, "/", "<methodCall><methodName>pool.emergency_transition_to_master</methodName></methodCall>",
+           FAILURE_XML("<value>NOT_IMPLEMENTED</value><value>pool.emergency_transition_to_master</value>"));
+    got = ask(served, "/", "<methodCall><methodName>system.listMethods</methodName></methodCall>", 200);
+    assert_non_null(strstr(got, "<value>VM.start</value>"));
+    free(got);
+}
+
+static void other_requests_are_served_or_refused(void **state)
+{
+    struct served *served = *state;
+
+    free(ask(served, "/", "no call", 500));
+    free(ask(served, "/jsonrpc", "[]", 500));
+    raw_expect(served->raw, "GET /export HTTP/1.1\r\nHost: x\r\n\r\n", 200, "/export");
+    raw_expect(served->raw, "GET /export/ HTTP/1.1\r\nHost: x\r\n\r\n", 200, "/export/");
+    raw_expect(served->raw, "GET /exported HTTP/1.1\r\nHost: x\r\n\r\n", 403,
+               "<html><body><h1>HTTP 403 there is nothing at this path</h1></body></html>\n");
+    raw_expect(served->raw, "DELETE / HTTP/1.1\r\nHost: x\r\n\r\n", 501,
+               "<html><body><h1>HTTP 501 this method is not served</h1></body></html>\n");
+    raw_expect(served->raw, "OPTIONS /jsonrpc HTTP/1.1\r\nHost: x\r\n\r\n", 200, "");
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, serve, unserve)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_host_without_a_master_is_still_booting),
+        TEST(a_slave_names_its_master),
+        TEST(a_host_that_was_refused_says_so),
+        TEST(what_is_no_address_is_not_shown),
+        TEST(what_needs_no_pool_is_answered),
+        TEST(other_requests_are_served_or_refused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
