@@ -16,7 +16,9 @@
 #include "master/dispatch.h"
 #include "master/events.h"
 #include "master/listing.h"
+#include "master/slaves.h"
 #include "master/store.h"
+#include "shared/http_pass.h"
 #include "shared/log.h"
 #include "shared/loop.h"
 #include "shared/rpc.h"
@@ -344,6 +346,31 @@ static void page(struct http_request *http, void *arg)
         "<p>A pool of virtual machine hosts. This address speaks XenAPI: XML-RPC by POST to "
         "<code>/</code>, "
         "JSON-RPC by POST to <code>/jsonrpc</code>.</p></body></html>\n");
+}
+
+static void send_to(struct front *front, struct http_request *http, ref_t ref)
+{
+    struct view *view = store_pin(front->core->store);
+    const struct object *host = view_get(view, host, ref);
+
+    http_redirect(http, host ? host_get_address(host) : "");
+    view_unpin(&view);
+}
+
+void front_hand_to(struct front *front, struct http_request *http, ref_t host)
+{
+    char path[SLAVE_SOCKET_BYTES];
+
+    if (!may_act(front->core)) {
+        http_abort(http);
+    } else if (!ref_equal(host, front->core->host)) {
+        send_to(front, http, host);
+    } else if (slaves_own_socket(front->core->slaves, path)) {
+        http_pass_unix(http, path);
+    } else {
+        http_close_after(http);
+        http_reply_html(http, 503, "", "this host's agent is not there");
+    }
 }
 
 static void handle(struct http_request *http, void *arg)

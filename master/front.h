@@ -7,6 +7,7 @@
 #pragma once
 
 #include "shared/http_routes.h"
+#include "shared/ref.h"
 #include "shared/rpc.h"
 
 struct core;
@@ -23,6 +24,11 @@ struct http_server *front_server(struct front *);
 
 /* Serve a path, before the start; http_auth.h finds out who is asking. */
 void front_add(struct front *, enum http_method, const char *path, http_route_fn *fn, void *arg);
+
+/* Have the slave of a host answer, since what is asked for is there: of our own host through its
+ * local socket, of any other by sending the client to it. 503 when that is not possible. On the
+ * request's loop, before anything is answered. */
+void front_hand_to(struct front *, struct http_request *, ref_t host);
 
 /* Begin to serve: 0 or a negative errno. */
 int front_start(struct front *);

@@ -216,6 +216,29 @@ static bool may_link(struct peer *peer, const struct wire_frame *frame)
     return true;
 }
 
+/* Believed of the master's own host only: there the path leads to the file that the slave means. */
+static void take_own_socket(struct peer *peer, const struct wire_frame *hello)
+{
+    struct slaves *slaves = peer->slaves;
+    const char *path = value_map_text(&hello->about, "http_socket", "");
+
+    if (!ref_equal(peer->host, slaves->core->host) || *path != '/' || strlen(path) >= SLAVE_SOCKET_BYTES)
+        return;
+    pthread_mutex_lock(&slaves->own_lock);
+    strcpy(slaves->own_socket, path);
+    pthread_mutex_unlock(&slaves->own_lock);
+}
+
+bool slaves_own_socket(struct slaves *slaves, char ret_path[SLAVE_SOCKET_BYTES])
+{
+    if (!slaves)
+        return false;
+    pthread_mutex_lock(&slaves->own_lock);
+    strcpy(ret_path, slaves->own_socket);
+    pthread_mutex_unlock(&slaves->own_lock);
+    return *ret_path;
+}
+
 static void take_hello(struct peer *peer, const struct wire_frame *frame)
 {
     struct core *core = peer->slaves->core;
@@ -243,6 +266,7 @@ static void take_hello(struct peer *peer, const struct wire_frame *frame)
     if (!CRASH_POINT("master.welcome.before"))
         send_raw(peer, &welcome);
     CRASH_POINT("master.welcome.after");
+    take_own_socket(peer, frame);
     put_live(peer, true);
     slave_calls_relinked(peer);
     waitq_wake_all(&peer->changed);
@@ -437,6 +461,7 @@ struct slaves *slaves_new(struct core *core, const struct slaves_config *config,
     struct slaves *slaves = new0(struct slaves);
 
     slaves->core = core;
+    pthread_mutex_init(&slaves->own_lock, NULL);
     slaves->config = *config;
     if (slaves->config.host_dead_ms == 0)
         slaves->config.host_dead_ms = HOST_DEAD_MS_DEFAULT;
@@ -481,6 +506,7 @@ void slaves_destroy(struct slaves **slaves_p)
     refmap_done(&slaves->peers);
     refmap_done(&slaves->keys);
     slaves->core->slaves = NULL;
+    pthread_mutex_destroy(&slaves->own_lock);
     free(slaves);
 }
 

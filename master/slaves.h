@@ -77,6 +77,11 @@ int slave_wait_linked(struct call *, ref_t host, uint64_t deadline_ms);
  * hosts that could hold them have. */
 bool slave_has_reported(const struct slaves *, ref_t host);
 
+/* The unix socket at which the slave of the master's own host serves HTTP, as its last hello named it; false when there
+ * has been none. From any thread, since HTTP loops ask. `slaves` may be NULL. */
+#define SLAVE_SOCKET_BYTES 108
+bool slaves_own_socket(struct slaves *, char ret_path[SLAVE_SOCKET_BYTES]);
+
 /* ---- what slaves tell ---- */
 
 /* A guest as a slave reports it. */

@@ -1,6 +1,8 @@
 /* slaves_internal.h - among slaves.c, slave_call.c, slave_notes.c, slave_hello.c and slave_join.c */
 #pragma once
 
+#include <pthread.h>
+
 #include "master/core.h"
 #include "master/put.h"
 #include "master/slaves.h"
@@ -68,6 +70,8 @@ struct slaves {
     size_t live_hook_count;
     struct slave_join *join;
     struct slaves_figures figures;
+    pthread_mutex_t own_lock;    /* HTTP loops read what follows */
+    char own_socket[SLAVE_SOCKET_BYTES];
 };
 
 /* slaves.c */

@@ -156,6 +156,10 @@ struct http_loop *http_request_loop(const struct http_request *request);
 /* NULL when there is none. Header names in any case; of several the first. The strings live as long
  * as the request. */
 const char *http_header(const struct http_request *request, const char *name);
+
+/* The header lines in order, counted from 0; false beyond the last. */
+bool http_header_at(const struct http_request *request, size_t index, const char **ret_name,
+                    const char **ret_value);
 const char *http_param(struct http_request *request, const char *name);
 const char *http_cookie(struct http_request *request, const char *name);
 
@@ -271,7 +275,11 @@ void http_take_over(struct http_request *request, const char *head,
 /* Pass bytes between two bufferevents of this loop until both directions have ended; then or on an
  * error flush what is queued, free both and call done (may be NULL). The second may still be
  * connecting. Memory is bounded: a side is not read while the other has much unsent. A loop that
- * stops ends its relays. */
+ * stops ends its relays.
+ *
+ * An end is passed on as an end, so that each side may half-close; an error closes the other side
+ * without that. A side that takes nothing more is still listened to: it may have refused, and said
+ * why. */
 void http_relay(struct bufferevent *a, struct bufferevent *b, void (*done)(void *arg), void *arg);
 
 /* --- tickets --------------------------------------------------------------------------------- */

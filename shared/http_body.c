@@ -276,6 +276,14 @@ static enum body_result body_next(struct exchange *ex, size_t bytes_max, const c
     return bytes > 0 ? BODY_RUN : BODY_NEEDS_INPUT;
 }
 
+/* A body that goes up to the end of the connection ends by a half-close, since its sender waits for
+ * the answer. On a unix socket, which knows no resets, one that is closed altogether says that the
+ * sender broke off: so a cut is passed on by http_relay(). */
+static bool is_abandoned(struct connection *conn)
+{
+    return conn->peer.is_unix && http_io_is_hung_up(conn);
+}
+
 /* Returns true when there is input, or the news that it has ended where that is the body's end. */
 static bool body_fill(struct exchange *ex, size_t bytes_max)
 {
@@ -287,7 +295,7 @@ static bool body_fill(struct exchange *ex, size_t bytes_max)
     case IO_AGAIN:
         return false;
     case 0:
-        if (ex->framing == FRAMING_UNTIL_CLOSE)
+        if (ex->framing == FRAMING_UNTIL_CLOSE && !is_abandoned(conn))
             return true;
     }
     http_connection_kill(conn);

@@ -200,8 +200,14 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
 
 /* --- deadlines ------------------------------------------------------------------------------- */
 
-static int deadline_ms(const struct http_config *config, enum deadline deadline)
+/* Behind a unix socket there may be another server that passes the bytes on, to a slow client. What
+ * that one and the socket hold moves in gulps of this many windows' least bytes. */
+#define UNIX_WINDOWS 16
+
+static int deadline_ms(const struct connection *conn, enum deadline deadline)
 {
+    const struct http_config *config = &conn->loop->server->config;
+
     switch (deadline) {
     case DEADLINE_HANDSHAKE:
         return config->handshake_ms;
@@ -212,7 +218,7 @@ static int deadline_ms(const struct http_config *config, enum deadline deadline)
     case DEADLINE_BODY:
         return config->body_ms;
     case DEADLINE_RATE:
-        return config->rate_window_ms;
+        return config->rate_window_ms * (conn->peer.is_unix ? UNIX_WINDOWS : 1);
     case DEADLINE_LINGER:
         return config->linger_ms;
     case DEADLINE_NONE:
@@ -258,7 +264,7 @@ void http_loop_set_deadline(struct connection *conn, enum deadline deadline)
         conn->deadline_ms = 0; /* the wheel drops it when it comes by */
         return;
     }
-    conn->deadline_ms = now_ms() + deadline_ms(&loop->server->config, deadline);
+    conn->deadline_ms = now_ms() + deadline_ms(conn, deadline);
     if (conn->wheel_ms && conn->wheel_ms <= conn->deadline_ms)
         return;
     if (conn->wheel_ms) {

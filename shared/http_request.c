@@ -122,6 +122,18 @@ const char *http_header(const struct http_request *request, const char *name)
     return http_head_header(&CONTAINER_OF(request, const struct exchange, request)->head, name);
 }
 
+bool http_header_at(const struct http_request *request, size_t index, const char **ret_name,
+                    const char **ret_value)
+{
+    const struct http_head *head = &CONTAINER_OF(request, const struct exchange, request)->head;
+
+    if (index >= head->header_count)
+        return false;
+    *ret_name = head->text + head->headers[index].name;
+    *ret_value = head->text + head->headers[index].value;
+    return true;
+}
+
 size_t http_params(struct http_request *request, const struct http_pair **ret_pairs)
 {
     struct exchange *ex = http_exchange_of(request);

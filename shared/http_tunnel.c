@@ -4,9 +4,15 @@
  *                                 <==
  *
  * A direction has ended when its source has, and what was queued is with its destination; then the
- * destination is told by ending our writing to it. */
+ * destination is told by ending our writing to it.
+ *
+ * A side that fails takes the other one along, which is closed without having been told of an end.
+ * A side that only takes no more bytes is another thing: a server that refuses an upload answers,
+ * and closes. Its answer is passed on, and what its client still sends is thrown away for a while,
+ * for a connection that is closed with bytes unread is reset, and the answer lost. */
 #include "shared/http_internal.h"
 
+#include <errno.h>
 #include <event2/bufferevent_ssl.h>
 
 /* A source is not read while so much waits at its destination, and read again at half of it. */
@@ -14,6 +20,9 @@
 
 /* When one side has ended, how long the other may be silent before it is taken for gone. */
 #define RELAY_END_S 60
+
+/* When one side is gone, how long what the other still sends is thrown away. */
+#define RELAY_LINGER_S 5
 
 /* --- taking over ----------------------------------------------------------------------------- */
 
@@ -93,13 +102,15 @@ struct relay_side {
     struct relay *relay;
     struct relay_side *other;
     struct bufferevent *connection;
-    bool has_ended; /* nothing more comes from it */
-    bool is_broken; /* nothing more can be sent to it */
-    bool is_told;   /* that the other has ended */
+    bool has_ended;  /* nothing more comes from it */
+    bool is_broken;  /* nothing more can be sent to it */
+    bool has_failed; /* it ended by an error */
+    bool is_told;    /* that the other has ended */
 };
 
 struct relay {
     struct relay_side a, b;
+    struct event linger_event;
     LIST_ENTRY(relay) next;
     void (*done)(void *);
     void *arg;
@@ -120,15 +131,18 @@ static void relay_tell_end(struct relay_side *side)
 {
     SSL *ssl = bufferevent_openssl_get_ssl(side->connection);
 
+    side->is_told = true;
+    if (side->other->has_failed) /* an end would say that this was all */
+        return;
     if (ssl)
         SSL_shutdown(ssl);
     shutdown(bufferevent_getfd(side->connection), SHUT_WR);
-    side->is_told = true;
 }
 
 static void relay_end(struct relay *relay)
 {
     LIST_REMOVE(relay, next);
+    event_del(&relay->linger_event);
     bufferevent_free(relay->a.connection);
     bufferevent_free(relay->b.connection);
     if (relay->done)
@@ -142,6 +156,13 @@ void http_relay_end_all(struct http_loop *loop)
         relay_end(LIST_FIRST(&loop->relays));
 }
 
+static void on_relay_linger(evutil_socket_t fd, short what, void *arg)
+{
+    (void) fd;
+    (void) what;
+    relay_end(arg);
+}
+
 /* After each change: pass on ends, and be gone when both are through. */
 static void relay_settle(struct relay *relay)
 {
@@ -153,8 +174,8 @@ static void relay_settle(struct relay *relay)
         if (side->other->has_ended && !side->is_told && !side->is_broken
             && evbuffer_get_length(relay_queue(side)) == 0)
             relay_tell_end(side);
-        if (side->is_broken)
-            side->has_ended = true;
+        if (side->is_told && side->other->is_broken && !evtimer_pending(&relay->linger_event, NULL))
+            evtimer_add(&relay->linger_event, &(struct timeval){.tv_sec = RELAY_LINGER_S});
     }
     if (relay_is_through(&relay->a) && relay_is_through(&relay->b))
         relay_end(relay);
@@ -186,21 +207,42 @@ static void on_relay_write(struct bufferevent *connection, void *arg)
     relay_settle(side->relay);
 }
 
+/* It takes no more. What it has said before is still to come, then its end. */
+static void relay_refused(struct relay_side *side)
+{
+    struct timeval end = {.tv_sec = RELAY_END_S};
+
+    side->is_broken = true;
+    bufferevent_disable(side->connection, EV_WRITE);
+    bufferevent_set_timeouts(side->connection, &end, NULL);
+    if (!side->has_ended)
+        bufferevent_enable(side->connection, EV_READ);
+    if (!side->other->has_ended)
+        bufferevent_enable(side->other->connection, EV_READ); /* for nobody */
+    relay_settle(side->relay);
+}
+
 static void on_relay_event(struct bufferevent *connection, short what, void *arg)
 {
     struct relay_side *side = arg;
     struct timeval end = {.tv_sec = RELAY_END_S};
-    bool is_half = (what & BEV_EVENT_EOF) && !bufferevent_openssl_get_ssl(connection);
+    bool is_tls = bufferevent_openssl_get_ssl(connection);
 
     if (what & BEV_EVENT_CONNECTED) /* the caller may still have been connecting it */
         return;
+    if (!is_tls && (what & BEV_EVENT_WRITING) && (what & BEV_EVENT_ERROR)
+        && EVUTIL_SOCKET_ERROR() == EPIPE) { /* closed, not reset */
+        relay_refused(side);
+        return;
+    }
     on_relay_read(connection, side); /* what came before the end */
     side->has_ended = true;
-    if (!is_half) /* an error, silence, or TLS, which then writes no more */
+    side->has_failed = !(what & BEV_EVENT_EOF);
+    if (side->has_failed || is_tls) /* an error, silence, or TLS, which then writes no more */
         side->is_broken = true;
     bufferevent_disable(connection, side->is_broken ? EV_READ | EV_WRITE : EV_READ);
     bufferevent_set_timeouts(side->other->connection, &end, &end);
-    if (side->is_broken) {
+    if (side->has_failed || is_tls) {
         bufferevent_disable(side->other->connection, EV_READ);
         side->other->has_ended = true;
     }
@@ -224,6 +266,7 @@ void http_relay(struct bufferevent *a, struct bufferevent *b, void (*done)(void 
     LIST_INSERT_HEAD(&loop->relays, relay, next);
     relay->done = done;
     relay->arg = arg;
+    evtimer_assign(&relay->linger_event, loop->base, on_relay_linger, relay);
     relay_side_init(&relay->a, relay, &relay->b, a);
     relay_side_init(&relay->b, relay, &relay->a, b);
     on_relay_read(a, &relay->a); /* what they have read already */

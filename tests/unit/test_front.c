@@ -5,6 +5,8 @@
 
 #define TASKS 3000
 
+static ref_t other_host;
+
 /* ---- a master that serves ---- */
 
 static void say_who(struct http_request *http, struct http_caller *who, void *arg)
@@ -28,11 +30,28 @@ static void root_only(struct http_request *http, void *arg)
     http_authenticate(arg, http, "root", ROLE_LOCAL_ROOT, say_who, arg);
 }
 
+/* "/hand" to the slave of our own host, "/hand/on" to another's. */
+static void hand(struct http_request *http, void *arg)
+{
+    front_hand_to(arg, http, streq(http->path, "/hand") ? front_core(arg)->host : other_host);
+}
+
+static void make_other_host(struct mini *mini)
+{
+    struct txn *txn = store_begin(mini->core.store);
+
+    other_host = txn_create_new(txn, mini->core.random, CLASS_OF(host), NULL);
+    host_put_address(txn, other_host, "2001:db8::2");
+    store_apply(&txn);
+    mini_run(mini);
+}
+
 static void serve(struct served *served)
 {
     serve_new(served);
     front_add(served->front, HTTP_GET, "/who", who, served->front);
     front_add(served->front, HTTP_GET, "/root", root_only, served->front);
+    front_add(served->front, HTTP_GET, "/hand", hand, served->front);
     serve_start(served);
 }
 
@@ -112,6 +131,33 @@ static void refused_credentials_fail_the_task(void **state)
     assert_string_equal(task_get_error_info(task)->items[0].text, "SESSION_AUTHENTICATION_FAILED");
     assert_int_equal(sessions_count(&served.mini.core), 1);
     go(&served);
+    unserve(&served);
+}
+
+/* ---- what slaves serve ---- */
+
+static void what_a_host_has_is_asked_of_that_host(void **state)
+{
+    struct served served;
+    struct raw *raw;
+    char *head, *location, expected[64];
+
+    (void) state;
+    serve(&served);
+    make_other_host(&served.mini);
+    go(&served);
+    expect(&served, "/hand", "", 503, NULL); /* no agent has said hello */
+    raw = raw_connect("127.0.0.1", served.port);
+    raw_send(raw, "GET /hand/on?x=1 HTTP/1.1\r\nHost: x\r\n\r\n");
+    free(raw_answer(raw, 302, &head));
+    location = raw_header(head, "location");
+    snprintf(expected, sizeof expected, "http://[2001:db8::2]:%u/hand/on?x=1", served.port);
+    assert_string_equal(location, expected);
+    free(location);
+    free(head);
+    raw_close(&raw);
+    other_host.lo++; /* is gone */
+    expect(&served, "/hand/on", "", 503, NULL);
     unserve(&served);
 }
 
@@ -296,6 +342,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_first_credentials_decide),
         cmocka_unit_test(refused_credentials_fail_the_task),
+        cmocka_unit_test(what_a_host_has_is_asked_of_that_host),
         cmocka_unit_test(what_the_gate_refuses_has_one_form_in_json),
         cmocka_unit_test(large_listings_come_in_chunks),
         cmocka_unit_test(a_slow_reader_sees_one_generation),

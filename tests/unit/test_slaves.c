@@ -28,6 +28,7 @@ struct fixture {
     int got_count;
     uint64_t link, sent, epoch_seen;
     ref_t holder_seen, host_uuid;
+    struct value about;                  /* VOID: nothing */
     struct value guests, operations;
 
     /* what hooks were told */
@@ -119,7 +120,7 @@ static void hello(struct fixture *f)
                                .version = WIRE_VERSION,
                                .epoch = f->epoch_seen,
                                .holder = f->holder_seen,
-                               .about = VALUE_EMPTY_MAP,
+                               .about = f->about.kind == KIND_MAP ? f->about : VALUE_EMPTY_MAP,
                                .guests = f->guests,
                                .operations = f->operations};
 
@@ -325,6 +326,32 @@ static void a_hello_is_welcomed_once(void **state)
     f->link--; /* the same hello, late */
     hello(f);
     assert_int_equal(count_of(f, WIRE_WELCOME), 1);
+}
+
+static void the_socket_of_the_own_slave_is_known(void **state)
+{
+    struct fixture *f = *state;
+    char path[SLAVE_SOCKET_BYTES], long_path[2 * SLAVE_SOCKET_BYTES];
+    struct value items[2] = {value_text("http_socket"), value_text("/run/slave.sock")};
+
+    assert_false(slaves_own_socket(f->mini.core.slaves, path)); /* did not say */
+    f->about = VALUE_MAP(1, items);
+    hello(f);
+    assert_true(slaves_own_socket(f->mini.core.slaves, path));
+    assert_string_equal(path, "/run/slave.sock");
+    memset(long_path, '/', sizeof long_path);
+    long_path[sizeof long_path - 1] = '\0';
+    items[1] = value_text(long_path);
+    hello(f);
+    items[1] = value_text("relative");
+    hello(f);
+    assert_true(slaves_own_socket(f->mini.core.slaves, path));
+    assert_string_equal(path, "/run/slave.sock");
+    f->mini.core.host = (ref_t){1, 1}; /* it is another host now */
+    items[1] = value_text("/run/other.sock");
+    hello(f);
+    assert_true(slaves_own_socket(f->mini.core.slaves, path));
+    assert_string_equal(path, "/run/slave.sock");
 }
 
 static void the_key_says_who_it_is(void **state)
@@ -833,6 +860,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
     const struct CMUnitTest tests[] = {
         TEST(a_hello_is_welcomed_once),
+        TEST(the_socket_of_the_own_slave_is_known),
         TEST(the_key_says_who_it_is),
         TEST(a_host_that_follows_another_master_is_not_welcomed),
         TEST(beats_keep_a_host_alive_and_silence_does_not),
