@@ -350,22 +350,40 @@ int disk_nbd_read(struct disk_nbd *disk, void *bytes, size_t count, int64_t at)
     return transfer(disk, bytes, NULL, count, at);
 }
 
+/* What is known to be zeros behind a write stays so. */
+static void forget(struct disk_nbd *disk, int64_t at, int64_t end)
+{
+    if (at >= known_end(disk) || end <= disk->known_at)
+        return;
+    if (end >= known_end(disk))
+        disk->known_count = 0;
+    else
+        disk->known_at = end;
+}
+
 int disk_nbd_write(struct disk_nbd *disk, const void *bytes, size_t count, int64_t at)
 {
-    disk->known_count = 0; /* nothing of it is sure any more */
+    forget(disk, at, at + (int64_t) count);
     return transfer(disk, NULL, bytes, count, at);
 }
 
+/* Where there are zeros already nothing is written: a new disk would get tables for them. */
 int disk_nbd_write_zeros(struct disk_nbd *disk, int64_t count, int64_t at)
 {
-    disk->known_count = 0;
-    while (count > 0) {
-        int64_t piece = MIN(count, (int64_t) STATUS_BYTES);
+    int64_t end = at + count;
 
-        if (nbd_zero(disk->nbd, (uint64_t) piece, (uint64_t) at, 0) < 0)
+    while (at < end) {
+        int64_t data, data_end;
+        int r = disk_nbd_next_data(disk, at, &data, &data_end);
+
+        if (r == -ENXIO || (r == 0 && data >= end))
+            return 0;
+        if (r < 0)
+            return r;
+        at = MIN(MIN(data_end, end), data + (int64_t) STATUS_BYTES);
+        forget(disk, data, at);
+        if (nbd_zero(disk->nbd, (uint64_t) (at - data), (uint64_t) data, 0) < 0)
             return failure();
-        count -= piece;
-        at += piece;
     }
     return 0;
 }

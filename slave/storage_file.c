@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "slave/child.h"
+#include "slave/disk_writer.h"
 
 #define COPY_BYTES (1024 * 1024)
 
@@ -168,11 +169,6 @@ int disk_reflink(int dir, const char *source, int to_dir, const char *name)
     return r;
 }
 
-static bool is_zero(const char *bytes, size_t count)
-{
-    return count == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, count - 1) == 0);
-}
-
 /* From `at` to `end`, leaving out blocks of zeros. */
 static int copy_range(int from, int to, off_t at, off_t end, char *bytes)
 {
@@ -188,7 +184,7 @@ static int copy_range(int from, int to, off_t at, off_t end, char *bytes)
             size_t block = (size_t) MIN((ssize_t) 65536, have - done);
             ssize_t wrote = (ssize_t) block;
 
-            if (!is_zero(bytes + done, block))
+            if (!bytes_are_zero(bytes + done, block))
                 wrote = pwrite(to, bytes + done, block, at + done);
             if (wrote <= 0)
                 return wrote < 0 ? -errno : -EIO;
