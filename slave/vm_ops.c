@@ -192,9 +192,9 @@ int do_vm_pause(struct op *op, const struct slave_vm_pause_args *args, struct va
             return r;
         if (vm->state == GUEST_RUNNING)
             vm_set_state(vm, GUEST_PAUSED);
-    } else if (vm->state != GUEST_PAUSED) {
-        return vm_bad_state(op, vm, "running");
     }
+    if (vm->state != GUEST_PAUSED) /* it may have ended meanwhile */
+        return vm_bad_state(op, vm, "running");
     *ret = vm_answer(op, vm);
     return 0;
 }
@@ -300,22 +300,25 @@ static bool has_ended(const struct vm *vm)
     return vm->state == GUEST_ENDED || vm->state == GUEST_NONE;
 }
 
-/* Ask the guest to end and wait until it has. With the lock, which is given up while it takes its time. */
+/* Ask the guest to end and wait until it has. With the lock, which is given up while it takes its time: a hard operation
+ * may end that guest first and have another one run, which nobody has asked to end. (That the guest ends by itself is told
+ * all the same: who asked for it may no longer wait for us.) */
 static int end_by_asking(struct op *op, struct vm *vm, int64_t timeout_s, bool is_reboot)
 {
     uint64_t deadline_ms = clock_now_ms(op->agent->clock) + (uint64_t) MAX(timeout_s, (int64_t) 0) * 1000;
+    int64_t domid = vm->domid;
     int r = 0;
 
     if (vm->state != GUEST_RUNNING || vm->sending)
         return vm_bad_state(op, vm, "running");
-    vm->ends_awaited++;
     r = DRIVE(op, vm, ask_shutdown, vm->uuid, is_reboot);
     vm_unlock(vm);
-    while (r == 0 && !has_ended(vm))
+    while (r == 0 && !has_ended(vm) && vm->domid == domid)
         if (vm_wait_change(vm, deadline_ms) == -ETIMEDOUT)
             r = op_fail(op, VM_SHUTDOWN_TIMEOUT, vm->text, op_text(op, "%lld", (long long) timeout_s));
     vm_lock(vm);
-    vm->ends_awaited--;
+    if (vm->domid != domid)
+        return op_fail(op, TASK_CANCELLED, op->id_text);
     return r < 0 && has_ended(vm) ? 0 : r;
 }
 
@@ -416,9 +419,7 @@ int do_vm_suspend(struct op *op, const struct slave_vm_suspend_args *args, struc
     if (!(has_ended(vm) && vm_row(vm).progress == VM_ENDED && storage_image_is_complete(image))) {
         if (vm->state != GUEST_RUNNING || vm->sending)
             return vm_bad_state(op, vm, "running");
-        vm->ends_awaited++;
         r = DRIVE(op, vm, save, vm->uuid, image);
-        vm->ends_awaited--;
         if (r < 0)
             return r;
         vm_set_state(vm, GUEST_ENDED);

@@ -242,6 +242,7 @@ struct ending {
     ref_t vm;
     uint64_t epoch;
     enum guest_change change;
+    int64_t domid;
 };
 
 /* Told once it is written down. */
@@ -254,7 +255,11 @@ static void ending_main(void *arg)
         [GUEST_VANISHED] = "vanished",
     };
     struct ending *ending = arg;
-    struct value items[] = {value_text("change"), value_text(texts[ending->change])}, body = VALUE_MAP(1, items);
+    struct value items[] = {
+        value_text("change"), value_text(texts[ending->change]),
+        value_text("domid"), VALUE_INT(ending->domid),
+    };
+    struct value body = VALUE_MAP(2, items);
 
     ledger_sync(ending->agent->ledger);
     agent_note(ending->agent, "guest", ending->vm, ending->epoch, &body, false);
@@ -265,7 +270,7 @@ void vm_tell_ended(struct vm *vm, uint64_t epoch, enum guest_change change)
 {
     struct ending *ending = new0(struct ending);
 
-    *ending = (struct ending){vm->agent, vm->uuid, epoch, change};
+    *ending = (struct ending){vm->agent, vm->uuid, epoch, change, vm->domid};
     if (!fiber_spawn(vm->agent->loop, ending_main, ending, "guest ended"))
         free(ending); /* hello tells it */
 }
@@ -285,8 +290,8 @@ static void on_changed(void *arg, ref_t uuid, uint64_t epoch, enum guest_change 
     if (row.progress == VM_RECEIVING)
         return; /* a copy that came to nothing; receive_wait sees it */
     vm_put(vm, row.epoch, VM_ENDED);
-    if (vm->ends_awaited || vm->is_being_killed)
-        return; /* an operation tells it */
+    if (vm->is_being_killed)
+        return; /* the operation that does it tells it */
     vm_tell_ended(vm, row.epoch, change);
 }
 

@@ -20,8 +20,7 @@ struct vm {
     uint64_t guest_epoch;       /* at which that guest was made, or has been given the right to run since */
     int64_t domid;
     enum guest_change ended_by;
-    unsigned ends_awaited;      /* operations that wait for its end and will report it */
-    bool is_being_killed;
+    bool is_being_killed;       /* by an operation, with the lock: its end is no news */
     bool is_locked;
     struct waitq lock_queue, changed;
     struct receive *receive;    /* vm_move.c */

@@ -690,6 +690,7 @@ static void a_shutdown_is_answered_when_the_guest_has_ended(void **state)
 {
     struct fixture *f = *state;
     struct slave_vm_shutdown_args args = {.vm = vm1_text, .epoch = 3, .timeout_s = 60};
+    struct wire_frame *note;
     ref_t id, again;
 
     start(f, 3);
@@ -699,7 +700,10 @@ static void a_shutdown_is_answered_when_the_guest_has_ended(void **state)
     fake_guest_changes(&f->fake, vm1, GUEST_SHUT_DOWN);
     run(f);
     assert_string_equal(state_of(f, id), "ended");
-    assert_int_equal(count_of(f, WIRE_NOTE), 0);
+    assert_int_equal(count_of(f, WIRE_NOTE), 1); /* who asked for it may no longer wait */
+    note = last_of(f, WIRE_NOTE);
+    assert_string_equal(value_map_text(&note->body, "change", ""), "shut_down");
+    assert_int_equal(value_map_find(&note->body, "domid")->i, guest(f)->found.domid);
 
     start(f, 4);
     args.epoch = 4;
@@ -767,6 +771,45 @@ static void a_kill_ends_a_reboot_that_waits(void **state)
     assert_string_equal(state_of(f, kill), "ended");
     assert_string_equal(code_of(f, reboot), "VM_BAD_POWER_STATE");
     assert_int_equal(guest(f)->starts, 1);
+}
+
+static ref_t reboot(struct fixture *f, bool is_hard)
+{
+    struct slave_vm_reboot_args args = {.vm = vm1_text,
+                                        .epoch = 3,
+                                        .config = &no_options,
+                                        .disks = &no_disks,
+                                        .nics = &no_disks,
+                                        .is_hard = is_hard,
+                                        .timeout_s = 600};
+
+    return call(f, SLAVE_CALL_vm_reboot, &args);
+}
+
+/* Those that wait had asked another guest, which is gone. */
+static void a_hard_reboot_is_not_undone_by_what_it_overtook(void **state)
+{
+    struct fixture *f = *state;
+    struct slave_vm_shutdown_args args = {.vm = vm1_text, .epoch = 3, .timeout_s = 600};
+    ref_t clean, shutdown, hard;
+    struct wire_frame *note;
+
+    start(f, 3);
+    clean = reboot(f, false);
+    shutdown = call(f, SLAVE_CALL_vm_shutdown, &args);
+    hard = reboot(f, true);
+    pass_ms(f, 1000);
+    assert_string_equal(state_of(f, hard), "running");
+    assert_string_equal(code_of(f, clean), "TASK_CANCELLED");
+    assert_string_equal(code_of(f, shutdown), "TASK_CANCELLED");
+    assert_int_equal(guest(f)->starts, 2);
+    assert_int_equal(guest(f)->found.state, GUEST_RUNNING);
+
+    fake_guest_changes(&f->fake, vm1, GUEST_CRASHED); /* the new one: nobody waits for it */
+    run(f);
+    note = last_of(f, WIRE_NOTE);
+    assert_non_null(note);
+    assert_string_equal(value_map_text(&note->body, "change", ""), "crashed");
 }
 
 static void a_reboot_that_fails_half_way_is_told(void **state)
@@ -1232,6 +1275,7 @@ int main(void)
         TEST(a_kill_ends_what_waits),
         TEST(a_reboot_happens_once),
         TEST(a_kill_ends_a_reboot_that_waits),
+        TEST(a_hard_reboot_is_not_undone_by_what_it_overtook),
         TEST(a_reboot_that_fails_half_way_is_told),
         TEST(a_late_abort_leaves_a_running_guest_its_right),
         TEST(a_guest_that_ends_by_itself_is_told_until_acknowledged),
