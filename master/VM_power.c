@@ -6,6 +6,7 @@
 #include "master/VM_power.h"
 
 #include "master/core.h"
+#include "master/guest_changes.h"
 #include "master/lifecycle.h"
 #include "master/message.h"
 #include "master/put.h"
@@ -246,8 +247,8 @@ int VM_pause(struct call *call, const struct VM_pause_args *args, struct value *
 static void unpause_done(struct work *work, struct txn *txn, enum guest_is guest, int64_t domid)
 {
     (void) domid;
-    if (guest == GUEST_IS_ENDED) {
-        vm_put_halted(txn, work->vm);
+    if (guest == GUEST_IS_ENDED) { /* by itself, so more may come of it than that it is Halted */
+        guest_compare_later(core_of(work), work->vm);
         return;
     }
     VM_put_power_state(txn, work->vm, vm_power_state_Running);

@@ -1,9 +1,15 @@
 /* guest_changes.c - guests change by themselves, and hosts come back with other guests than the
  * model knows
  *
- *   note "guest"   {change: shut_down|rebooted|crashed|vanished}
+ *   note "guest"   {change: shut_down|rebooted|crashed|vanished, domid}
  *                  a guest ended: follow what the VM's owner wants then
  *   hello          what really runs on the host: compare with the model, VM by VM
+ *
+ * Either is only a reason to look: it may be old when it comes. So the VM is claimed, which keeps
+ * everybody else away, then its host is asked, and only what it says then is written down. And as
+ * an operation may still be under way there that nobody here waits for any more - a reboot that was
+ * overtaken - no VM becomes Halted by what a host says: first the host has forgotten the guest, and
+ * thereby its epoch is over there for good (docs/protocol.md, Notes).
  *
  * The master believes hosts about what runs, and the model about who owns it (design.md section 5).
  * So a VM that should run on the host and does not is Halted; a guest that runs there without the
@@ -36,7 +42,7 @@
  * without. */
 #define NOTE_COMES_MS 2000
 
-/* Between two attempts to remove a guest that should not be there. */
+/* Between two attempts to have a host drop what is left of a guest, or one that should not be there. */
 #define STRAY_FIRST_MS 1000
 #define STRAY_LAST_MS  60000
 
@@ -75,7 +81,7 @@ enum ending {
     ENDING_CRASHED,
     ENDING_VANISHED,
     ENDING_LOST,
-    ENDING_NONE
+    ENDING_NONE /* nothing was told */
 };
 
 /* One guest to look after, in a fiber of its own. */
@@ -83,6 +89,8 @@ struct ward {
     ref_t host, vm_uuid;
     uint64_t epoch;
     enum ending ending;
+    int64_t domid;    /* of the guest that ended; not above 0: unknown */
+    uint64_t wait_ms; /* before the next attempt to have the host forget it */
 };
 
 static const struct object *vm_of(struct call *call, const struct ward *ward)
@@ -92,11 +100,13 @@ static const struct object *vm_of(struct call *call, const struct ward *ward)
     return view_by_uuid(call_view(call), CLASS_OF(VM), uuid_print(uuid, ward->vm_uuid));
 }
 
-/* Is this still about the guest that the model knows? */
+/* Is this still about the guest that the model knows? A reboot goes on at the same epoch, with a
+ * new guest of a higher number. */
 static bool is_current(const struct object *vm, const struct ward *ward)
 {
     return vm && (uint64_t) VM_get_epoch(vm) == ward->epoch
            && ref_equal(VM_get_resident_on(vm), ward->host)
+           && (ward->domid <= 0 || ward->domid >= VM_get_domid(vm))
            && (VM_get_power_state(vm) == vm_power_state_Running
                || VM_get_power_state(vm) == vm_power_state_Paused);
 }
@@ -122,19 +132,6 @@ static bool is_at_epoch(const struct value *state, uint64_t epoch)
     return strtoull(value_map_text(state, "epoch", "0"), NULL, 10) == epoch;
 }
 
-static void forget(struct call *call, const struct ward *ward)
-{
-    char uuid[UUID_TEXT_BYTES];
-
-    if (slave_vm_forget(
-            call, ward->host,
-            &(struct slave_vm_forget_args){uuid_print(uuid, ward->vm_uuid), (int64_t) ward->epoch},
-            NULL)
-        < 0)
-        log_info(call->tag,
-                 "VM %s has ended; its host will be asked to forget it at its next hello", uuid);
-}
-
 /* Claim the VM when nobody works on it any more. False when the matter is settled meanwhile. */
 static bool claim_when_idle(struct call *call, const struct ward *ward, struct claim *claim)
 {
@@ -154,20 +151,23 @@ static bool claim_when_idle(struct call *call, const struct ward *ward, struct c
     return false;
 }
 
-/* A reboot goes on at the same epoch with a new guest, so news of the old one may come when that
- * runs: the host is asked, while the claim keeps everybody else away. */
-static bool has_really_ended(struct call *call, const struct ward *ward)
+/* What the host has of it now. With the claim. */
+static int ask(struct call *call, const struct ward *ward, struct value *ret_state)
 {
-    struct value state = VALUE_VOID;
     char uuid[UUID_TEXT_BYTES];
-    struct slave_vm_ask_args args = {uuid_print(uuid, ward->vm_uuid)};
-    const char *text;
 
-    if (slave_vm_ask(call, ward->host, &args, &state) < 0)
-        return false; /* away, or the claim was overtaken: its hello, or who overtook it, sees to it
-                       */
-    text = value_map_text(&state, "state", "");
-    return !is_at_epoch(&state, ward->epoch) || streq(text, "ended") || streq(text, "none");
+    return slave_vm_ask(call, ward->host,
+                        &(struct slave_vm_ask_args){uuid_print(uuid, ward->vm_uuid)}, ret_state);
+}
+
+static int forget(struct call *call, const struct ward *ward)
+{
+    char uuid[UUID_TEXT_BYTES];
+
+    return slave_vm_forget(
+        call, ward->host,
+        &(struct slave_vm_forget_args){uuid_print(uuid, ward->vm_uuid), (int64_t) ward->epoch},
+        NULL);
 }
 
 static void put_ended(struct call *call, struct claim *claim, const struct ward *ward)
@@ -184,7 +184,19 @@ static void put_ended(struct call *call, struct claim *claim, const struct ward 
     vm_put_halted(txn, vm);
     claim_end_txn(claim, txn);
     call_commit(call, &txn);
-    forget(call, ward);
+}
+
+/* It is there: the record says how. */
+static void put_present(struct call *call, struct claim *claim, const struct value *state)
+{
+    struct txn *txn = store_begin(call->core->store);
+
+    VM_put_power_state(txn, claim->ref,
+                       answer_state(state) == GUEST_IS_PAUSED ? vm_power_state_Paused
+                                                              : vm_power_state_Running);
+    VM_put_domid(txn, claim->ref, answer_domid(state));
+    claim_end_txn(claim, txn);
+    call_commit(call, &txn);
 }
 
 static bool wants_restart(const struct object *vm, enum ending ending)
@@ -248,41 +260,107 @@ static void begin_anew(struct call *call, ref_t vm, const struct ward *ward)
                     call->failure.text);
 }
 
-static void follow(struct call *call, const struct ward *ward)
+/* The host would not forget it: it has begun it anew meanwhile, or there is trouble. True: look
+ * again. */
+static bool after_refusal(struct call *call, struct ward *ward, struct claim *claim)
 {
-    _cleanup_(claim_end) struct claim claim = {0};
-    const struct object *vm;
-    ref_t ref;
+    char uuid[UUID_TEXT_BYTES];
 
-    if (!claim_when_idle(call, ward, &claim) || !has_really_ended(call, ward))
-        return;
-    ref = claim.ref;
-    vm = view_get(call_view(call), VM, ref);
-    if (!is_current(vm, ward)) /* halted by decree while we asked */
-        return;
-    if (wants_restart(vm, ward->ending)) {
-        claim_end(&claim);
-        begin_anew(call, ref, ward);
-    } else {
-        put_ended(call, &claim, ward);
-    }
+    claim_end(claim);
+    if (call->failure.code == ERR_VM_BAD_POWER_STATE)
+        return true;
+    if (!slave_is_linked(call->core->slaves, ward->host))
+        return false; /* its hello is the next reason to look */
+    log_warning(call->tag, "VM %s has ended, and its host cannot forget it: %s",
+                uuid_print(uuid, ward->vm_uuid), call->failure.text);
+    ward->wait_ms = ward->wait_ms ? MIN(2 * ward->wait_ms, (uint64_t) STRAY_LAST_MS)
+                                  : STRAY_FIRST_MS;
+    return fiber_sleep(ward->wait_ms) == 0;
 }
 
-static void follow_main(struct call *call, void *arg)
+/* One look, with the claim. True: look again. */
+static bool look_claimed(struct call *call, struct ward *ward, struct claim *claim)
+{
+    struct value state = VALUE_VOID;
+    const struct object *vm;
+    ref_t ref = claim->ref;
+    const char *text;
+
+    if (ask(call, ward, &state) < 0)
+        return false; /* away, or the claim was overtaken: its hello, or who overtook it, sees to it
+                       */
+    vm = view_get(call_view(call), VM, ref);
+    if (!is_current(vm, ward)) /* halted by decree while we asked */
+        return false;
+    text = value_map_text(&state, "state", "");
+    if (!is_at_epoch(&state, ward->epoch) || streq(text, "none")) {
+        if (ward->ending == ENDING_NONE)
+            ward->ending = ENDING_LOST; /* with its host: nobody wants it to begin anew unasked */
+    } else if (streq(text, "running") || streq(text, "paused")) {
+        put_present(call, claim, &state);
+        return false;
+    } else if (!streq(text, "ended")) {
+        return false; /* on its way */
+    } else if (ward->domid > 0 && answer_domid(&state) > ward->domid) {
+        return false; /* a later guest has ended as well: that is told, too */
+    } else if (ward->ending == ENDING_NONE) {
+        ward->ending = ENDING_SHUT_DOWN;
+        claim_end(claim);
+        return fiber_sleep(NOTE_COMES_MS) == 0;
+    }
+    if (wants_restart(vm, ward->ending)) {
+        claim_end(claim);
+        begin_anew(call, ref, ward);
+    } else if (forget(call, ward) == 0) {
+        put_ended(call, claim, ward);
+    } else {
+        return after_refusal(call, ward, claim);
+    }
+    return false;
+}
+
+static void look_after(struct call *call, struct ward *ward)
+{
+    bool again;
+
+    do {
+        _cleanup_(claim_end) struct claim claim = {0};
+
+        again = claim_when_idle(call, ward, &claim) && look_claimed(call, ward, &claim);
+    } while (again);
+}
+
+static void look_after_main(struct call *call, void *arg)
 {
     struct ward *ward = arg;
 
-    follow(call, ward);
+    look_after(call, ward);
     free(ward);
 }
 
-static void follow_later(struct core *core, const struct ward *ward,
-                         void (*fn)(struct call *, void *))
+static void look_after_later(struct core *core, const struct ward *ward)
 {
     struct ward *own = new0(struct ward);
 
     *own = *ward;
-    background_run(core, "guest", "", fn, own);
+    background_run(core, "guest", "", look_after_main, own);
+}
+
+static void compare_later(struct core *core, ref_t host, const struct object *vm)
+{
+    struct ward ward = {
+        .host = host, .epoch = (uint64_t) VM_get_epoch(vm), .ending = ENDING_NONE};
+
+    if (uuid_parse(VM_get_uuid(vm), strlen(VM_get_uuid(vm)), &ward.vm_uuid))
+        look_after_later(core, &ward);
+}
+
+void guest_compare_later(struct core *core, ref_t vm_ref)
+{
+    const struct object *vm = view_get(store_core_view(core->store), VM, vm_ref);
+
+    if (vm && !ref_is_null(VM_get_resident_on(vm)))
+        compare_later(core, VM_get_resident_on(vm), vm);
 }
 
 static void on_guest(struct core *core, const struct slave_note *note)
@@ -294,56 +372,23 @@ static void on_guest(struct core *core, const struct slave_note *note)
         [ENDING_VANISHED] = "vanished",
     };
     const char *text = value_map_text(note->body, "change", "");
-    struct ward ward = {note->host, note->vm_uuid, note->epoch, ENDING_NONE};
+    const struct value *domid = value_map_find(note->body, "domid");
+    struct ward ward = {
+        .host = note->host,
+        .vm_uuid = note->vm_uuid,
+        .epoch = note->epoch,
+        .ending = ENDING_NONE,
+        .domid = domid && domid->kind == KIND_INT ? domid->i : 0,
+    };
 
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
         if (streq(text, texts[i]))
             ward.ending = (enum ending) i;
     if (ward.ending != ENDING_NONE)
-        follow_later(core, &ward, follow_main);
+        look_after_later(core, &ward);
 }
 
 /* ---- a host's hello: VMs that should be there ---- */
-
-/* What hello said may be old by the time that nobody works on the VM, so the host is asked again.
- */
-static void compare_main(struct call *call, void *arg)
-{
-    struct ward *ward = arg;
-    struct value state = VALUE_VOID;
-    char uuid[UUID_TEXT_BYTES];
-    enum vm_power_state power;
-    const char *text;
-    struct txn *txn;
-    ref_t vm;
-
-    if (!wait_until_idle(call, ward, &vm)
-        || slave_vm_ask(call, ward->host,
-                        &(struct slave_vm_ask_args){uuid_print(uuid, ward->vm_uuid)}, &state)
-               < 0)
-        goto end;
-    text = value_map_text(&state, "state", "");
-    if (!is_at_epoch(&state, ward->epoch) || streq(text, "none")) {
-        ward->ending = ENDING_LOST; /* with its host: nobody wants it to begin anew unasked */
-    } else if (streq(text, "ended")) {
-        ward->ending = ENDING_SHUT_DOWN;
-        if (fiber_sleep(NOTE_COMES_MS) < 0)
-            goto end;
-    } else if (wait_until_idle(call, ward, &vm)
-               && (streq(text, "running") || streq(text, "paused"))) {
-        power = streq(text, "running") ? vm_power_state_Running : vm_power_state_Paused;
-        txn = store_begin(call->core->store);
-        VM_put_power_state(txn, vm, power);
-        VM_put_domid(txn, vm, answer_domid(&state));
-        call_commit(call, &txn);
-        goto end;
-    } else {
-        goto end;
-    }
-    follow(call, ward);
-end:
-    free(ward);
-}
 
 static const struct slave_guest *guest_of(const struct slave_guest *guests, size_t count,
                                           const struct object *vm)
@@ -364,15 +409,6 @@ static bool agrees(const struct object *vm, const struct slave_guest *guest)
         return false;
     return streq(guest->state,
                  VM_get_power_state(vm) == vm_power_state_Paused ? "paused" : "running");
-}
-
-static void compare_later(struct core *core, ref_t host, const struct object *vm)
-{
-    struct ward ward = {
-        .host = host, .epoch = (uint64_t) VM_get_epoch(vm), .ending = ENDING_NONE};
-
-    if (uuid_parse(VM_get_uuid(vm), strlen(VM_get_uuid(vm)), &ward.vm_uuid))
-        follow_later(core, &ward, compare_main);
 }
 
 static void compare_residents(struct core *core, ref_t host, const struct slave_guest *guests,

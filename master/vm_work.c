@@ -2,6 +2,7 @@
 #include "master/vm_work.h"
 
 #include "master/core.h"
+#include "master/guest_changes.h"
 #include "master/put.h"
 #include "master/recovery.h"
 #include "master/slaves.h"
@@ -323,6 +324,8 @@ int work_conclude(struct work *work, int r, const struct value *answer)
         work_leave_in_doubt(work);
     } else if (r < 0) {
         undo(work);
+        if (r == -ERR_VM_BAD_POWER_STATE) /* not what the model had said */
+            guest_compare_later(call->core, work->vm);
         r = slave_failure(call, work->vm, r);
     } else {
         finish(work, answer);

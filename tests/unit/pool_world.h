@@ -501,13 +501,15 @@ struct note {
     int host;
     uint64_t epoch;
     const char *change;
+    int64_t domid;
 };
 
 _unused_ static void note_main(void *arg)
 {
     struct note *note = arg;
-    struct value items[] = {value_text("change"), value_text(note->change)},
-                 body = VALUE_MAP(1, items);
+    struct value items[] = {value_text("change"), value_text(note->change), value_text("domid"),
+                            VALUE_INT(note->domid)},
+                 body = VALUE_MAP(2, items);
     struct slave_note told = {"guest", world->hosts[note->host].ref, NULL_REF, note->epoch, &body};
 
     uuid_parse(vm_uuid(), 36, &told.vm_uuid);
@@ -522,7 +524,7 @@ _unused_ static void guest_ends(int host, const char *change)
 
     guest_on(host)->state = "ended";
     guest_on(host)->progress = "ended";
-    *note = (struct note){host, guest_on(host)->epoch, change};
+    *note = (struct note){host, guest_on(host)->epoch, change, guest_on(host)->domid};
     assert_non_null(fiber_spawn(world->core.loop, note_main, note, "note"));
     settle_now();
 }

@@ -538,6 +538,14 @@ static void a_guest_crashes(void **state)
     assert_quiet();
 }
 
+static void tell(int host, uint64_t epoch, const char *change, int64_t domid)
+{
+    struct note *note = new0(struct note);
+
+    *note = (struct note){host, epoch, change, domid};
+    assert_non_null(fiber_spawn(world->core.loop, note_main, note, "note"));
+}
+
 static void old_news_are_no_news(void **state)
 {
     int home;
@@ -547,14 +555,91 @@ static void old_news_are_no_news(void **state)
     home = resident();
     assert_int_equal(op_hard_shutdown(), 0);
     assert_int_equal(API(VM_start_on, .vm = world->vm, .host = world->hosts[home].ref), 0);
-    {
-        struct note *note = new0(struct note);
-
-        *note = (struct note){home, 1, "shut_down"}; /* of the guest before */
-        assert_non_null(fiber_spawn(world->core.loop, note_main, note, "note"));
-    }
+    tell(home, 1, "shut_down", 1); /* of the guest before */
     pass_ms(5000);
     assert_int_equal(power(), vm_power_state_Running);
+    assert_quiet();
+}
+
+/* A reboot keeps the epoch: the guest's number tells which one the news is of. */
+static void news_of_the_guest_before_a_reboot_are_old(void **state)
+{
+    int64_t before;
+
+    (void) state;
+    assert_int_equal(start(false), 0);
+    before = VM_get_domid(vm_now());
+    assert_int_equal(op_clean_reboot(), 0);
+    guest_on(resident())->state = "ended"; /* nobody has asked yet */
+    tell(resident(), 1, "shut_down", before);
+    pass_ms(5000);
+    assert_int_equal(power(), vm_power_state_Running);
+    tell(resident(), 1, "shut_down", guest_on(resident())->domid);
+    pass_ms(5000);
+    assert_halted();
+    assert_quiet();
+}
+
+/* A reboot that nobody waits for any more goes on at the host: what has ended there may run again
+ * before the model says Halted, and must not do so after it. */
+static void nothing_is_halted_before_its_host_has_forgotten_it(void **state)
+{
+    int home;
+
+    (void) state;
+    assert_int_equal(start(false), 0);
+    home = resident();
+    world->slow_call = SLAVE_CALL_vm_forget;
+    guest_ends(home, "shut_down");
+    pass_ms(1000);
+    assert_int_equal(world->calls[SLAVE_CALL_vm_forget], 1);
+    assert_int_equal(power(), vm_power_state_Running);
+    begin_at(guest_on(home), 1, "ran", "running");
+    world->slow_over = true;
+    pass_ms(5000);
+    assert_int_equal(power(), vm_power_state_Running);
+    assert_int_equal(resident(), home);
+    assert_int_equal(VM_get_domid(vm_now()), guest_on(home)->domid);
+    assert_quiet();
+}
+
+/* What a host said before an operation ended is not believed after it. */
+static void an_answer_that_has_become_old_is_not_believed(void **state)
+{
+    struct VM_pause_args pause = {world->vm};
+    struct VM_unpause_args unpause = {world->vm};
+    struct api first, second;
+    int home;
+
+    (void) state;
+    assert_int_equal(start(false), 0);
+    home = resident();
+    guest_on(home)->state = "paused"; /* so that its hello is a reason to ask */
+    world->slow_call = SLAVE_CALL_vm_ask;
+    say_hello(home);
+    api_begin(&first, "VM.pause", AS_RUN(VM_pause), &pause);
+    pass_ms(1000);
+    api_begin(&second, "VM.unpause", AS_RUN(VM_unpause), &unpause);
+    pass_ms(1000);
+    world->slow_over = true; /* and "paused" arrives */
+    pass_ms(5000);
+    assert_true(first.is_over && second.is_over);
+    assert_int_equal(power() == vm_power_state_Running,
+                     streq(guest_on(home)->state, "running"));
+    api_done(&first);
+    api_done(&second);
+    assert_quiet();
+}
+
+/* No note came, and no hello: that the host refuses shows it. */
+static void a_refusal_shows_what_was_missed(void **state)
+{
+    (void) state;
+    assert_int_equal(start(false), 0);
+    guest_on(resident())->state = "none";
+    assert_int_equal(API(VM_pause, .vm = world->vm), -ERR_VM_BAD_POWER_STATE);
+    pass_ms(5000);
+    assert_halted();
     assert_quiet();
 }
 
@@ -617,6 +702,10 @@ int main(void)
         WORLD_TEST(a_guest_reboots_where_it_is),
         WORLD_TEST(a_guest_crashes),
         WORLD_TEST(old_news_are_no_news),
+        WORLD_TEST(news_of_the_guest_before_a_reboot_are_old),
+        WORLD_TEST(nothing_is_halted_before_its_host_has_forgotten_it),
+        WORLD_TEST(an_answer_that_has_become_old_is_not_believed),
+        WORLD_TEST(a_refusal_shows_what_was_missed),
         WORLD_TEST(a_host_comes_back_empty),
         WORLD_TEST(reset_is_for_the_dead),
     };
