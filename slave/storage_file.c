@@ -1,7 +1,6 @@
 /* storage_file.c - what is done to one disk file, in a worker thread */
 #include "slave/storage.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -10,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "slave/big_endian.h"
 #include "slave/child.h"
 #include "slave/disk_writer.h"
 
@@ -44,22 +44,6 @@ int dir_open_file(int dir, const char *name, int flags)
 #define QCOW2_BACKING_FORMAT 0xe2792aca
 #define QCOW2_EXTENSIONS_END 65536      /* they lie in the first cluster; QEMU writes some 500 bytes */
 
-static uint32_t load32(const unsigned char *at)
-{
-    uint32_t n;
-
-    memcpy(&n, at, sizeof n);
-    return be32toh(n);
-}
-
-static uint64_t load64(const unsigned char *at)
-{
-    uint64_t n;
-
-    memcpy(&n, at, sizeof n);
-    return be64toh(n);
-}
-
 /* The backing file's format stands in an extension behind the header: {type, bytes, data padded to 8}, the last of type 0. */
 static int qcow2_backing_format(int fd, uint32_t at, struct disk_facts *ret)
 {
@@ -69,12 +53,12 @@ static int qcow2_backing_format(int fd, uint32_t at, struct disk_facts *ret)
     for (; at < QCOW2_EXTENSIONS_END; at += 8 + ((bytes + 7) & ~7u)) {
         if (pread(fd, extension, sizeof extension, at) != (ssize_t) sizeof extension)
             return -EBADMSG;
-        bytes = load32(extension + 4);
-        if (load32(extension) == 0)
+        bytes = get_be32(extension + 4);
+        if (get_be32(extension) == 0)
             return 0;
         if (bytes > QCOW2_EXTENSIONS_END)
             return -EBADMSG;
-        if (load32(extension) != QCOW2_BACKING_FORMAT)
+        if (get_be32(extension) != QCOW2_BACKING_FORMAT)
             continue;
         if (bytes >= sizeof ret->backing_format || pread(fd, ret->backing_format, bytes, at + 8) != (ssize_t) bytes)
             return -EBADMSG;
@@ -94,18 +78,18 @@ static int qcow2_facts(int fd, struct disk_facts *ret)
 
     if (pread(fd, header, sizeof header, 0) < QCOW2_VERSION_2)
         return -EBADMSG;
-    is_version_3 = load32(header + 4) >= 3;
-    backing_at = load64(header + 8);
-    backing_bytes = load32(header + 16);
-    ret->virtual_size = (int64_t) load64(header + 24);
-    ret->has_data_file = is_version_3 && (load64(header + 72) & QCOW2_DATA_FILE);
-    if (load32(header) != QCOW2_MAGIC || ret->virtual_size < 0 || backing_bytes >= sizeof ret->backing)
+    is_version_3 = get_be32(header + 4) >= 3;
+    backing_at = get_be64(header + 8);
+    backing_bytes = get_be32(header + 16);
+    ret->virtual_size = (int64_t) get_be64(header + 24);
+    ret->has_data_file = is_version_3 && (get_be64(header + 72) & QCOW2_DATA_FILE);
+    if (get_be32(header) != QCOW2_MAGIC || ret->virtual_size < 0 || backing_bytes >= sizeof ret->backing)
         return -EBADMSG;
     if (!backing_at)
         return 0;
     if (pread(fd, ret->backing, backing_bytes, (off_t) backing_at) != (ssize_t) backing_bytes)
         return -EBADMSG;
-    return qcow2_backing_format(fd, is_version_3 ? load32(header + 100) : QCOW2_VERSION_2, ret);
+    return qcow2_backing_format(fd, is_version_3 ? get_be32(header + 100) : QCOW2_VERSION_2, ret);
 }
 
 int disk_facts_of(int fd, const char *format, struct disk_facts *ret)
