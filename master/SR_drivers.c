@@ -4,7 +4,7 @@
  * which operations lifecycle.h allows. */
 #include "master/SR.h"
 
-#define DISK_FEATURES "VDI_CREATE", "VDI_DELETE", "VDI_CLONE", "VDI_RESIZE", "SR_UPDATE"
+#define DISK_FEATURES "VDI_CREATE", "VDI_DELETE", "VDI_CLONE", "VDI_SNAPSHOT", "VDI_RESIZE", "SR_UPDATE"
 
 static const struct sr_driver drivers[] = {
     {"file",

@@ -5,8 +5,10 @@
 #include "master/claim.h"
 #include "master/lifecycle.h"
 #include "master/slaves.h"
+#include "master/snapshot.h"
 #include "master/storage.h"
 #include "master/task.h"
+#include "shared/clock.h"
 
 /* What a new disk begins as, whatever it is made from. */
 static struct object *new_draft(struct call *call, const struct value *fields)
@@ -64,9 +66,101 @@ int VDI_destroy(struct call *call, const struct VDI_destroy_args *args, struct v
     return disk_remove(call, args->self);
 }
 
-/* A new disk from an old one, in its own SR or in another. */
-static int duplicate(struct call *call, ref_t source, ref_t to_sr, enum vdi_operations operation,
-                     const struct value *driver_params, struct value *ret)
+struct object *vdi_draft_copy(struct call *call, const struct object *vdi)
+{
+    struct object *draft = new_draft(call, vdi->fields);
+
+    draft->fields[F_VDI_is_a_snapshot] = VALUE_BOOL(false);
+    draft->fields[F_VDI_snapshot_of] = VALUE_REF(NULL_REF);
+    draft->fields[F_VDI_snapshot_time] = VALUE_DATETIME(0);
+    draft->fields[F_VDI_is_tools_iso] = VALUE_BOOL(false);
+    return draft;
+}
+
+void vdi_draft_snapshot(struct snapshot *snapshot, struct object *draft, ref_t source)
+{
+    draft->fields[F_VDI_is_a_snapshot] = VALUE_BOOL(true);
+    draft->fields[F_VDI_snapshot_of] = VALUE_REF(source);
+    draft->fields[F_VDI_snapshot_time] = VALUE_DATETIME(clock_utc_s(snapshot->call->core->clock));
+}
+
+/* ---- clones and snapshots ---- */
+
+struct clone {
+    ref_t source;
+    const struct value *driver_params; /* into the new disk's sm_config */
+};
+
+static void draft_clone(struct snapshot *snapshot, struct object *draft, ref_t source)
+{
+    struct arena *arena = snapshot->call->arena;
+    const struct clone *clone = snapshot->arg;
+    const struct value *driver_params = clone->driver_params;
+
+    if (snapshot->operation == vdi_operations_snapshot)
+        vdi_draft_snapshot(snapshot, draft, source);
+    for (uint32_t i = 0; i < driver_params->length; i++)
+        draft->fields[F_VDI_sm_config] =
+            map_with_text(arena, VDI_get_sm_config(draft), driver_params->items[2 * i].text,
+                          driver_params->items[2 * i + 1].text);
+}
+
+static int choose_one(struct snapshot *snapshot, const struct view *view)
+{
+    const struct clone *clone = snapshot->arg;
+
+    (void) view;
+    return snapshot_add(snapshot, clone->source);
+}
+
+static int nothing_more(struct snapshot *snapshot, struct txn *txn)
+{
+    (void) snapshot;
+    (void) txn;
+    return 0;
+}
+
+static int clone_or_snapshot(struct call *call, ref_t vdi, enum vdi_operations operation,
+                             const struct value *driver_params, struct value *ret)
+{
+    struct clone clone = {vdi, driver_params};
+    _cleanup_(snapshot_end) struct snapshot snapshot = {
+        .call = call,
+        .vm = storage_writer(call_view(call), vdi),
+        .operation = operation,
+        .is_of_disk = true,
+        .choose = choose_one,
+        .draft = draft_clone,
+        .finish = nothing_more,
+        .arg = &clone,
+    };
+    const struct object *record = live(call, call_view(call), VDI, vdi);
+    int r;
+
+    if (!record)
+        return -ERR_HANDLE_INVALID;
+    /* Several guests may write to it, and no one host can have them all stand still. */
+    if (!ref_is_null(snapshot.vm) && VDI_get_sharable(record)
+        && operation == vdi_operations_clone)
+        return fail(call, VDI_IN_USE, ref_text(call, vdi), "clone");
+    r = snapshot_run(&snapshot);
+    *ret = VALUE_REF(snapshot_made(&snapshot, vdi));
+    return r;
+}
+
+int VDI_snapshot(struct call *call, const struct VDI_snapshot_args *args, struct value *ret)
+{
+    return clone_or_snapshot(call, args->vdi, vdi_operations_snapshot, args->driver_params, ret);
+}
+
+int VDI_clone(struct call *call, const struct VDI_clone_args *args, struct value *ret)
+{
+    return clone_or_snapshot(call, args->vdi, vdi_operations_clone, args->driver_params, ret);
+}
+
+/* ---- copies ---- */
+
+static int copy(struct call *call, ref_t source, ref_t to_sr, struct value *ret)
 {
     _cleanup_(claim_end) struct claim claim = {0};
     _cleanup_(disks_undo) struct disks *disks = NULL;
@@ -76,7 +170,7 @@ static int duplicate(struct call *call, ref_t source, ref_t to_sr, enum vdi_oper
     ref_t vdi;
     int r;
 
-    r = claim_begin(&claim, call, CLASS_OF(VDI), source, (int) operation);
+    r = claim_begin(&claim, call, CLASS_OF(VDI), source, vdi_operations_copy);
     if (r < 0)
         return r;
     old = live(call, call_view(call), VDI, source);
@@ -84,9 +178,7 @@ static int duplicate(struct call *call, ref_t source, ref_t to_sr, enum vdi_oper
         return -ERR_HANDLE_INVALID;
     if (ref_is_null(to_sr))
         to_sr = VDI_get_SR(old);
-    r = storage_check_SR(call, to_sr,
-                         operation == vdi_operations_clone ? storage_operations_vdi_clone
-                                                           : storage_operations_vdi_create);
+    r = storage_check_SR(call, to_sr, storage_operations_vdi_create);
     if (r < 0)
         return r;
 
@@ -95,22 +187,13 @@ static int duplicate(struct call *call, ref_t source, ref_t to_sr, enum vdi_oper
     old = live(call, txn_view(txn), VDI, source);
     if (!old)
         return -ERR_HANDLE_INVALID;
-    draft = new_draft(call, old->fields);
+    draft = vdi_draft_copy(call, old);
     draft->fields[F_VDI_SR] = VALUE_REF(to_sr);
-    draft->fields[F_VDI_is_a_snapshot] = VALUE_BOOL(false);
-    draft->fields[F_VDI_snapshot_of] = VALUE_REF(NULL_REF);
-    draft->fields[F_VDI_snapshot_time] = VALUE_DATETIME(0);
-    draft->fields[F_VDI_is_tools_iso] = VALUE_BOOL(false);
-    for (uint32_t i = 0; driver_params && i < driver_params->length; i++)
-        draft->fields[F_VDI_sm_config] =
-            map_with_text(call->arena, VDI_get_sm_config(draft), driver_params->items[2 * i].text,
-                          driver_params->items[2 * i + 1].text);
     vdi = disks_add(disks, txn, draft);
     call_commit(call, &txn);
 
     task_set_cancellable(call, true);
-    r = operation == vdi_operations_clone ? disk_make_clone(disks, vdi, source)
-                                          : disk_make_copy(disks, vdi, source);
+    r = disk_make_copy(disks, vdi, source);
     task_set_cancellable(call, false);
     if (r < 0)
         return r;
@@ -122,18 +205,13 @@ static int duplicate(struct call *call, ref_t source, ref_t to_sr, enum vdi_oper
     return call_commit(call, &txn);
 }
 
-int VDI_clone(struct call *call, const struct VDI_clone_args *args, struct value *ret)
-{
-    return duplicate(call, args->vdi, NULL_REF, vdi_operations_clone, args->driver_params, ret);
-}
-
 int VDI_copy(struct call *call, const struct VDI_copy_args *args, struct value *ret)
 {
     /* Copies into a disk that stands, or of the difference to another disk, come with changed block
      * tracking. */
     if (!ref_is_null(args->base_vdi) || !ref_is_null(args->into_vdi))
         return fail(call, NOT_IMPLEMENTED, "VDI.copy with base_vdi or into_vdi");
-    return duplicate(call, args->vdi, args->sr, vdi_operations_copy, NULL, ret);
+    return copy(call, args->vdi, args->sr, ret);
 }
 
 int VDI_resize(struct call *call, const struct VDI_resize_args *args, struct value *ret)

@@ -31,7 +31,7 @@ const char *vm_generation_id_new(struct call *);
  * random. */
 const char *vif_mac_new(struct call *, const struct object *vm, const char *device);
 bool vif_mac_is_valid(const char *mac);
-/* A copy for another VM, with a new MAC address. */
+/* A copy for another VM, with a new MAC address; for a snapshot, which never runs, with the same. */
 void vif_copy(struct call *, struct txn *, ref_t vif, ref_t vm);
 /* A copy for another VM with that VDI (null: as the old one has it). */
 void vbd_copy(struct call *, struct txn *, ref_t vbd, ref_t vm, ref_t vdi);

@@ -103,12 +103,7 @@ static int add_disks(struct cloning *c)
         vdi = live(call, txn_view(txn), VDI, drive->source);
         if (!vdi)
             return -ERR_HANDLE_INVALID;
-        draft = draft_of(call->arena, CLASS_OF(VDI), vdi->fields);
-        draft->fields[F_VDI_current_operations] = VALUE_EMPTY_MAP;
-        draft->fields[F_VDI_is_a_snapshot] = VALUE_BOOL(false);
-        draft->fields[F_VDI_snapshot_of] = VALUE_REF(NULL_REF);
-        draft->fields[F_VDI_snapshot_time] = VALUE_DATETIME(0);
-        draft->fields[F_VDI_parent] = VALUE_REF(NULL_REF);
+        draft = vdi_draft_copy(call, vdi);
         if (!ref_is_null(c->to_sr))
             draft->fields[F_VDI_SR] = VALUE_REF(c->to_sr);
         drive->made = disks_add(c->disks, txn, draft);
@@ -123,6 +118,9 @@ static int make_disk(struct cloning *c, struct drive *drive)
     bool is_copy = c->is_copy;
     int r;
 
+    /* The VM is halted, but a disk may be another one's as well. */
+    if (!ref_is_null(storage_writer(call_view(call), drive->source)))
+        return fail(call, VDI_IN_USE, ref_text(call, drive->source), is_copy ? "copy" : "clone");
     r = claim_begin(&claim, call, CLASS_OF(VDI), drive->source,
                     is_copy ? vdi_operations_copy : vdi_operations_clone);
     if (r == -ERR_SR_OPERATION_NOT_SUPPORTED) {

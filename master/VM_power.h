@@ -8,6 +8,7 @@ extern const struct work_kind work_start, work_start_on, work_pause, work_unpaus
     work_clean_shutdown, work_hard_shutdown, work_clean_reboot, work_hard_reboot; /* VM_power.c */
 extern const struct work_kind work_suspend, work_resume, work_resume_on;          /* VM_suspend.c */
 extern const struct work_kind work_pool_migrate;                                  /* VM_migrate.c */
+extern const struct work_kind work_snapshot;                                      /* snapshot.c */
 
 /* A guest that ended by itself begins anew on the host where it was, in the same power state all
  * the while; if that fails the VM is Halted. (guest_changes.c, a reboot that was interrupted) */

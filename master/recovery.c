@@ -15,6 +15,7 @@
 #include "master/guest_changes.h"
 #include "master/put.h"
 #include "master/slaves.h"
+#include "master/storage.h"
 #include "master/task.h"
 #include "master/VM_migrate.h"
 #include "master/VM_power.h"
@@ -74,7 +75,7 @@ const struct work_kind *work_kind_find(const char *operation)
         &work_start,        &work_start_on,       &work_restart,       &work_pause,
         &work_unpause,      &work_clean_shutdown, &work_hard_shutdown, &work_clean_reboot,
         &work_hard_reboot,  &work_suspend,        &work_resume,        &work_resume_on,
-        &work_pool_migrate,
+        &work_pool_migrate,  &work_snapshot,
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
@@ -248,6 +249,7 @@ static int settle(struct call *call, const struct object *intent, ref_t gone)
     txn = store_begin(call->core->store);
     task_put_end(call->core, txn, task, &nothing, call->failure.code ? &call->failure : NULL);
     call_commit(call, &txn);
+    storage_sweep(call, host); /* the disks that it was to make are nobody's now */
     return 0;
 }
 

@@ -133,6 +133,24 @@ int storage_check_SR(struct call *call, ref_t ref, enum storage_operations opera
     }
 }
 
+ref_t storage_writer(const struct view *view, ref_t vdi)
+{
+    const struct object *vbd;
+    struct view_iter vbds;
+
+    view_each_inverse(&vbds, view, &CLASS_OF(VDI)->fields[F_VDI_VBDs], vdi);
+    while ((vbd = view_next(&vbds))) {
+        const struct object *vm = view_get(view, VM, VBD_get_VM(vbd));
+
+        if (vm && VBD_get_currently_attached(vbd) && VBD_get_mode(vbd) == vbd_mode_RW
+            && !VM_get_is_control_domain(vm)
+            && (VM_get_power_state(vm) == vm_power_state_Running
+                || VM_get_power_state(vm) == vm_power_state_Paused))
+            return vm->ref;
+    }
+    return NULL_REF;
+}
+
 static bool ends_with(const char *text, const char *end)
 {
     size_t length = strlen(text), end_length = strlen(end);

@@ -11,7 +11,9 @@
  *     txn ... disks_keep(&disks, txn)            commit       shown, with their sizes
  *
  * Whatever is not kept is undone: files removed, VDIs deleted. What a master that died left behind
- * is found by the mark and removed when a host that sees the SR is back (storage_sweep). */
+ * is found by the mark and removed when a host that sees the SR is back (storage_sweep); the mark
+ * names the call, too, so that this does not happen while its INTENT says that a host may still be
+ * at it. */
 #pragma once
 
 #include "master/handler.h"
@@ -37,6 +39,10 @@ const char *storage_directory(const struct value *device_config);
 const struct object *storage_pbd(const struct view *, ref_t sr, ref_t host); /* or NULL */
 /* May the operation begin on the SR? Waits while the SR is busy; takes no claim. */
 int storage_check_SR(struct call *, ref_t sr, enum storage_operations);
+
+/* The VM whose running guest may write to the disk now; null when there is none. Control domains do not count: what is plugged
+ * into one is opened by nobody yet. */
+ref_t storage_writer(const struct view *, ref_t vdi);
 
 /* "raw" or "qcow2": VDI.sm_config["image-format"], else by the file's name. */
 const char *storage_disk_format(const struct object *vdi);
@@ -73,15 +79,25 @@ struct disks {
 /* Heap, since a fiber's stack is small: _cleanup_(disks_undo) struct disks *disks =
  * disks_new(call); */
 struct disks *disks_new(struct call *);
+/* A draft from another disk's record: what belongs to that one only is as in a new one, of its being
+ * a snapshot, too. */
+struct object *vdi_draft_copy(struct call *, const struct object *vdi);
 /* A hidden VDI from the draft, whose SR and virtual_size are set; returns its ref. */
 ref_t disks_add(struct disks *, struct txn *, struct object *draft);
 /* The disk's file. 0 or the slave's error. */
 int disk_make_empty(struct disks *, ref_t vdi);
 int disk_make_clone(struct disks *, ref_t vdi, ref_t source);
 int disk_make_copy(struct disks *, ref_t vdi, ref_t source);
+/* Made by another call: what the host says of the file. */
+void disks_made(struct disks *, ref_t vdi, const struct value *answer);
+/* Are all hidden VDIs still there? 0, or -ERR_HANDLE_INVALID. */
+int disks_check(struct disks *, struct txn *);
 /* All disks are shown from this transaction on. 0, or -ERR_HANDLE_INVALID when one has vanished
  * meanwhile. */
 int disks_keep(struct disks *, struct txn *);
+/* A host is making them, and it is not known what becomes of that: nothing is undone here. They are swept when the INTENT of the
+ * call has been settled. In a transaction of its own. */
+void disks_leave(struct disks *);
 /* Is a call of this master making the disk now? */
 bool storage_is_being_made(struct call *, const struct object *vdi);
 /* Removes what was not kept; frees. */

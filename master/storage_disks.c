@@ -15,16 +15,40 @@
 /* Marks a VDI that nobody is making any more, though this master is the one that began. */
 #define ABANDONED "abandoned"
 
+/* VDI.maker: "<life of the master> <tag of the call>". */
 static const char *maker_text(struct call *call)
 {
     char text[UUID_TEXT_BYTES];
 
-    return arena_strdup(call->arena, uuid_print(text, call->core->holder));
+    return arena_text(call->arena, "%s %s", uuid_print(text, call->core->holder), call->tag);
 }
 
 bool storage_is_being_made(struct call *call, const struct object *vdi)
 {
-    return streq(VDI_get_maker(vdi), maker_text(call));
+    char text[UUID_TEXT_BYTES];
+
+    return strncmp(VDI_get_maker(vdi), uuid_print(text, call->core->holder), UUID_TEXT_BYTES - 1)
+           == 0;
+}
+
+/* The call that began it is gone, but its INTENT stands: a host may still be making the disk. */
+static bool is_unsettled(const struct view *view, const struct object *vdi)
+{
+    const char *tag = strchr(VDI_get_maker(vdi), ' ');
+    const struct object *intent;
+    struct view_iter intents;
+
+    view_each(&intents, view, CLASS_OF(intent));
+    while (tag && (intent = view_next(&intents)))
+        if (streq(value_map_text(intent_get_details(intent), "tag", ""), tag + 1))
+            return true;
+    return false;
+}
+
+static void abandon(struct call *call, struct txn *txn, ref_t vdi)
+{
+    VDI_put_maker(txn, vdi, arena_text(call->arena, "%s %s", ABANDONED, call->tag));
+    call->core->left_over_disks++;
 }
 
 struct disks *disks_new(struct call *call)
@@ -186,13 +210,25 @@ int disk_make_copy(struct disks *disks, ref_t vdi, ref_t source)
     return r;
 }
 
+void disks_made(struct disks *disks, ref_t vdi, const struct value *answer)
+{
+    take_answer(find(disks, vdi), disks->call->arena, answer);
+}
+
+int disks_check(struct disks *disks, struct txn *txn)
+{
+    for (int i = 0; i < disks->count; i++)
+        if (!live(disks->call, txn_view(txn), VDI, disks->list[i].vdi))
+            return -ERR_HANDLE_INVALID;
+    return 0;
+}
+
 int disks_keep(struct disks *disks, struct txn *txn)
 {
     struct call *call = disks->call;
 
-    for (int i = 0; i < disks->count; i++)
-        if (!live(call, txn_view(txn), VDI, disks->list[i].vdi))
-            return -ERR_HANDLE_INVALID;
+    if (disks_check(disks, txn) < 0)
+        return -ERR_HANDLE_INVALID;
     for (int i = 0; i < disks->count; i++) {
         const struct disk *disk = &disks->list[i];
         const struct object *vdi = txn_get(txn, VDI, disk->vdi);
@@ -228,6 +264,18 @@ static int remove_file(struct call *call, ref_t host, ref_t sr, const char *loca
     return slave_disk_destroy(call, host, &args, NULL);
 }
 
+void disks_leave(struct disks *disks)
+{
+    struct call *call = disks->call;
+    _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
+
+    for (int i = 0; i < disks->count; i++)
+        if (txn_get(txn, VDI, disks->list[i].vdi))
+            abandon(call, txn, disks->list[i].vdi);
+    call_commit(call, &txn);
+    disks->count = 0;
+}
+
 void disks_undo(struct disks **disks_p)
 {
     struct disks *disks = TAKE(*disks_p);
@@ -257,8 +305,7 @@ void disks_undo(struct disks **disks_p)
             if (is_removed[i]) {
                 storage_drop_vdi(txn, vdi);
             } else {
-                VDI_put_maker(txn, vdi, ABANDONED);
-                call->core->left_over_disks++;
+                abandon(call, txn, vdi);
             }
         }
         call_commit(call, &txn);
@@ -307,7 +354,6 @@ void storage_start(struct core *core)
 static ref_t find_left_over(struct call *call, ref_t host, ref_t after)
 {
     const struct view *view = call_view(call);
-    const char *maker = maker_text(call);
     const struct object *vdi;
     struct view_iter vdis;
 
@@ -315,7 +361,8 @@ static ref_t find_left_over(struct call *call, ref_t host, ref_t after)
     while ((vdi = view_next(&vdis))) {
         const struct object *pbd;
 
-        if (streq(VDI_get_maker(vdi), "") || streq(VDI_get_maker(vdi), maker))
+        if (streq(VDI_get_maker(vdi), "") || storage_is_being_made(call, vdi)
+            || is_unsettled(view, vdi))
             continue;
         pbd = storage_pbd(view, VDI_get_SR(vdi), host);
         if (pbd && PBD_get_currently_attached(pbd))

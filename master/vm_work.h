@@ -64,6 +64,7 @@ struct work {
     ref_t wanted_host; /* null: any */
     bool is_paused, is_forced;
     ref_t vdi; /* of the suspend image */
+    void *detail; /* the handler's own, for its kind; NULL when recovery.c has taken the work up */
 };
 
 /* 0: the work is under way and call->intent is its INTENT. Otherwise nothing was changed. */

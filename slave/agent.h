@@ -4,7 +4,7 @@
  *   agent_link.c   the link to the master: hello, beats, frames in order, notes until they are acknowledged
  *   agent_join.c   becoming a host of the pool by its secret
  *   vms.c          the guests as the agent knows them, and the driver's operations as something to wait for
- *   vm_ops.c vm_move.c storage.c ...   the functions do_x() that slave_calls.def asks for
+ *   vm_ops.c vm_move.c vm_snapshot.c storage.c ...   the functions do_x() that slave_calls.def asks for
  *
  * Nothing is global and the world is reached only through what agent_new() is given, so the simulator runs many
  * agents in one process. The agent has no pool state but its ledger (ledger.h). */

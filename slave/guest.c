@@ -109,6 +109,7 @@ struct guest *guest_new(struct guests *guests, const struct guest_message *reque
         .journal_path = journal_path ? dup_text(journal_path) : NULL,
         .lock_fd = -1,
         .journal_fd = -1,
+        .disks = guest_disks_new(request, &options),
         .origin = "boot",
     };
     guest_table_add(&guests->table, &guest->node);
@@ -123,6 +124,7 @@ void guest_remove(struct guest *guest)
     timer_stop(&guest->plan_timer);
     timer_stop(&guest->work_timer);
     guest_files_close(guest);
+    guest_disks_destroy(&guest->disks);
     guest_memory_destroy(&guest->memory);
     guest_table_remove(&guest->guests->table, &guest->node);
     free(guest->name);
@@ -282,6 +284,7 @@ static void tick_due(void *arg)
     guest->last_tick_ms = loop_now_ms(loop);
     guest_memory_work(guest->memory, guest->vm, guest->tick, (uint32_t) o->dirty_pages);
     guest_journal_tick(guest);
+    guest_disks_tick(guest);
     work_counters(guest);
     if (guest->tick == (uint64_t) o->crash_at_tick) {
         guest_end(guest, GUEST_CRASHED);

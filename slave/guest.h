@@ -4,6 +4,7 @@
  *   guest.c           a guest's life: running, pausing, ticking, ending
  *   guest_options.c   the sim-... options
  *   guest_journal.c   its lock and its journal
+ *   guest_disks.c     what it writes to its disks
  *   guest_memory.c    its pages
  *   guest_image.c     save and restore: files, written and read by a thread of their own
  *   guest_send.c, guest_receive.c   moving its memory over a socket;  guest_move.h: the bytes
@@ -45,6 +46,7 @@ struct guest_options {
     int64_t crash_at_tick, shutdown_at_tick, reboot_at_tick; /* 0: never */
     int64_t cpu_percent;
     int64_t ignores_shutdown; /* 0 or 1 */
+    int64_t writes_disks;     /* 0 or 1 */
 };
 
 extern const struct guest_options guest_options_default;
@@ -106,6 +108,7 @@ struct guest {
     char *lock_path, *journal_path;
     int lock_fd, journal_fd;
     bool has_journal_error;
+    struct guest_disks *disks; /* open as long; NULL: it writes to none */
     const char *origin; /* "boot", "restored", "received": for the note of its first run here */
 
     /* what is under way, and for whom */
@@ -159,6 +162,19 @@ int guest_files_open(struct guest *guest,
 void guest_files_close(struct guest *guest);
 void guest_journal_tick(struct guest *guest);
 void guest_journal_note(struct guest *guest, const char *word, const char *detail);
+
+/* --- disks that the guest writes (guest_disks.c) --- */
+
+/* From a request's fields; NULL unless the options say that it writes to its disks. */
+struct guest_disks *guest_disks_new(const struct guest_message *request,
+                                    const struct guest_options *options);
+void guest_disks_destroy(struct guest_disks **disks_p);
+/* Each takes NULL for a guest that writes to none. */
+int guest_disks_open(struct guest_disks *disks, struct guest_error *error);
+/* Those that are open, by their paths: another file may stand there now. */
+int guest_disks_reopen(struct guest_disks *disks, struct guest_error *error);
+void guest_disks_close(struct guest_disks *disks);
+void guest_disks_tick(struct guest *guest);
 
 /* --- long work: each begins it and answers through guest_work_done --- */
 

@@ -62,11 +62,16 @@ int guest_files_open(struct guest *guest, struct guest_error *error)
             return -ERR_INTERNAL_ERROR;
         }
     }
+    if (guest_disks_open(guest->disks, error) < 0) {
+        guest_files_close(guest);
+        return -ERR_INTERNAL_ERROR;
+    }
     return 0;
 }
 
 void guest_files_close(struct guest *guest)
 {
+    guest_disks_close(guest->disks);
     close_fd(&guest->journal_fd);
     close_fd(&guest->lock_fd); /* frees the lock */
 }

@@ -51,6 +51,7 @@ static const struct {
     OPTION("reboot-at-tick",   reboot_at_tick,    0, INT64_MAX, "reboots by itself; 0: never")
     OPTION("cpu-percent",      cpu_percent,       0, 100,       "load of each virtual CPU")
     SWITCH("ignores-shutdown", ignores_shutdown, "true: does not shut down when asked")
+    SWITCH("writes-disks",     writes_disks,     "true: writes each tick to its disks, too")
 };
 #undef OPTION
 #undef SWITCH

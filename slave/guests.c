@@ -420,6 +420,16 @@ static int do_forget(struct request *request)
     return answer(request);
 }
 
+static int do_reopen_disks(struct request *request)
+{
+    struct guest *guest = request->guest;
+    int r = need(request, GUEST_PAUSED, GUEST_PAUSED);
+
+    if (r == 0)
+        r = guest_disks_reopen(guest->disks, &request->error);
+    return r < 0 ? r : answer(request);
+}
+
 static int do_set_memory_target(struct request *request)
 {
     struct guest *guest = request->guest;
@@ -480,6 +490,7 @@ static const struct {
     {"send", do_send},
     {"cancel_send", do_cancel_send},
     {"resume_sent", do_resume_sent},
+    {"reopen_disks", do_reopen_disks},
     {"forget", do_forget},
     {"set_memory_target", do_set_memory_target},
     {"set_vcpus", do_set_vcpus},

@@ -42,6 +42,11 @@ struct guest_disk {
     bool is_cd;
 };
 
+static inline bool guest_disk_is_writable(const struct guest_disk *disk)
+{
+    return disk->path && !disk->is_read_only && !disk->is_cd;
+}
+
 struct guest_nic {
     const char *device;  /* "0" */
     const char *mac;
@@ -127,6 +132,12 @@ struct hypervisor {
     /* GUEST_SENT back to GUEST_RUNNING: takes lock and disks again. It runs at `epoch` from then on: the one it had
      * when the move came to nothing, a higher one when the master gave it back after COMMIT; a lower one is refused. */
     int (*resume_sent)(struct hypervisor *, uint64_t operation, ref_t vm, uint64_t epoch);
+
+    /* The guest is paused and its disks flushed, as pause() leaves them. Where another file has taken over the path of one of
+     * its writable disks - an overlay, whose base is the file that the guest has open - it goes on in that file, and never
+     * writes to the old one again (QEMU: blockdev-snapshot). Disks whose file is the same are left alone. After a failure it
+     * may have any of the files open: what it writes is not lost, but the base is no snapshot. */
+    int (*reopen_disks)(struct hypervisor *, uint64_t operation, ref_t vm);
 
     /* Forget an ended guest: list() no longer has it. */
     int (*forget)(struct hypervisor *, uint64_t operation, ref_t vm);

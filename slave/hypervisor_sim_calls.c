@@ -114,6 +114,26 @@ static void put_options(struct guest_frame *frame, const struct value *options)
     }
 }
 
+/* Of the disks that a guest may write: path, and format. */
+static void put_disks(struct guest_frame *frame, const struct guest_config *config)
+{
+    msgpack_packer *packer = guest_frame_key(frame, "writable");
+    size_t count = 0;
+
+    for (int i = 0; i < config->disk_count; i++)
+        count += guest_disk_is_writable(&config->disks[i]);
+    msgpack_pack_array(packer, 2 * count);
+    for (int i = 0; i < config->disk_count; i++) {
+        const struct guest_disk *disk = &config->disks[i];
+
+        if (!guest_disk_is_writable(disk))
+            continue;
+        assert(strlen(disk->path) <= TEXT_BYTES_MAX);
+        msgpack_pack_str_with_body(packer, disk->path, strlen(disk->path));
+        msgpack_pack_str_with_body(packer, disk->format, strlen(disk->format));
+    }
+}
+
 static void put_config(struct guest_frame *frame, const struct guest_config *config)
 {
     assert(!config->options || config->options->kind == KIND_MAP);
@@ -125,6 +145,7 @@ static void put_config(struct guest_frame *frame, const struct guest_config *con
     guest_frame_int(frame, "vcpus", config->vcpus);
     guest_frame_uint(frame, "disks", (uint64_t) config->disk_count);
     guest_frame_uint(frame, "nics", (uint64_t) config->nic_count);
+    put_disks(frame, config);
     put_path(frame, "lock_path", config->lock_path);
     put_path(frame, "journal_path", config->journal_path);
     put_options(frame, config->options);
@@ -250,6 +271,11 @@ static int sim_resume_sent(struct hypervisor *driver, uint64_t operation, ref_t 
     return request_send(sim, &frame, operation, vm, LEAVES_RUNNING, epoch);
 }
 
+static int sim_reopen_disks(struct hypervisor *driver, uint64_t operation, ref_t vm)
+{
+    return request_plain(driver, "reopen_disks", operation, vm, LEAVES_NOTHING_TO_SEE);
+}
+
 static int sim_forget(struct hypervisor *driver, uint64_t operation, ref_t vm)
 {
     struct sim *sim = sim_of(driver);
@@ -336,6 +362,7 @@ void sim_fill_driver(struct hypervisor *driver)
         .send = sim_send,
         .cancel_send = sim_cancel_send,
         .resume_sent = sim_resume_sent,
+        .reopen_disks = sim_reopen_disks,
         .forget = sim_forget,
         .set_memory_target = sim_set_memory_target,
         .set_vcpus = sim_set_vcpus,

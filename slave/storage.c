@@ -217,13 +217,6 @@ int do_sr_destroy(struct op *op, const struct slave_sr_destroy_args *args, struc
 
 /* ---- scan and figures ---- */
 
-static struct value disk_map(struct op *op, const char *name, const struct disk_facts *facts)
-{
-    return op_map(op, "location", name, "format", facts->format, "virtual_size",
-                  op_text(op, "%lld", (long long) facts->virtual_size), "physical_utilisation",
-                  op_text(op, "%lld", (long long) facts->physical_utilisation), NULL);
-}
-
 static void scan_job(void *arg)
 {
     struct sr_job *job = arg;
@@ -248,7 +241,7 @@ static void scan_job(void *arg)
             room = MAX(2 * room, (size_t) 64);
             items = realloc_array(items, room, sizeof *items);
         }
-        items[count++] = disk_map(job->op, entry->d_name, &facts);
+        items[count++] = storage_disk_answer(job->op, entry->d_name, facts.format, &facts);
     }
     closedir(dir);
     job->ret = VALUE_SET((uint32_t) count, arena_dup(job->op->arena, items ? (void *) items : "", count * sizeof *items));

@@ -2,6 +2,7 @@
  *
  *   storage.c        SRs: names, attach, scan, figures
  *   storage_disk.c   disks: create, clone, copy, resize, destroy
+ *   storage_clone.c  a disk from another one, also while a guest has that open
  *   storage_file.c   what is done to one file, in a worker: sparse copy, reflink, qemu-img (run by child.c)
  *
  * Names come from the master and are foreign all the same: a disk is a plain file name inside the directory, opened
@@ -20,7 +21,7 @@ bool storage_image_is_complete(const char *path);
 /* Is the file a disk, by its name: raw, qcow2, iso? NULL when it is none. */
 const char *storage_format_of(const char *name, bool is_iso_sr);
 
-/* ---- storage_file.c: in workers; they return 0 or a negative errno ---- */
+/* ---- what calls about disks share ---- */
 
 struct disk_facts {
     char format[8];
@@ -29,6 +30,20 @@ struct disk_facts {
     char backing_format[8];     /* as the disk states it, "" when it does not */
     bool has_data_file;         /* a qcow2 whose data lies in another file; none of ours does */
 };
+
+/* An SR that has disks, by its type and directory on this host: 0, or -ERR_SR_UNKNOWN_DRIVER, -ERR_INVALID_VALUE. A dummy one
+ * has nothing to be done. */
+int storage_disk_directory(struct op *op, const char *type, const char *directory, bool *ret_is_dummy);
+/* Names of a disk and of one that is to be made from it, in the same format. */
+int storage_check_pair(struct op *op, const char *source, const char *name);
+/* {location, format, virtual_size, physical_utilisation} */
+struct value storage_disk_answer(struct op *op, const char *name, const char *format, const struct disk_facts *facts);
+/* What went wrong with a disk: a negative errno, with qemu-img's words or "". bytes: what did not fit. Returns -ERR_SR_FULL,
+ * -ERR_VDI_LOCATION_MISSING, -ERR_SR_BACKEND_FAILURE. */
+int storage_disk_failed(struct op *op, int error, const char *text, const char *directory, const char *name, int64_t bytes);
+
+/* ---- storage_file.c: in workers; they return 0 or a negative errno ---- */
+
 int disk_facts_of(int fd, const char *format, struct disk_facts *ret);
 int disk_facts(int dir, const char *name, const char *format, struct disk_facts *ret);
 int dir_open(const char *path);              /* a descriptor, or negative errno */
@@ -37,5 +52,38 @@ int dir_open_file(int dir, const char *name, int flags);
 int disk_make_raw(int dir, const char *name, int64_t bytes);
 int disk_reflink(int dir, const char *source, int to_dir, const char *name);   /* -EOPNOTSUPP: cannot here */
 int disk_copy_sparse(int dir, const char *source, int to_dir, const char *name);
+int disk_sync(int dir, const char *name);    /* the file and its name */
 /* qemu-img with these arguments, in that directory. ret_text: what it said, or that it is not installed. */
 int qemu_img(const char *directory, char ret_text[256], const char *const arguments[]);
+
+/* ---- storage_clone.c: in workers; they return 0 or a negative errno ---- */
+
+#define DISK_NAME_BYTES 300 /* of any file of a disk: its own, its base's, its drafts' */
+
+enum clone_way {
+    CLONE_UNDECIDED,
+    CLONE_REFLINK,   /* both files share their blocks; the source stays the file that it was */
+    CLONE_SPLIT,     /* the source's file becomes the base, its name a new overlay's */
+    CLONE_COPY,      /* byte by byte */
+};
+
+struct disk_clone {
+    const char *directory;               /* of the SR */
+    const char *source, *name, *format;  /* file names there; both of the format */
+    enum clone_way way;
+    bool was_split;                      /* [out] of prepare: an earlier one has taken it already */
+    char text[256];                      /* [out] of qemu-img */
+    struct disk_facts facts;             /* [out] of the new disk */
+};
+
+/* The three steps, in their order, with the directory open; each may be repeated, by the next agent too. What a guest writes
+ * to the source between the first and the second is in the clone, what it writes after the third is not; so it stands still
+ * during the second, and opens its disks anew (hypervisor.h) before it goes on. */
+int disk_clone_prepare(int dir, struct disk_clone *);
+int disk_clone_take(int dir, struct disk_clone *);
+int disk_clone_finish(int dir, struct disk_clone *);
+
+/* The base that a clone of this name makes of its source; false for a name that can have none. */
+bool disk_clone_base(const char *name, char ret_base[DISK_NAME_BYTES]);
+/* Removes what an interrupted clone of that name has left beside the disks, but for the base. */
+void disk_clone_sweep(int dir, const char *name);

@@ -1,13 +1,7 @@
 /* storage_disk.c - disks: create, clone, copy, resize, destroy
  *
- * A clone shares blocks with its source where the file system can (reflink). Where it cannot, a qcow2 disk is split:
- *
- *     a.qcow2                 becomes        a.qcow2 --+
- *                                                      +--> a-<id>.base.qcow2   (the old file, never written again)
- *                                            b.qcow2 --+
- *
- * with the backing file's format always stated. A base goes with the last disk that rests on it. A raw disk is copied, its
- * holes left out. Everything is fsynced, names included, before it is answered. */
+ * A clone is what storage_clone.c makes of it. A base goes with the last disk that rests on it. Everything is fsynced, names
+ * included, before it is answered. */
 #include "slave/storage.h"
 
 #include <dirent.h>
@@ -30,25 +24,27 @@ struct disk_job {
     struct disk_facts facts;     /* [out] of the disk that was made or changed */
 };
 
-static int disk_failed(struct op *op, const struct disk_job *job)
+int storage_disk_failed(struct op *op, int error, const char *text, const char *directory, const char *name, int64_t bytes)
 {
-    const char *why = job->text[0] ? job->text : strerror(-job->error);
-
-    if (job->error == -ENOSPC || job->error == -EDQUOT)
-        return op_fail(op, SR_FULL, op_text(op, "%lld", (long long) job->virtual_size), "0");
-    if (job->error == -ENOENT && !job->text[0])
-        return op_fail(op, VDI_LOCATION_MISSING, job->directory, job->source ? job->source : job->name);
-    return op_fail(op, SR_BACKEND_FAILURE, op_text(op, "%d", -job->error), "",
-                   op_text(op, "%s: %s", job->name, why));
+    if (error == -ENOSPC || error == -EDQUOT)
+        return op_fail(op, SR_FULL, op_text(op, "%lld", (long long) bytes), "0");
+    if (error == -ENOENT && !text[0])
+        return op_fail(op, VDI_LOCATION_MISSING, directory, name);
+    return op_fail(op, SR_BACKEND_FAILURE, op_text(op, "%d", -error), "",
+                   op_text(op, "%s: %s", name, text[0] ? text : strerror(-error)));
 }
 
-/* The SR's directory and type; *ret_is_dummy has nothing to be done. */
-static int read_directory(struct op *op, const struct value *sr, const char **ret, bool *ret_is_dummy)
+static int disk_failed(struct op *op, const struct disk_job *job)
 {
-    const char *type = value_map_text(sr, "type", ""), *directory = value_map_text(sr, "location", "");
+    bool is_missing = job->error == -ENOENT && job->source;
 
+    return storage_disk_failed(op, job->error, job->text, job->directory, is_missing ? job->source : job->name,
+                               job->virtual_size);
+}
+
+int storage_disk_directory(struct op *op, const char *type, const char *directory, bool *ret_is_dummy)
+{
     *ret_is_dummy = streq(type, "dummy");
-    *ret = directory;
     if (*ret_is_dummy)
         return 0;
     if (!streq(type, "file") && !streq(type, "shared-file"))
@@ -56,6 +52,13 @@ static int read_directory(struct op *op, const struct value *sr, const char **re
     if (directory[0] != '/' || strlen(directory) > 200)
         return op_fail(op, INVALID_VALUE, "location", directory);
     return 0;
+}
+
+/* The SR's directory and type; *ret_is_dummy has nothing to be done. */
+static int read_directory(struct op *op, const struct value *sr, const char **ret, bool *ret_is_dummy)
+{
+    *ret = value_map_text(sr, "location", "");
+    return storage_disk_directory(op, value_map_text(sr, "type", ""), *ret, ret_is_dummy);
 }
 
 static int check_name(struct op *op, const char *name)
@@ -74,19 +77,22 @@ static int run_job(struct op *op, void (*fn)(void *arg), struct disk_job *job)
     return job->error < 0 ? disk_failed(op, job) : 0;
 }
 
+struct value storage_disk_answer(struct op *op, const char *name, const char *format, const struct disk_facts *facts)
+{
+    return op_map(op, "location", name, "format", format, "virtual_size",
+                  op_text(op, "%lld", (long long) facts->virtual_size), "physical_utilisation",
+                  op_text(op, "%lld", (long long) facts->physical_utilisation), NULL);
+}
+
 static struct value answer(struct op *op, const struct disk_job *job)
 {
-    return op_map(op, "location", job->name, "format", job->format, "virtual_size",
-                  op_text(op, "%lld", (long long) job->facts.virtual_size), "physical_utilisation",
-                  op_text(op, "%lld", (long long) job->facts.physical_utilisation), NULL);
+    return storage_disk_answer(op, job->name, job->format, &job->facts);
 }
 
 /* In a dummy SR everything is true that the master says. */
 static struct value dummy_answer(struct op *op, const char *name, int64_t virtual_size)
 {
-    struct disk_job job = {.name = name, .format = "raw", .facts = {.virtual_size = virtual_size}};
-
-    return answer(op, &job);
+    return storage_disk_answer(op, name, "raw", &(struct disk_facts){.virtual_size = virtual_size});
 }
 
 /* Run by a worker, with the directory open. */
@@ -99,20 +105,13 @@ static void in_directory(struct disk_job *job, int (*fn)(struct disk_job *job, i
 
 /* ---- create ---- */
 
-static int sync_name(int dir, const char *name)
-{
-    _cleanup_(close_fd) int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-
-    return fd < 0 || fsync(fd) < 0 || fsync(dir) < 0 ? -errno : 0;
-}
-
 static int create_in(struct disk_job *job, int dir)
 {
     int r;
 
     if (job->op->is_repeated && disk_facts(dir, job->name, job->format, &job->facts) == 0
         && job->facts.virtual_size == job->virtual_size)
-        return sync_name(dir, job->name); /* made before the agent was restarted; names are drawn anew for each disk */
+        return disk_sync(dir, job->name); /* made before the agent was restarted; names are drawn anew for each disk */
     if (job->op->is_repeated)
         unlinkat(dir, job->name, 0);
     if (streq(job->format, "raw")) {
@@ -126,7 +125,7 @@ static int create_in(struct disk_job *job, int dir)
         snprintf(size, sizeof size, "%lld", (long long) job->virtual_size);
         r = qemu_img(job->directory, job->text, arguments);
         if (r == 0)
-            r = sync_name(dir, job->name);
+            r = disk_sync(dir, job->name);
         else
             unlinkat(dir, job->name, 0);
     }
@@ -165,64 +164,23 @@ int do_disk_create(struct op *op, const struct slave_disk_create_args *args, str
 
 /* ---- clone ---- */
 
-/* An overlay `name` on `base`, under another name first, so that it is there as a whole or not at all. */
-static int make_overlay(struct disk_job *job, int dir, const char *base, const char *name)
-{
-    char draft[300];
-    const char *arguments[] = {"create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, draft, NULL};
-    int r;
-
-    snprintf(draft, sizeof draft, ".%s.draft", name);
-    unlinkat(dir, draft, 0);
-    r = qemu_img(job->directory, job->text, arguments);
-    if (r == 0)
-        r = sync_name(dir, draft);
-    if (r == 0 && renameat(dir, draft, dir, name) < 0)
-        r = -errno;
-    if (r == 0 && fsync(dir) < 0)
-        r = -errno;
-    if (r < 0)
-        unlinkat(dir, draft, 0);
-    return r;
-}
-
-static int split(struct disk_job *job, int dir)
-{
-    char base[300];
-    int r;
-
-    /* The base's name comes from the operation: a repeated one finds what it had made. */
-    snprintf(base, sizeof base, "%.100s-%s.base.qcow2", job->source, job->op->id_text);
-    if (linkat(dir, job->source, dir, base, 0) == 0) {
-        r = make_overlay(job, dir, base, job->source); /* takes over the name; the old file keeps the base's */
-        if (r < 0)
-            unlinkat(dir, base, 0);
-    } else {
-        struct disk_facts facts;
-
-        if (errno != EEXIST)
-            return -errno;
-        r = disk_facts(dir, job->source, "qcow2", &facts);
-        if (r == 0 && !streq(facts.backing, base))
-            r = make_overlay(job, dir, base, job->source);
-    }
-    return r < 0 ? r : make_overlay(job, dir, base, job->name);
-}
-
 static int clone_in(struct disk_job *job, int dir)
 {
-    struct disk_facts facts;
-    int r = disk_facts(dir, job->source, job->format, &facts);
+    struct disk_clone clone = {
+        .directory = job->directory, .source = job->source, .name = job->name, .format = job->format};
+    int r;
 
-    if (r < 0)
-        return r;
-    job->virtual_size = facts.virtual_size;
     if (job->op->is_repeated)
         unlinkat(dir, job->name, 0);
-    r = disk_reflink(dir, job->source, dir, job->name);
-    if (r == -EOPNOTSUPP)
-        r = streq(job->format, "qcow2") ? split(job, dir) : disk_copy_sparse(dir, job->source, dir, job->name);
-    return r < 0 ? r : disk_facts(dir, job->name, job->format, &job->facts);
+    r = disk_clone_prepare(dir, &clone);
+    job->virtual_size = clone.facts.virtual_size;
+    if (r == 0)
+        r = disk_clone_take(dir, &clone);
+    if (r == 0)
+        r = disk_clone_finish(dir, &clone);
+    memcpy(job->text, clone.text, sizeof job->text);
+    job->facts = clone.facts;
+    return r;
 }
 
 static void clone_job(void *arg)
@@ -230,7 +188,7 @@ static void clone_job(void *arg)
     in_directory(arg, clone_in);
 }
 
-static int check_pair(struct op *op, const char *source, const char *name)
+int storage_check_pair(struct op *op, const char *source, const char *name)
 {
     int r = check_name(op, source);
 
@@ -250,7 +208,7 @@ int do_disk_clone(struct op *op, const struct slave_disk_clone_args *args, struc
     int r = read_directory(op, args->sr, &job.directory, &is_dummy);
 
     if (r == 0)
-        r = check_pair(op, job.source, job.name);
+        r = storage_check_pair(op, job.source, job.name);
     if (r < 0)
         return r;
     if (is_dummy) {
@@ -291,7 +249,7 @@ static int copy_in(struct disk_job *job, int dir)
         snprintf(to, sizeof to, "%s/%s", job->to_directory, job->name);
         r = qemu_img(job->directory, job->text, arguments);
         if (r == 0)
-            r = sync_name(to_dir, job->name);
+            r = disk_sync(to_dir, job->name);
         else
             unlinkat(to_dir, job->name, 0);
     }
@@ -354,7 +312,7 @@ static int resize_in(struct disk_job *job, int dir)
         snprintf(size, sizeof size, "%lld", (long long) job->virtual_size);
         r = qemu_img(job->directory, job->text, arguments);
         if (r == 0)
-            r = sync_name(dir, job->name);
+            r = disk_sync(dir, job->name);
     }
     return r < 0 ? r : disk_facts(dir, job->name, job->format, &job->facts);
 }
@@ -411,17 +369,13 @@ static bool is_needed(int dir, const char *base)
     return is_found;
 }
 
-static int destroy_in(struct disk_job *job, int dir)
+/* Removes the base, and the bases under it, as far as nothing rests on them. */
+static void drop_bases(int dir, const char *base)
 {
     struct disk_facts facts = {0};
-    char name[300], owner[300];
+    char name[DISK_NAME_BYTES];
 
-    snprintf(name, sizeof name, "%s", job->name);
-    snprintf(owner, sizeof owner, "%s.owner", job->name);
-    (void) disk_facts(dir, name, job->format, &facts); /* also of a broken one: it goes anyway */
-    if (unlinkat(dir, name, 0) < 0 && errno != ENOENT)
-        return -errno;
-    unlinkat(dir, owner, 0);
+    snprintf(facts.backing, sizeof facts.backing, "%s", base);
     while (facts.backing[0]) {
         size_t length = strlen(facts.backing);
 
@@ -432,6 +386,25 @@ static int destroy_in(struct disk_job *job, int dir)
             facts.backing[0] = '\0';
         unlinkat(dir, name, 0);
     }
+}
+
+static int destroy_in(struct disk_job *job, int dir)
+{
+    struct disk_facts facts = {0};
+    char name[DISK_NAME_BYTES], owner[DISK_NAME_BYTES], base[DISK_NAME_BYTES];
+
+    snprintf(name, sizeof name, "%s", job->name);
+    snprintf(owner, sizeof owner, "%s.owner", job->name);
+    (void) disk_facts(dir, name, job->format, &facts); /* also of a broken one: it goes anyway */
+    if (unlinkat(dir, name, 0) < 0 && errno != ENOENT)
+        return -errno;
+    unlinkat(dir, owner, 0);
+    disk_clone_sweep(dir, name);
+    if (facts.backing[0])
+        drop_bases(dir, facts.backing);
+    /* The base that was made for a clone which did not come to be; if its source rests on it, it stays. */
+    if (disk_clone_base(name, base) && !streq(base, facts.backing))
+        drop_bases(dir, base);
     return fsync(dir) < 0 ? -errno : 0;
 }
 

@@ -120,6 +120,13 @@ static int sync_both(int fd, int dir)
     return fsync(fd) < 0 || fsync(dir) < 0 ? -errno : 0;
 }
 
+int disk_sync(int dir, const char *name)
+{
+    _cleanup_(close_fd) int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+
+    return fd < 0 ? -errno : sync_both(fd, dir);
+}
+
 int disk_make_raw(int dir, const char *name, int64_t bytes)
 {
     _cleanup_(close_fd) int fd = dir_open_file(dir, name, O_RDWR | O_CREAT | O_EXCL);

@@ -32,7 +32,7 @@ static int clear_guest(struct op *op, struct vm *vm)
 
 /* A guest that is complete and paused gets the right to run at the epoch. The order is the promise: owner records,
  * ledger, and then the guest. */
-static int let_run(struct op *op, struct vm *vm, uint64_t epoch, const char *disks)
+int vm_let_run(struct op *op, struct vm *vm, uint64_t epoch, const char *disks)
 {
     bool was_sent = vm->state == GUEST_SENT;
     int r = owner_take(op, disks, epoch);
@@ -88,7 +88,7 @@ static int make_guest(struct op *op, const struct begin *begin)
         return r;
     vm_set_state(vm, GUEST_PAUSED);
     if (!begin->is_paused)
-        return let_run(op, vm, begin->epoch, plan.disks);
+        return vm_let_run(op, vm, begin->epoch, plan.disks);
     vm_put(vm, begin->epoch, VM_RAN); /* it has been given to the master, who may unpause it */
     return 0;
 }
@@ -117,7 +117,7 @@ static int begin_guest(struct op *op, const struct begin *begin, struct value *r
         if (row.progress == VM_RECEIVING || row.progress == VM_PAUSED_FOR_MOVE)
             return vm_bad_state(op, vm, "halted");
         if (row.progress == VM_RAN && vm->state == GUEST_PAUSED && !begin->is_paused) {
-            r = let_run(op, vm, begin->epoch, row.disks);
+            r = vm_let_run(op, vm, begin->epoch, row.disks);
             if (r < 0)
                 return r;
         }
@@ -126,7 +126,7 @@ static int begin_guest(struct op *op, const struct begin *begin, struct value *r
     }
     if (row.epoch == begin->epoch && row.progress == VM_STARTING && vm->state == GUEST_PAUSED) {
         /* made before the agent was restarted */
-        r = begin->is_paused ? 0 : let_run(op, vm, begin->epoch, row.disks);
+        r = begin->is_paused ? 0 : vm_let_run(op, vm, begin->epoch, row.disks);
         if (r == 0 && begin->is_paused)
             vm_put(vm, begin->epoch, VM_RAN);
     } else {
@@ -223,7 +223,7 @@ static int unpause_at(struct op *op, struct vm *vm, uint64_t epoch)
         case VM_RECEIVING:
         case VM_STARTING:
         case VM_RAN:
-            return vm->state == GUEST_PAUSED ? let_run(op, vm, epoch, row.disks) : 0;
+            return vm->state == GUEST_PAUSED ? vm_let_run(op, vm, epoch, row.disks) : 0;
         case VM_ABORTED:
         case VM_NONE:
             return never_at(op, vm, epoch);
@@ -235,7 +235,7 @@ static int unpause_at(struct op *op, struct vm *vm, uint64_t epoch)
     }
     /* A higher right for the guest that is here: the second COMMIT of a move gives it back to the source. */
     if (vm->state == GUEST_SENT || (vm->state == GUEST_PAUSED && row.progress == VM_RAN))
-        return let_run(op, vm, epoch, row.disks);
+        return vm_let_run(op, vm, epoch, row.disks);
     if (vm->state == GUEST_RUNNING && row.progress == VM_RAN) {
         int r = owner_take(op, row.disks, epoch);
 

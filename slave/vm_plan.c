@@ -76,7 +76,7 @@ static int make_disks(struct op *op, const struct value *maps, struct arena *are
         if (r < 0)
             return r;
         plan->config.disk_count++;
-        if (disk->path && !disk->is_read_only && !disk->is_cd)
+        if (guest_disk_is_writable(disk))
             writable = arena_text(arena, "%s%s\n", writable, disk->path);
     }
     plan->disks = writable;

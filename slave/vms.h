@@ -89,6 +89,12 @@ struct guest_plan {
 int guest_plan_make(struct op *, struct vm *, uint64_t epoch, const struct value *config, const struct value *disks,
                     const struct value *nics, struct arena *, struct guest_plan *ret);
 
+/* ---- the life of a guest (vm_ops.c) ---- */
+
+/* A guest that is complete and paused gets the right to run at the epoch, and runs. With the lock. `disks`: the paths whose
+ * owner records it takes. 0, or the failure: -ERR_VDI_IN_USE when a higher right has been used. */
+int vm_let_run(struct op *op, struct vm *vm, uint64_t epoch, const char *disks);
+
 /* ---- owner records (owner.c) ---- */
 
 /* Write our right beside each disk, unless a higher one stands there: VDI_IN_USE [location, text]. */

@@ -208,6 +208,12 @@ static int forget(struct hypervisor *driver, uint64_t operation, ref_t vm)
     return end(guests_of(driver), operation, 0);
 }
 
+static int reopen_disks(struct hypervisor *driver, uint64_t operation, ref_t vm)
+{
+    (void) vm;
+    return end(guests_of(driver), operation, 0);
+}
+
 static int set_memory_target(struct hypervisor *driver, uint64_t operation, ref_t vm, int64_t bytes)
 {
     if (find(driver, vm))
@@ -367,7 +373,7 @@ struct hypervisor *bench_guests_new(struct loop *loop)
     guests->driver = (struct hypervisor){
         .name = "sim", .start = start, .restore = restore, .unpause = unpause, .pause = pause_guest,
         .ask_shutdown = ask_shutdown, .kill = kill_guest, .save = save, .receive = receive, .send = send_guest,
-        .cancel_send = cancel_send, .resume_sent = resume_sent, .forget = forget,
+        .cancel_send = cancel_send, .resume_sent = resume_sent, .reopen_disks = reopen_disks, .forget = forget,
         .set_memory_target = set_memory_target, .set_vcpus = set_vcpus, .list = list, .sample = sample,
         .destroy = destroy};
     return &guests->driver;

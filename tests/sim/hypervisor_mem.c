@@ -467,6 +467,12 @@ static int answer_at_once(struct world_host *host, const struct guest_request *r
     return 0;
 }
 
+/* No guest of this world has a file open. */
+static int mem_reopen_disks(struct hypervisor *hypervisor, uint64_t operation, ref_t vm)
+{
+    return ask_plain(hypervisor, operation, vm, answer_at_once);
+}
+
 static int mem_set_memory_target(struct hypervisor *hypervisor, uint64_t operation, ref_t vm, int64_t bytes)
 {
     (void) bytes;
@@ -566,6 +572,7 @@ struct hypervisor *hypervisor_mem_new(struct world_host *host, struct loop *agen
         .send = mem_send,
         .cancel_send = mem_cancel_send,
         .resume_sent = mem_resume_sent,
+        .reopen_disks = mem_reopen_disks,
         .forget = mem_forget,
         .set_memory_target = mem_set_memory_target,
         .set_vcpus = mem_set_vcpus,

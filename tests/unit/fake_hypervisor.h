@@ -16,6 +16,7 @@ struct fake_guest {
     int starts;              /* how often it was made */
     int runs;                /* how often it began to run */
     uint64_t run_epoch;      /* at which it did so last */
+    int reopens;             /* how often it went on in other files, standing still */
 };
 
 struct fake_done {
@@ -252,6 +253,18 @@ static int fake_forget(struct hypervisor *hv, uint64_t operation, ref_t vm)
     return 0;
 }
 
+static int fake_reopen_disks(struct hypervisor *hv, uint64_t operation, ref_t vm)
+{
+    struct fake_hypervisor *fake = FAKE_SELF(hv);
+    struct fake_guest *guest = fake_find(fake, vm);
+
+    if (fake_fails(fake, operation))
+        return 0;
+    guest->reopens += guest->found.state == GUEST_PAUSED;
+    fake_end(fake, operation, 0);
+    return 0;
+}
+
 static int fake_set_memory(struct hypervisor *hv, uint64_t operation, ref_t vm, int64_t bytes)
 {
     (void) vm;
@@ -324,6 +337,7 @@ static void fake_attach(struct fake_hypervisor *fake, struct loop *loop)
         .send = fake_send,
         .cancel_send = fake_cancel_send,
         .resume_sent = fake_resume_sent,
+        .reopen_disks = fake_reopen_disks,
         .forget = fake_forget,
         .set_memory_target = fake_set_memory,
         .set_vcpus = fake_set_vcpus,

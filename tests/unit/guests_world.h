@@ -279,6 +279,8 @@ static ref_t vm_number(int n)
 struct test_vm {
     struct guest_config config;
     char lock_path[128], journal_path[128], image_path[128];
+    char disk_paths[2][128]; /* raw files that are not there */
+    struct guest_disk disks[2];
     struct value options, items[16];
 };
 
@@ -292,6 +294,11 @@ static struct test_vm *vm_make(struct test_vm *vm, int n, uint64_t epoch, ...)
     snprintf(vm->lock_path, sizeof(vm->lock_path), "%s/vm%d.lock", test_dir, n);
     snprintf(vm->journal_path, sizeof(vm->journal_path), "%s/vm%d.journal", test_dir, n);
     snprintf(vm->image_path, sizeof(vm->image_path), "%s/vm%d.image", test_dir, n);
+    for (int i = 0; i < 2; i++) {
+        snprintf(vm->disk_paths[i], sizeof(vm->disk_paths[i]), "%s/vm%d-%d.raw", test_dir, n, i);
+        vm->disks[i] =
+            (struct guest_disk){.device = "0", .path = vm->disk_paths[i], .format = "raw"};
+    }
     vm->options = VALUE_MAP(0, vm->items);
     va_start(args, epoch);
     while ((text = va_arg(args, const char *))) {
@@ -311,7 +318,8 @@ static struct test_vm *vm_make(struct test_vm *vm, int n, uint64_t epoch, ...)
         .name = "test",
         .memory_target_bytes = 1 << 30,
         .vcpus = 2,
-        .disk_count = 1,
+        .disks = vm->disks,
+        .disk_count = 2,
         .lock_path = vm->lock_path,
         .journal_path = vm->journal_path,
         .options = &vm->options,

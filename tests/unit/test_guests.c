@@ -69,6 +69,69 @@ static void samples_come_by_themselves(_unused_ void **state)
     assert_true(wait_for(has_sample, &vm, WAIT_MS));
 }
 
+/* --- disks --- */
+
+static void disk_make(const char *path)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, 1 << 20), 0);
+    close(fd);
+}
+
+/* The tick that the guest wrote last; 0: none. */
+static unsigned long long disk_tick(const char *path)
+{
+    unsigned long long epoch, tick = 0;
+    char line[512] = "";
+    int fd = open(path, O_RDONLY);
+
+    assert_true(fd >= 0);
+    assert_int_equal(read(fd, line, sizeof(line) - 1), sizeof(line) - 1);
+    close(fd);
+    return sscanf(line, "%*s %llu %llu", &epoch, &tick) == 2 ? tick : 0;
+}
+
+static void disks_are_written_and_opened_anew(_unused_ void **state)
+{
+    struct test_vm vm;
+    char old[140];
+    unsigned long long ticks;
+
+    host_up(0);
+    vm_make(&vm, 1, 1, "sim-writes-disks=true", NULL);
+    OK(begin_start(0, &vm));
+    assert_int_equal(FINISH(VM_CALL(0, unpause, &vm)), -(int) ERR_INTERNAL_ERROR); /* no such files */
+    assert_true(lock_is_free(&vm));
+    disk_make(vm.disk_paths[0]);
+    disk_make(vm.disk_paths[1]);
+    OK(VM_CALL(0, unpause, &vm));
+    wait_ticks(&vm, 3);
+    assert_int_equal(FINISH(VM_CALL(0, reopen_disks, &vm)), -(int) ERR_VM_BAD_POWER_STATE);
+
+    OK(VM_CALL(0, pause, &vm));
+    ticks = disk_tick(vm.disk_paths[0]);
+    assert_true(ticks >= 3);
+    assert_int_equal(disk_tick(vm.disk_paths[1]), ticks);
+    /* Another file takes over the path of the first one. */
+    snprintf(old, sizeof(old), "%s.old", vm.disk_paths[0]);
+    assert_int_equal(rename(vm.disk_paths[0], old), 0);
+    disk_make(vm.disk_paths[0]);
+    OK(VM_CALL(0, reopen_disks, &vm));
+    OK(VM_CALL(0, unpause, &vm));
+    wait_ticks(&vm, (int) ticks + 3);
+    assert_int_equal(disk_tick(old), ticks);
+    assert_true(disk_tick(vm.disk_paths[0]) > ticks);
+
+    OK(VM_CALL(0, pause, &vm));
+    assert_int_equal(unlink(vm.disk_paths[1]), 0);
+    assert_int_equal(FINISH(VM_CALL(0, reopen_disks, &vm)), -(int) ERR_INTERNAL_ERROR);
+    OK(VM_CALL(0, unpause, &vm)); /* in the file that it has */
+    OK(VM_CALL(0, kill, &vm));
+    assert_int_equal(judge(&vm), 0);
+}
+
 static void second_guest_of_a_vm_does_not_run(_unused_ void **state)
 {
     struct test_vm vm;
@@ -444,6 +507,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(guest_runs_pauses_and_ends),
         CASE(samples_come_by_themselves),
+        CASE(disks_are_written_and_opened_anew),
         CASE(second_guest_of_a_vm_does_not_run),
         CASE(guests_end_by_themselves_and_when_asked),
         CASE(wrong_options_are_refused),

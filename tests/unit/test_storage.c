@@ -242,6 +242,110 @@ static void qcow2_clones_share_a_base_that_goes_with_the_last(void **state)
     assert_int_equal(system(command), 0);
 }
 
+/* A guest that has a.qcow2 open, while b.qcow2 is made from it: the file that it writes to becomes the base. */
+static void a_clone_of_an_open_disk_is_of_one_moment(void **state)
+{
+    struct fixture *f = *state;
+    struct disk_clone clone = {.directory = f->dir, .source = "a.qcow2", .name = "b.qcow2", .format = "qcow2"};
+    struct stat open_file, base, source;
+    char command[512];
+    int dir, fd;
+
+    if (!f->has_qemu_img)
+        return;
+    assert_int_equal(DO(f, disk_create, &f->sr, "a.qcow2", "qcow2", 64 << 20), 0);
+    snprintf(command, sizeof command, "cd %s && qemu-io -f qcow2 -c 'write -P 1 0 64k' a.qcow2 >/dev/null", f->dir);
+    assert_int_equal(system(command), 0);
+    fd = open(path_in(f, f->dir, "a.qcow2"), O_RDWR);
+    dir = dir_open(f->dir);
+    assert_int_equal(fstat(fd, &open_file), 0);
+
+    assert_int_equal(disk_clone_prepare(dir, &clone), 0);
+    if (clone.way == CLONE_SPLIT) {
+        assert_int_equal(disk_clone_take(dir, &clone), 0);
+        assert_int_equal(stat(path_in(f, f->dir, "b.base.qcow2"), &base), 0);
+        assert_int_equal(stat(path_in(f, f->dir, "a.qcow2"), &source), 0);
+        assert_int_equal(base.st_ino, open_file.st_ino);
+        assert_int_not_equal(source.st_ino, open_file.st_ino);
+        assert_int_equal(DO(f, sr_scan, &f->sr), 0);
+        assert_int_equal(f->ret.length, 1); /* neither the base nor what is half made */
+    } else {
+        assert_int_equal(disk_clone_take(dir, &clone), 0);
+    }
+    assert_int_equal(disk_clone_finish(dir, &clone), 0);
+    assert_int_equal(clone.facts.virtual_size, 64 << 20);
+    /* The guest has opened its disk anew. */
+    snprintf(command, sizeof command, "cd %s && qemu-io -f qcow2 -c 'write -P 2 0 64k' a.qcow2 >/dev/null &&"
+             " qemu-io -f qcow2 -c 'read -P 1 0 64k' b.qcow2 | grep -qv failed && qemu-io -f qcow2 -c 'read -P 2 0 64k' a.qcow2"
+             " | grep -qv failed && qemu-img check -q a.qcow2 && qemu-img check -q b.qcow2", f->dir);
+    assert_int_equal(system(command), 0);
+    close(fd);
+    close(dir);
+}
+
+/* Whatever was done before everything died: the steps are repeated, or the clone is destroyed. */
+static void an_interrupted_clone_is_finished_or_goes(void **state)
+{
+    struct fixture *f = *state;
+    char command[256];
+    int dir;
+
+    if (!f->has_qemu_img)
+        return;
+    dir = dir_open(f->dir);
+    assert_int_equal(DO(f, disk_create, &f->sr, "a.qcow2", "qcow2", 64 << 20), 0);
+    for (int steps = 1; steps <= 4; steps++)
+        for (int is_finished = 0; is_finished < 2; is_finished++) {
+            struct disk_clone first = {.directory = f->dir, .source = "a.qcow2", .name = "b.qcow2", .format = "qcow2"};
+            struct disk_clone second = first;
+
+            assert_int_equal(disk_clone_prepare(dir, &first), 0);
+            if (steps == 2 && first.way == CLONE_SPLIT) /* half of the second step */
+                assert_int_equal(link(path_in(f, f->dir, "a.qcow2"), path_in(f, f->dir, "b.base.qcow2")), 0);
+            if (steps > 2)
+                assert_int_equal(disk_clone_take(dir, &first), 0);
+            if (steps > 3)
+                assert_int_equal(disk_clone_finish(dir, &first), 0);
+            if (is_finished) {
+                unlinkat(dir, "b.qcow2", 0);
+                assert_int_equal(disk_clone_prepare(dir, &second), 0);
+                assert_int_equal(second.was_split, steps > 2 && second.way == CLONE_SPLIT);
+                assert_int_equal(disk_clone_take(dir, &second), 0);
+                assert_int_equal(disk_clone_finish(dir, &second), 0);
+            }
+            assert_int_equal(DO(f, disk_destroy, &f->sr, "b.qcow2"), 0);
+            assert_int_equal(disk_clone_prepare(dir, &second), 0); /* the name is free again, or names the old base */
+            disk_clone_sweep(dir, "b.qcow2");
+            assert_int_equal(DO(f, disk_copy, &f->sr, "a.qcow2", &f->sr, "c.qcow2"), 0);
+            assert_int_equal(DO(f, disk_destroy, &f->sr, "a.qcow2"), 0);
+            snprintf(command, sizeof command, "cd %s && test \"$(ls -A)\" = c.qcow2 && mv c.qcow2 a.qcow2", f->dir);
+            assert_int_equal(system(command), 0);
+        }
+    close(dir);
+}
+
+static void long_chains_end_in_a_copy(void **state)
+{
+    struct fixture *f = *state;
+    char command[256];
+
+    if (!f->has_qemu_img)
+        return;
+    assert_int_equal(DO(f, disk_create, &f->sr, "a.qcow2", "qcow2", 1 << 20), 0);
+    for (int i = 0; i < 26; i++)
+        assert_int_equal(DO(f, disk_clone, &f->sr, "a.qcow2", arena_text(f->arena, "b%d.qcow2", i)), 0);
+    snprintf(command, sizeof command, "cd %s && ! qemu-img info b25.qcow2 | grep -q backing && qemu-img check -q a.qcow2"
+             " && test $(qemu-img info --backing-chain a.qcow2 | grep -c '^file format: qcow2') -le 25", f->dir);
+    assert_int_equal(system(command), 0);
+    for (int i = 0; i < 26; i++)
+        assert_int_equal(DO(f, disk_destroy, &f->sr, arena_text(f->arena, "b%d.qcow2", i)), 0);
+    snprintf(command, sizeof command, "qemu-img check -q %s/a.qcow2", f->dir);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(DO(f, disk_destroy, &f->sr, "a.qcow2"), 0);
+    snprintf(command, sizeof command, "test -z \"$(ls -A %s)\"", f->dir);
+    assert_int_equal(system(command), 0);
+}
+
 static void a_scan_finds_disks_only(void **state)
 {
     struct fixture *f = *state;
@@ -301,6 +405,9 @@ int main(void)
         TEST(names_stay_inside),
         TEST(a_repeated_create_finds_what_it_made),
         TEST(qcow2_clones_share_a_base_that_goes_with_the_last),
+        TEST(a_clone_of_an_open_disk_is_of_one_moment),
+        TEST(an_interrupted_clone_is_finished_or_goes),
+        TEST(long_chains_end_in_a_copy),
         TEST(a_scan_finds_disks_only),
         TEST(srs_are_attached_by_their_type),
     };
