@@ -114,22 +114,33 @@ static int check_disk(struct call *call, const struct view *view, struct object 
     return 0;
 }
 
-int VBD_create(struct call *call, const struct VBD_create_args *args, struct value *ret)
+int vbd_create(struct call *call, struct txn *txn, struct object *draft, ref_t *ret)
 {
-    _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
     const struct view *view = txn_view(txn);
-    struct object *draft = draft_of(call->arena, CLASS_OF(VBD), args->args->record.fields);
     int r;
 
-    draft->fields[F_VBD_currently_attached] = VALUE_BOOL(false);
     if (!live(call, view, VM, VBD_get_VM(draft)))
         return -ERR_HANDLE_INVALID;
     r = check_disk(call, view, draft);
     if (r == 0)
         r = settle_device(call, view, draft);
+    if (r == 0)
+        *ret = draft_create(call, txn, draft);
+    return r;
+}
+
+int VBD_create(struct call *call, const struct VBD_create_args *args, struct value *ret)
+{
+    _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
+    struct object *draft = draft_of(call->arena, CLASS_OF(VBD), args->args->record.fields);
+    ref_t vbd;
+    int r;
+
+    draft->fields[F_VBD_currently_attached] = VALUE_BOOL(false);
+    r = vbd_create(call, txn, draft, &vbd);
     if (r < 0)
         return r;
-    *ret = VALUE_REF(draft_create(call, txn, draft));
+    *ret = VALUE_REF(vbd);
     return call_commit(call, &txn);
 }
 

@@ -132,17 +132,14 @@ static int settle_device(struct call *call, const struct view *view, struct obje
 
 /* ---- made and unmade ---- */
 
-int VIF_create(struct call *call, const struct VIF_create_args *args, struct value *ret)
+int vif_create(struct call *call, struct txn *txn, struct object *draft, ref_t *ret)
 {
-    _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
     const struct view *view = txn_view(txn);
-    struct object *draft = draft_of(call->arena, CLASS_OF(VIF), args->args->record.fields);
     const struct object *vm = live(call, view, VM, VIF_get_VM(draft));
     int r;
 
     if (!vm || !live(call, view, network, VIF_get_network(draft)))
         return -ERR_HANDLE_INVALID;
-    draft->fields[F_VIF_currently_attached] = VALUE_BOOL(false);
     r = settle_device(call, view, draft);
     if (r == 0)
         r = settle_mac(call, vm, draft);
@@ -150,7 +147,22 @@ int VIF_create(struct call *call, const struct VIF_create_args *args, struct val
         return r;
     if (VIF_get_MTU(draft) <= 0)
         draft->fields[F_VIF_MTU] = VALUE_INT(MTU_DEFAULT);
-    *ret = VALUE_REF(draft_create(call, txn, draft));
+    *ret = draft_create(call, txn, draft);
+    return 0;
+}
+
+int VIF_create(struct call *call, const struct VIF_create_args *args, struct value *ret)
+{
+    _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
+    struct object *draft = draft_of(call->arena, CLASS_OF(VIF), args->args->record.fields);
+    ref_t vif;
+    int r;
+
+    draft->fields[F_VIF_currently_attached] = VALUE_BOOL(false);
+    r = vif_create(call, txn, draft, &vif);
+    if (r < 0)
+        return r;
+    *ret = VALUE_REF(vif);
     return call_commit(call, &txn);
 }
 

@@ -1,5 +1,5 @@
 /* VM.h - what the handlers of VMs share: VM_create.c, VM_clone.c, VM_provision.c, VM_memory.c,
- * templates.c, enrol.c */
+ * templates.c, enrol.c, ova_import.c */
 #pragma once
 
 #include "master/handler.h"
@@ -17,6 +17,8 @@ int vm_check_memory(struct call *, int64_t static_min, int64_t dynamic_min, int6
                     int64_t static_max);
 int vm_check_vcpus(struct call *, int64_t max, int64_t at_startup);
 int vm_check_platform(struct call *, const struct value *platform, int64_t vcpus_max);
+/* All of these, and HVM_shadow_multiplier. */
+int vm_check(struct call *, const struct object *draft);
 
 /* Deletes the VM with its VBDs, VIFs, consoles and metrics. The disks stay. */
 void vm_delete(struct txn *, ref_t vm);
@@ -31,6 +33,11 @@ const char *vm_generation_id_new(struct call *);
  * random. */
 const char *vif_mac_new(struct call *, const struct object *vm, const char *device);
 bool vif_mac_is_valid(const char *mac);
+/* A new interface or drive from a draft whose VM and network or disk are live, with the checks and
+ * the choices of the constructors: a free device for "autodetect", a MAC address for none. 0 or the
+ * constructor's error. */
+int vif_create(struct call *, struct txn *, struct object *draft, ref_t *ret);
+int vbd_create(struct call *, struct txn *, struct object *draft, ref_t *ret);
 /* A copy for another VM, with a new MAC address; for a snapshot, which never runs, with the same. */
 void vif_copy(struct call *, struct txn *, ref_t vif, ref_t vm);
 /* A copy for another VM with that VDI (null: as the old one has it). */

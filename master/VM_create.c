@@ -134,6 +134,21 @@ static int settle_power_state(struct call *call, const struct view *view, const 
     return 0;
 }
 
+int vm_check(struct call *call, const struct object *draft)
+{
+    int r = vm_check_memory(call, VM_get_memory_static_min(draft), VM_get_memory_dynamic_min(draft),
+                            VM_get_memory_dynamic_max(draft), VM_get_memory_static_max(draft));
+
+    if (r == 0)
+        r = vm_check_vcpus(call, VM_get_VCPUs_max(draft), VM_get_VCPUs_at_startup(draft));
+    if (r == 0)
+        r = vm_check_platform(call, VM_get_platform(draft), VM_get_VCPUs_max(draft));
+    if (r == 0 && !(VM_get_HVM_shadow_multiplier(draft) >= 1.0))
+        r = fail(call, INVALID_VALUE, "HVM_shadow_multiplier",
+                 arena_text(call->arena, "%g", VM_get_HVM_shadow_multiplier(draft)));
+    return r;
+}
+
 int VM_create(struct call *call, const struct VM_create_args *args, struct value *ret)
 {
     _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
@@ -145,19 +160,11 @@ int VM_create(struct call *call, const struct VM_create_args *args, struct value
     vm_draft_halt(draft);
     draft->fields[F_VM_is_control_domain] = VALUE_BOOL(false);
     draft->fields[F_VM_is_default_template] = VALUE_BOOL(false);
-    r = vm_check_memory(call, VM_get_memory_static_min(draft), VM_get_memory_dynamic_min(draft),
-                        VM_get_memory_dynamic_max(draft), VM_get_memory_static_max(draft));
-    if (r == 0)
-        r = vm_check_vcpus(call, VM_get_VCPUs_max(draft), VM_get_VCPUs_at_startup(draft));
-    if (r == 0)
-        r = vm_check_platform(call, VM_get_platform(draft), VM_get_VCPUs_max(draft));
+    r = vm_check(call, draft);
     if (r == 0)
         r = settle_power_state(call, txn_view(txn), given, draft);
     if (r < 0)
         return r;
-    if (VM_get_HVM_shadow_multiplier(draft) < 1.0)
-        return fail(call, INVALID_VALUE, "HVM_shadow_multiplier",
-                    arena_text(call->arena, "%g", VM_get_HVM_shadow_multiplier(draft)));
     if (pool && pool_get_policy_no_vendor_device(pool))
         draft->fields[F_VM_has_vendor_device] = VALUE_BOOL(false);
     if (VM_get_memory_target(draft) == 0)

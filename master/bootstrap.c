@@ -7,14 +7,10 @@
 #include <unistd.h>
 
 #include "master/account.h"
+#include "master/api_version.h"
 #include "master/put.h"
 #include "shared/arena.h"
 #include "shared/log.h"
-
-#define API_MAJOR       2
-#define API_MINOR       23
-#define API_VENDOR      "Drover"
-#define PRODUCT_VERSION "8.3.0"
 
 /* ---- roles ---- */
 

@@ -8,16 +8,12 @@
 
 #include "master/SR.h"
 #include "master/VM.h"
+#include "master/api_version.h"
 #include "master/memory.h"
 #include "master/slaves.h"
 #include "master/templates.h"
 #include "shared/log.h"
 #include "shared/random.h"
-
-/* The level of the API that clients may rely on. */
-#define API_MAJOR       2
-#define API_MINOR       23
-#define PRODUCT_VERSION "8.3.0"
 
 #define DEFAULT_NETWORK "Pool-wide network associated with eth0"
 #define DEFAULT_BRIDGE  "xenbr0"

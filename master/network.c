@@ -1,6 +1,6 @@
 /* network.c - virtual networks, each a bridge on every host that has a PIF in it or runs a VM on it
  */
-#include "master/handler.h"
+#include "master/network.h"
 
 static bool bridge_is_taken(const struct view *view, const char *bridge)
 {
@@ -36,6 +36,15 @@ int network_create(struct call *call, const struct network_create_args *args, st
         draft->fields[F_network_bridge] = value_text(bridge_new(call, txn_view(txn)));
     *ret = VALUE_REF(draft_create(call, txn, draft));
     return call_commit(call, &txn);
+}
+
+ref_t network_make(struct call *call, struct txn *txn, struct object *draft)
+{
+    const char *bridge = network_get_bridge(draft);
+
+    if (!*bridge || bridge_is_taken(txn_view(txn), bridge))
+        draft->fields[F_network_bridge] = value_text(bridge_new(call, txn_view(txn)));
+    return draft_create(call, txn, draft);
 }
 
 /* The refs of an inverse set, as one detail of an error. */

@@ -43,6 +43,10 @@ int xmlrpc_parse_call(const char *bytes, size_t length, struct arena *arena, str
 int xmlrpc_parse_reply(const char *bytes, size_t length, struct arena *arena, struct value *ret,
                        const char **ret_reason);
 
+/* A document that is one <value> (ova.xml), of at most so many values. */
+int xmlrpc_parse_value(const char *bytes, size_t length, struct arena *arena, uint32_t values_max, struct value *ret,
+                       const char **ret_reason);
+
 /* ---- writing ---- */
 
 /* <value>...</value>: also how a task's result is stored. */

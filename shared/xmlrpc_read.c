@@ -59,7 +59,7 @@ static const struct {
     [METHOD_NAME] = {"methodName", IN(METHOD_CALL), .has_text = true},
     [PARAMS] = {"params", IN(METHOD_CALL) | IN(METHOD_RESPONSE)},
     [PARAM] = {"param", IN(PARAMS), .is_repeated = true},
-    [VALUE] = {"value", IN(PARAM) | IN(DATA) | IN(MEMBER), .has_text = true},
+    [VALUE] = {"value", IN(AT_ROOT) | IN(PARAM) | IN(DATA) | IN(MEMBER), .has_text = true},
     [ARRAY] = {"array", IN(VALUE)},
     [DATA] = {"data", IN(ARRAY)},
     [STRUCT] = {"struct", IN(VALUE)},
@@ -107,6 +107,7 @@ struct xmlrpc_parser {
     struct buffer text;      /* of the innermost element */
     const char *method;
     const char *reason;      /* why the document is bad; NULL while it is not */
+    bool is_bare;            /* the document is one <value> */
     bool is_ended;           /* the root element has closed */
     enum scan_state scan;
     char quote;              /* IN_QUOTES: which */
@@ -145,7 +146,7 @@ static void on_error(void *user, xmlErrorPtr error)
 static void push(struct xmlrpc_parser *parser, struct value value)
 {
     if (!pile_push(&parser->pile, value))
-        refuse(parser, "more than %d values", XMLRPC_VALUES_MAX);
+        refuse(parser, "more than %u values", parser->pile.pushed_max);
 }
 
 /* The arena keeps all that a document gives us; its limit, if it has one, is kept. */
@@ -317,7 +318,8 @@ static void open_tag(void *user, const xmlChar *name, const xmlChar *prefix, con
     (void) attributes, (void) defaulted, (void) attribute_list;
     if (parser->reason)
         return;
-    if (element == AT_ROOT || !(grammar[element].parents & IN(parent->element))) {
+    if (element == AT_ROOT || !(grammar[element].parents & IN(parent->element))
+        || (parent->element == AT_ROOT && (element == VALUE) != parser->is_bare)) {
         refuse(parser, "<%.64s> stands where it must not", (const char *) name);
         return;
     }
@@ -390,6 +392,7 @@ static void close_tag(void *user, const xmlChar *name, const xmlChar *prefix, co
         parser->values_depth--;
         if (frame.children == 0)
             push(parser, text_value(parser));
+        parser->is_ended = parser->depth == 1;
         break;
     case NAME:
         push(parser, text_value(parser));
@@ -678,6 +681,20 @@ int xmlrpc_parse_reply(const char *bytes, size_t length, struct arena *arena, st
     if (parser_end(parser, ret_reason) && parser->method)
         *ret_reason = parser->reason = "not a <methodResponse>";
     if (parser->reason)
+        return -1;
+    *ret = parser->pile.values[0];
+    return 0;
+}
+
+int xmlrpc_parse_value(const char *bytes, size_t length, struct arena *arena, uint32_t values_max, struct value *ret,
+                       const char **ret_reason)
+{
+    _cleanup_(xmlrpc_parser_destroy) struct xmlrpc_parser *parser = xmlrpc_parser_new(arena);
+
+    parser->is_bare = true;
+    parser->pile.pushed_max = values_max;
+    xmlrpc_parser_feed(parser, bytes, length);
+    if (!parser_end(parser, ret_reason))
         return -1;
     *ret = parser->pile.values[0];
     return 0;

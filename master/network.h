@@ -1,0 +1,7 @@
+/* network.h - networks made by others than clients */
+#pragma once
+
+#include "master/handler.h"
+
+/* From a draft; with a bridge name of its own when that of the draft is taken or missing. */
+ref_t network_make(struct call *, struct txn *, struct object *draft);
