@@ -52,7 +52,7 @@ static int spawn(pid_t *ret_pid, const char *directory, int said, char *const ar
 
 int child_start(struct child *ret, const char *directory, const char *const argv[], const int fds[], int count)
 {
-    int said[2], copies[FDS_MAX + 1], made = 0, error = 0;
+    int said[2], copies[FDS_MAX + 1] = {0}, made = 0, error = 0;
 
     assert(count <= FDS_MAX);
     if (pipe2(said, O_CLOEXEC) < 0)
