@@ -159,7 +159,7 @@ static enum vdi_type variety_of(const char *text, bool *ret_is_known)
 /* The disk: its id is the directory that holds it, one name without a way out of the archive. */
 static int add_vdi(struct reading *r, xmlNode *node)
 {
-    const char *source = attribute(r, node, "source", ""), *directory = source + strlen("file://");
+    const char *source = attribute(r, node, "source", ""), *directory = "";
     struct object *draft;
     int64_t size;
     bool is_known;
@@ -169,7 +169,9 @@ static int add_vdi(struct reading *r, xmlNode *node)
         return bad(r, "vdi: size is no size of a disk");
     if (!streq(attribute(r, node, "type", ""), "dir-gzipped-chunks") || !is_known)
         return bad(r, "vdi: unknown type or variety");
-    if (strncmp(source, "file://", strlen("file://")) != 0 || !*directory || strchr(directory, '/')
+    if (strncmp(source, "file://", strlen("file://")) == 0)
+        directory = source + strlen("file://");
+    if (!*directory || strchr(directory, '/')
         || streq(directory, ".") || streq(directory, ".."))
         return bad(r, "vdi: source names no directory of the archive");
     for (size_t i = 0; i < r->plan->count; i++)
