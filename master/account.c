@@ -1,4 +1,19 @@
-/* account.c - passwords, and those who guess them */
+/* account.c - passwords, and those who guess them
+ *
+ *   password -> may this address have one checked? -> digest, or yescrypt in a worker -> right: at once
+ *                    | no: a glance                                                  -> wrong: later
+ *
+ * A password is checked first and its sender made to wait afterwards, only if it was wrong: a guesser shares his address
+ * with others - a proxy, a machine with one misconfigured script - and theirs is right. What keeps him from learning by
+ * the answer that does not come (whoever is not told "yes" at once may hang up and go on) is that he stays in the books
+ * while he waits: the wrong passwords of an address are answered one after the other, each after a delay that grows to
+ * DELAY_MOST_MS, and with ADDRESS_QUEUE of them under way nothing more from there is checked. So an address gets
+ * FREE_FAILURES + ADDRESS_QUEUE checks and from then on one for each delay, however many connections it opens and
+ * closes.
+ *
+ * An address that is full even so has its passwords compared, GLANCES_PER_S times a second, with the last one that was
+ * right for the account: this costs no hashing, and whoever logs in as before gets in between the guesses. That is all
+ * that a flood of guesses buys more than patience does. */
 #include "master/account.h"
 
 #include <crypt.h>
@@ -18,7 +33,8 @@
 #define FREE_FAILURES  3  /* everybody mistypes */
 #define DELAY_FIRST_MS 250
 #define DELAY_MOST_MS  5000   /* what xapi lets everybody wait */
-#define ADDRESS_QUEUE  8      /* logins of a guesser's address that may wait */
+#define ADDRESS_QUEUE  8      /* logins of a guesser's address that are checked or wait for their answer */
+#define GLANCES_PER_S  10     /* wrong ones, of an address whose queue is full */
 #define FORGIVE_MS     600000 /* after so long without a failure, an address is as good as new */
 #define GUESSERS_MAX   4096
 #define DIGEST_BYTES   32
@@ -27,8 +43,10 @@
 /* An address with failed logins. */
 struct guesser {
     char address[64];
-    unsigned failures, waiting;
-    uint64_t next_ms; /* when its next login is looked at */
+    unsigned failures;
+    unsigned waiting;   /* its logins that are checked or wait for their answer */
+    uint64_t answer_ms; /* when its last wrong login is answered */
+    uint64_t glance_ms; /* when the next glance may be taken */
     uint64_t failed_ms;
     struct guesser *next;
 };
@@ -99,44 +117,38 @@ static uint64_t delay_ms(const struct guesser *guesser)
     return MIN((uint64_t) DELAY_FIRST_MS << doublings, (uint64_t) DELAY_MOST_MS);
 }
 
-/* Wait for the address's turn. */
-static int guesser_wait(struct accounts *accounts, struct call *call, const char *user)
+/* The guesser of that address, to be made if there is room for one more; or NULL. */
+static struct guesser *guesser_of(struct accounts *accounts, const char *address)
 {
-    struct guesser *guesser = *guesser_slot(accounts, call->caller.address);
-    uint64_t now = clock_now_ms(accounts->core->clock), turn_ms;
+    struct guesser **slot = guesser_slot(accounts, address);
 
-    if (!guesser || delay_ms(guesser) == 0)
-        return 0;
-    if (guesser->waiting >= ADDRESS_QUEUE)
-        return refused(call, user, "too many failed logins from this address");
-    turn_ms = MAX(now, guesser->next_ms);
-    guesser->next_ms = turn_ms + delay_ms(guesser);
-    guesser->waiting++;
-    fiber_sleep(turn_ms - now);
-    guesser->waiting--;
-    return 0;
+    if (*slot)
+        return *slot;
+    if (accounts->guesser_count >= GUESSERS_MAX)
+        guessers_forgive(accounts);
+    if (accounts->guesser_count >= GUESSERS_MAX || strlen(address) >= sizeof (*slot)->address)
+        return NULL;
+    slot = guesser_slot(accounts, address);
+    *slot = new0(struct guesser);
+    strcpy((*slot)->address, address);
+    accounts->guesser_count++;
+    return *slot;
 }
 
-static void guesser_failed(struct accounts *accounts, const char *address)
+/* A password was wrong: how long until that may be told. */
+static uint64_t guesser_failed(struct accounts *accounts, const char *address)
 {
-    struct guesser **slot = guesser_slot(accounts, address), *guesser = *slot;
+    struct guesser *guesser = guesser_of(accounts, address);
     uint64_t now = clock_now_ms(accounts->core->clock);
 
-    if (!guesser) {
-        if (accounts->guesser_count >= GUESSERS_MAX)
-            guessers_forgive(accounts);
-        if (accounts->guesser_count >= GUESSERS_MAX || strlen(address) >= sizeof guesser->address)
-            return;
-        slot = guesser_slot(accounts, address);
-        guesser = *slot = new0(struct guesser);
-        strcpy(guesser->address, address);
-        accounts->guesser_count++;
-    }
+    if (!guesser)
+        return 0;
     if (guesser->failed_ms + FORGIVE_MS <= now)
         guesser->failures = 0;
+    guesser->answer_ms = MAX(guesser->answer_ms, now) + delay_ms(guesser);
     guesser->failures++;
     guesser->failed_ms = now;
-    guesser->next_ms = MAX(guesser->next_ms, now + delay_ms(guesser));
+    return guesser->answer_ms - now;
 }
 
 /* A right password halves what is held against the address: people share addresses with guessers.
@@ -222,50 +234,102 @@ static void digest_run(void *arg)
     free(text);
 }
 
+/* One password on its way. */
+struct checking {
+    struct call *call;
+    const char *user, *password;
+    ref_t account;    /* null: there is none of that name */
+    const char *hash; /* its, or nobody's */
+};
+
+/* Was this the account's last right password? */
+static bool is_right_again(struct checking *checking, unsigned char *ret_digest)
+{
+    struct accounts *accounts = checking->call->core->accounts;
+    struct digesting digesting = {accounts, checking->hash, checking->password, {0}};
+    unsigned slot = (unsigned) (checking->account.lo % REMEMBERED);
+
+    fiber_on_loop_stack(digest_run, &digesting);
+    memcpy(ret_digest, digesting.digest, DIGEST_BYTES);
+    return !ref_is_null(checking->account) && ref_equal(accounts->right[slot].account, checking->account)
+           && CRYPTO_memcmp(accounts->right[slot].digest, digesting.digest, DIGEST_BYTES) == 0;
+}
+
+/* Returns 1 for a right password, 0 for a wrong one, or a negative error. */
+static int check(struct checking *checking)
+{
+    struct accounts *accounts = checking->call->core->accounts;
+    struct hashing hashing = {.password = checking->password, .hash = checking->hash};
+    unsigned slot = (unsigned) (checking->account.lo % REMEMBERED);
+    unsigned char digest[DIGEST_BYTES];
+
+    if (is_right_again(checking, digest))
+        return 1;
+    if (!hash_in_worker(accounts, &hashing))
+        return refused(checking->call, checking->user, "too many logins at once");
+    if (!hashing.is_right || ref_is_null(checking->account))
+        return 0;
+    accounts->right[slot].account = checking->account;
+    memcpy(accounts->right[slot].digest, digest, DIGEST_BYTES);
+    return 1;
+}
+
+/* What is left to an address whose queue is full: the same returns. */
+static int glance(struct checking *checking, struct guesser *guesser)
+{
+    uint64_t now = clock_now_ms(checking->call->core->clock);
+    unsigned char digest[DIGEST_BYTES];
+
+    if (guesser->glance_ms <= now) {
+        if (is_right_again(checking, digest))
+            return 1;
+        guesser->glance_ms = now + 1000 / GLANCES_PER_S;
+    }
+    return refused(checking->call, checking->user, "too many failed logins from this address");
+}
+
 int account_check(struct call *call, const char *user, const char *password, ref_t *ret_account)
 {
     /* No account has this hash, but checking against it takes as long as against a real one. */
     static const char nobody[] =
         "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$X3DX6M94c7o.9agCG9G317fhZg9SqC.5i5rd.RhAtQ7";
     struct accounts *accounts = call->core->accounts;
-    const struct object *account;
-    struct digesting digesting = {.accounts = accounts, .password = password};
-    struct hashing hashing = {.password = password};
-    ref_t ref = NULL_REF;
-    unsigned slot;
+    const char *address = call->caller.address;
+    struct guesser *guesser = *guesser_slot(accounts, address);
+    const struct object *account = account_find(call_view(call), user);
+    struct checking checking = {call, user, password, account ? account->ref : NULL_REF, nobody};
     int r;
 
     if (strlen(password) > PASSWORD_BYTES_MAX)
         return refused(call, user, "the password is too long");
-    r = guesser_wait(accounts, call, user);
+    if (account)
+        checking.hash = arena_strdup(call->arena, account_get_password_hash(account));
+    if (guesser && delay_ms(guesser) == 0)
+        guesser = NULL; /* not yet under suspicion */
+    if (guesser && guesser->waiting >= ADDRESS_QUEUE) {
+        r = glance(&checking, guesser);
+    } else {
+        if (guesser)
+            guesser->waiting++; /* also keeps it in the table */
+        r = check(&checking);
+        if (r == 0) {
+            uint64_t wait_ms = guesser_failed(accounts, address);
+
+            if (!guesser && wait_ms > 0) {
+                guesser = guesser_of(accounts, address);
+                guesser->waiting++;
+            }
+            if (wait_ms > 0)
+                fiber_sleep(wait_ms);
+            r = refused(call, user, "wrong user name or password");
+        }
+        if (guesser)
+            guesser->waiting--;
+    }
     if (r < 0)
         return r;
-    account = account_find(call_view(call), user);
-    if (account) {
-        ref = account->ref;
-        hashing.hash = arena_strdup(call->arena, account_get_password_hash(account));
-    } else {
-        hashing.hash = nobody;
-    }
-    digesting.hash = hashing.hash;
-    fiber_on_loop_stack(digest_run, &digesting);
-    slot = (unsigned) (ref.lo % REMEMBERED);
-    if (account && ref_equal(accounts->right[slot].account, ref)
-        && CRYPTO_memcmp(accounts->right[slot].digest, digesting.digest, DIGEST_BYTES) == 0) {
-        guesser_succeeded(accounts, call->caller.address);
-        *ret_account = ref;
-        return 0;
-    }
-    if (!hash_in_worker(accounts, &hashing))
-        return refused(call, user, "too many logins at once");
-    if (!hashing.is_right || ref_is_null(ref)) {
-        guesser_failed(accounts, call->caller.address);
-        return refused(call, user, "wrong user name or password");
-    }
-    guesser_succeeded(accounts, call->caller.address);
-    accounts->right[slot].account = ref;
-    memcpy(accounts->right[slot].digest, digesting.digest, DIGEST_BYTES);
-    *ret_account = ref;
+    guesser_succeeded(accounts, address);
+    *ret_account = checking.account;
     return 0;
 }
 

@@ -2,8 +2,8 @@
  *
  * Accounts are durable rows of ours (model/internal.def) with a yescrypt hash. Hashing takes a
  * worker some 50 ms, so at most two are under way and few wait; a password that was right before is
- * recognised by a keyed digest in memory instead. An address with failed logins has its next ones
- * looked at only after a growing delay; nobody else waits. */
+ * recognised by a keyed digest in memory instead. An address with failed logins gets its
+ * next refusals only after a growing delay; a right password never waits (account.c). */
 #pragma once
 
 #include "master/call.h"

@@ -111,6 +111,14 @@ static struct request *queue_take(struct queue *queue)
 
 /* ---- the road ---- */
 
+/* Parameters that are none. args_bind() sees most bad texts, and keeps secrets to itself, but not
+ * what no row asks for: an unknown member of a record, the session. */
+static int check_text(struct request *request)
+{
+    return rpc_check_params(request->fault, request->bad_text, request->call.arena,
+                            &request->call.failure);
+}
+
 /* Split "Async." off, find the row, take the session, give the arguments their types. */
 static void read_request(struct request *request)
 {
@@ -128,6 +136,10 @@ static void read_request(struct request *request)
         call->name += 14;
     }
     call->method = method = model_method(call->name);
+    if (request->fault)
+        request->bound = check_text(request);
+    if (request->bound < 0)
+        return;
     if (!method || !(method->flags & METHOD_NO_SESSION)) {
         if (count > 0 && raw[0].kind == KIND_STRING)
             request->session = raw[0].text;
@@ -148,6 +160,8 @@ static void read_request(struct request *request)
         void *args = method->args_bytes ? arena_alloc(call->arena, method->args_bytes) : NULL;
 
         request->bound = args_bind(method, raw, count, call->arena, args, values, &call->failure);
+        if ((request->bound == 0 || request->bound == -ERR_HANDLE_INVALID) && check_text(request) < 0)
+            request->bound = -call->failure.code;
         call->args = args;
         call->values = values;
     }
@@ -220,7 +234,7 @@ static int check_call(struct request *request)
     request->is_early = r < 0;
     if (r < 0)
         return r;
-    if (!method) {
+    if (!method && request->bound == 0) {
         r = session_check(call, request->session ? request->session : "", NULL);
         return r < 0 ? r : fail(call, MESSAGE_METHOD_UNKNOWN, call->name);
     }
@@ -455,8 +469,8 @@ static bool run_system(struct request *request)
 {
     struct call *call = &request->call;
 
-    if (!rpc_system(request->text, request->raw, request->raw_count, call->arena, &call->reply, &call->is_bare,
-                    &call->failure))
+    if (!rpc_system(request->text, request->raw, request->raw_count, request->fault,
+                    request->bad_text, call->arena, &call->reply, &call->is_bare, &call->failure))
         return false;
     call->name = request->text;
     request->answer(request, -call->failure.code, true);

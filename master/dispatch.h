@@ -26,6 +26,8 @@ struct request {
     const char *text;        /* the name as sent */
     const struct value *raw; /* parameters as parsed, the session among them */
     unsigned raw_count;
+    const char *bad_text; /* a string among them that is no UTF-8, or NULL */
+    const char *fault;    /* why they could not be read, or NULL */
     const char *task_id; /* HTTP headers of these names, or NULL */
     const char *subtask_of;
     struct reader_loop *reader; /* the HTTP loop that brought it, for calls that park; or NULL */

@@ -306,6 +306,8 @@ static void rpc_body(struct http_request *http, const char *body, size_t bytes, 
     request->text = exchange->call.method;
     request->raw = exchange->call.params;
     request->raw_count = exchange->call.param_count;
+    request->bad_text = exchange->call.bad_text;
+    request->fault = exchange->call.fault;
     exchange->ticket = http_ticket_of(http);
     if (dispatch(request) == DISPATCH_LATER)
         http_park(http, NULL, NULL);

@@ -24,9 +24,14 @@ struct jsonrpc_call {
     unsigned param_count;
     bool is_version_2;
     struct value id;          /* a string or an int, for the reply */
+    const char *bad_text;     /* a string of the parameters that is no UTF-8, as it stands there; else NULL */
+    const char *fault;        /* what makes the parameters worthless; else NULL */
 };
 
-/* 0, or -1 and the reason in plain text. Everything lives in the arena; a limit set there is kept. */
+/* 0, or -1 and the reason in plain text. Everything lives in the arena; a limit set there is kept.
+ *
+ * A text that is a call but for characters that no text may hold (mend.h), or for values nested too deeply, is a call
+ * with `bad_text` or `fault`, so that its client can be told. */
 int jsonrpc_parse_call(const char *bytes, size_t length, struct arena *arena, struct jsonrpc_call *ret,
                        const char **ret_reason);
 

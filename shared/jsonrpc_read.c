@@ -4,11 +4,18 @@
 #include <jansson.h>
 
 #include "shared/arena.h"
+#include "shared/mend.h"
+
+/* What a text measures before anything is built from it. */
+struct measure {
+    bool is_too_deep, is_too_many;
+};
 
 /* Count what the text may hold before anything is built from it: brackets open at once, and values (there is one
  * more than there are commas and opening brackets). */
-static const char *text_measure(const char *bytes, size_t length)
+static struct measure text_measure(const char *bytes, size_t length)
 {
+    struct measure measure = {0};
     unsigned depth = 0, values = 1;
     bool is_string = false;
 
@@ -30,18 +37,18 @@ static const char *text_measure(const char *bytes, size_t length)
             depth--;
         else if (c == ',')
             values++;
-        if (depth > JSONRPC_DEPTH_MAX)
-            return "nested too deeply";
-        if (values > JSONRPC_VALUES_MAX)
-            return "too many values";
+        measure.is_too_deep |= depth > JSONRPC_DEPTH_MAX;
+        measure.is_too_many |= values > JSONRPC_VALUES_MAX;
     }
-    return NULL;
+    return measure;
 }
 
 /* What is being converted, and whether the arena's limit was met. */
 struct conversion {
     struct arena *arena;
     bool is_too_large;
+    bool is_mended;       /* texts may hold marks */
+    const char *bad_text; /* the first that did */
 };
 
 static struct value convert(struct conversion *conversion, const json_t *json);
@@ -61,6 +68,12 @@ static struct value convert_text(struct conversion *conversion, const char *text
     if (!copy)
         return value_text("");
     memcpy(copy, text, length);
+    copy[length] = '\0';
+    if (conversion->is_mended && mend_has_mark(copy, length)) {
+        length = mend_unmark(copy, length);
+        if (!conversion->bad_text)
+            conversion->bad_text = copy;
+    }
     return (struct value){.kind = KIND_STRING, .length = (uint32_t) length, .text = copy};
 }
 
@@ -159,28 +172,58 @@ static const char *parse_call(struct conversion *conversion, const json_t *json,
     if (!json_is_string(method) || json_string_length(method) == 0)
         return "no `method`";
     ret->method = convert(conversion, method).text;
+    if (conversion->bad_text)
+        return "bad characters in `method` or `id`";
     reason = parse_params(conversion, json_object_get(json, "params"), ret);
     if (conversion->is_too_large)
         return "the call takes too much memory";
+    ret->bad_text = conversion->bad_text;
+    if (!reason && conversion->is_mended && !ret->bad_text)
+        return "bad characters beside the parameters";
     return reason;
+}
+
+static int parse_text(const char *bytes, size_t length, bool is_mended, struct arena *arena, struct jsonrpc_call *ret,
+                      const char **ret_reason)
+{
+    struct conversion conversion = {.arena = arena, .is_mended = is_mended};
+    json_error_t error;
+    _cleanup_(json_decref_p) json_t *json = json_loadb(bytes, length, JSON_REJECT_DUPLICATES, &error);
+
+    *ret = (struct jsonrpc_call){0};
+    *ret_reason = json ? parse_call(&conversion, json, ret)
+                       : arena_text(arena, "line %d, column %d: %s", error.line, error.column, error.text);
+    return *ret_reason ? -1 : 0;
 }
 
 int jsonrpc_parse_call(const char *bytes, size_t length, struct arena *arena, struct jsonrpc_call *ret,
                        const char **ret_reason)
 {
-    struct conversion conversion = {.arena = arena};
-    struct jsonrpc_call call = {0};
-    json_error_t error;
+    _cleanup_(buffer_done) struct buffer shallow = {0}, mended = {0};
+    struct measure measure = text_measure(bytes, length);
+    struct jsonrpc_call call;
+    int r;
 
-    *ret_reason = text_measure(bytes, length);
-    if (!*ret_reason) {
-        _cleanup_(json_decref_p) json_t *json = json_loadb(bytes, length, JSON_REJECT_DUPLICATES, &error);
-
-        *ret_reason = json ? parse_call(&conversion, json, &call)
-                           : arena_text(arena, "line %d, column %d: %s", error.line, error.column, error.text);
-    }
-    if (*ret_reason)
+    if (measure.is_too_many) {
+        *ret_reason = "too many values";
         return -1;
+    }
+    if (measure.is_too_deep) {
+        buffer_init(&shallow, MEND_BYTES_MAX(length));
+        mend_json_depth(bytes, length, JSONRPC_DEPTH_MAX, &shallow);
+        bytes = shallow.bytes;
+        length = shallow.length;
+    }
+    r = parse_text(bytes, length, false, arena, &call, ret_reason);
+    if (r < 0) {
+        buffer_init(&mended, MEND_BYTES_MAX(length));
+        if (mend_json(bytes, length, &mended))
+            r = parse_text(mended.bytes, mended.length, true, arena, &call, ret_reason);
+    }
+    if (r < 0)
+        return -1;
+    if (measure.is_too_deep)
+        call.fault = "values nested too deeply";
     *ret = call;
     return 0;
 }

@@ -30,6 +30,8 @@ int rpc_parse(const char *body, size_t bytes, struct arena *arena, struct rpc_ca
         ret->method = xml.method;
         ret->params = xml.params;
         ret->param_count = xml.param_count;
+        ret->bad_text = xml.bad_text;
+        ret->fault = xml.fault;
         return 0;
     }
     if (jsonrpc_parse_call(body, bytes, arena, &ret->json, &reason) < 0)
@@ -37,6 +39,19 @@ int rpc_parse(const char *body, size_t bytes, struct arena *arena, struct rpc_ca
     ret->method = ret->json.method;
     ret->params = ret->json.params;
     ret->param_count = ret->json.param_count;
+    ret->bad_text = ret->json.bad_text;
+    ret->fault = ret->json.fault;
+    return 0;
+}
+
+int rpc_check_params(const char *fault, const char *bad_text, struct arena *arena,
+                     struct failure *failure)
+{
+    if (fault)
+        return failure_set(failure, arena, INVALID_VALUE, "params", fault);
+    if (bad_text)
+        return failure_set(failure, arena, INVALID_VALUE, "Invalid UTF-8 string in parameter",
+                           bad_text);
     return 0;
 }
 
@@ -88,8 +103,8 @@ static struct value method_names(struct arena *arena)
     return VALUE_SET((uint32_t) n, items);
 }
 
-bool rpc_system(const char *method, const struct value *params, unsigned count, struct arena *arena,
-                struct value *ret, bool *ret_is_bare, struct failure *ret_failure)
+bool rpc_system(const char *method, const struct value *params, unsigned count, const char *fault,
+                const char *bad_text, struct arena *arena, struct value *ret, bool *ret_is_bare, struct failure *ret_failure)
 {
     *ret_is_bare = false;
     if (streq(method, "system.listMethods")) {
@@ -99,6 +114,8 @@ bool rpc_system(const char *method, const struct value *params, unsigned count, 
     }
     if (strncmp(method, "system.isAlive:", 15) != 0)
         return false;
+    if (rpc_check_params(fault, bad_text, arena, ret_failure) < 0)
+        return true;
     if (count > 0)
         *ret = params[0];
     else

@@ -24,6 +24,8 @@ struct rpc_call {
     const char *method;
     const struct value *params;
     unsigned param_count;
+    const char *bad_text; /* a string of the parameters that is no UTF-8; or NULL */
+    const char *fault;    /* why they could not all be read; or NULL */
     struct jsonrpc_call json; /* of a call in JSON */
 };
 
@@ -36,6 +38,9 @@ void rpc_routes_add(struct http_routes *, http_route_fn *post_xmlrpc, http_route
 int rpc_parse(const char *body, size_t bytes, struct arena *, struct rpc_call *ret);
 void rpc_refuse(struct http_request *);
 
+/* 0, or -ERR_INVALID_VALUE for parameters that are none: `fault` and `bad_text` of the call. */
+int rpc_check_params(const char *fault, const char *bad_text, struct arena *, struct failure *);
+
 /* Headers of a reply. */
 const char *rpc_headers(bool is_json);
 
@@ -47,7 +52,8 @@ void rpc_failure(const struct rpc_call *, struct buffer *, const struct failure 
 
 /* Answer the calls that belong to no class: system.listMethods, system.isAlive. False for all others.
  *
+ *   method..      of the call; of bad parameters nothing is given back
  *   ret_is_bare   of the reply
  *   ret_failure   its code is set when the call failed */
-bool rpc_system(const char *method, const struct value *params, unsigned count, struct arena *,
-                struct value *ret, bool *ret_is_bare, struct failure *ret_failure);
+bool rpc_system(const char *method, const struct value *params, unsigned count, const char *fault,
+                const char *bad_text, struct arena *, struct value *ret, bool *ret_is_bare, struct failure *ret_failure);

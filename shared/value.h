@@ -16,7 +16,8 @@
  *   KIND_NIL       XML-RPC nil, JSON null; only from clients
  *
  * What a parser makes of a client's text knows no schema yet: XML-RPC structs and JSON objects are maps with
- * string keys, references and enums are strings, and integers may be strings. args_bind() gives them types. */
+ * string keys, references and enums are strings, and integers may be strings. A string may even be no valid text (mend.h).
+ * args_bind() gives them types. */
 #pragma once
 
 #include "shared/base.h"

@@ -25,9 +25,14 @@ struct xmlrpc_call {
     const char *method;
     const struct value *params;
     unsigned param_count;
+    const char *bad_text; /* a string of the parameters that is no UTF-8, as it stands there; else NULL */
+    const char *fault;    /* why not all parameters were read; else NULL */
 };
 
-/* A document that arrives in pieces. Result and reason live in the arena; a limit set there is kept. */
+/* A document that arrives in pieces. Result and reason live in the arena; a limit set there is kept.
+ *
+ * Values nested too deeply end the reading but leave a call whose method is known, with `fault` and the parameters before
+ * them: its client can be told. */
 struct xmlrpc_parser *xmlrpc_parser_new(struct arena *arena);
 void xmlrpc_parser_destroy(struct xmlrpc_parser **parser_p);
 /* 0, or -1 when the document is known to be bad: then the rest need not be read. */
@@ -35,7 +40,8 @@ int xmlrpc_parser_feed(struct xmlrpc_parser *parser, const char *bytes, size_t l
 /* The end: 0, or -1 and the reason in plain text (which may repeat bytes of the document). */
 int xmlrpc_parser_finish(struct xmlrpc_parser *parser, struct xmlrpc_call *ret, const char **ret_reason);
 
-/* The same for a whole document. */
+/* The same for a whole document; and one that was refused for characters that XML does not know is a call all the same,
+ * with `bad_text` (mend.h). */
 int xmlrpc_parse_call(const char *bytes, size_t length, struct arena *arena, struct xmlrpc_call *ret,
                       const char **ret_reason);
 

@@ -18,6 +18,7 @@
 #include <libxml/parserInternals.h>
 
 #include "shared/arena.h"
+#include "shared/mend.h"
 #include "shared/pile.h"
 
 /* ---- the grammar ---- */
@@ -108,6 +109,9 @@ struct xmlrpc_parser {
     const char *method;
     const char *reason;      /* why the document is bad; NULL while it is not */
     bool is_bare;            /* the document is one <value> */
+    bool is_too_deep;        /* that is why: a call all the same */
+    bool is_mended;          /* texts may hold marks */
+    const char *bad_text;    /* the first that did, or that no text was in <base64> */
     bool is_ended;           /* the root element has closed */
     enum scan_state scan;
     char quote;              /* IN_QUOTES: which */
@@ -158,13 +162,25 @@ static bool has_room(struct xmlrpc_parser *parser, size_t bytes)
     return false;
 }
 
+static void note_bad_text(struct xmlrpc_parser *parser, const char *text)
+{
+    if (!parser->bad_text)
+        parser->bad_text = text;
+}
+
 static struct value text_value(struct xmlrpc_parser *parser)
 {
     struct value value = value_text("");
 
     if (parser->text.length > 0 && has_room(parser, parser->text.length + 1)) {
-        value.text = arena_dup(parser->arena, parser->text.bytes, parser->text.length);
+        char *text = arena_dup(parser->arena, parser->text.bytes, parser->text.length);
+
+        value.text = text;
         value.length = (uint32_t) parser->text.length;
+        if (parser->is_mended && mend_has_mark(text, value.length)) {
+            value.length = (uint32_t) mend_unmark(text, value.length);
+            note_bad_text(parser, text);
+        }
     }
     return value;
 }
@@ -254,10 +270,11 @@ static int base64_digit(char c)
     return c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
-/* Decoded in place. The bytes may be no valid text; args_bind() looks at that. */
+/* Decoded in place. The bytes may be no valid text. */
 static struct value base64_value(struct xmlrpc_parser *parser)
 {
     struct buffer *text = &parser->text;
+    struct value value;
     uint32_t bits = 0, digits = 0, padding = 0;
     size_t decoded = 0;
 
@@ -279,7 +296,10 @@ static struct value base64_value(struct xmlrpc_parser *parser)
     if (digits % 4 == 1 || (digits + padding) % 4 != 0 || padding > 2)
         goto bad;
     text->length = decoded;
-    return text_value(parser);
+    value = text_value(parser);
+    if (!text_is_utf8(value.text, value.length))
+        note_bad_text(parser, value.text);
+    return value;
 bad:
     refuse(parser, "<base64> holds something else");
     return VALUE_VOID;
@@ -339,6 +359,7 @@ static void open_tag(void *user, const xmlChar *name, const xmlChar *prefix, con
     }
     if (element == VALUE && ++parser->values_depth > XMLRPC_DEPTH_MAX) {
         refuse(parser, "values nested deeper than %d", XMLRPC_DEPTH_MAX);
+        parser->is_too_deep = parser->reason != NULL;
         return;
     }
     assert(parser->depth < FRAMES_MAX);
@@ -381,7 +402,9 @@ static void close_tag(void *user, const xmlChar *name, const xmlChar *prefix, co
     frame = parser->frames[--parser->depth];
     switch (frame.element) {
     case METHOD_NAME:
-        if (has_room(parser, parser->text.length + 1))
+        if (parser->is_mended && mend_has_mark(parser->text.bytes, parser->text.length))
+            refuse(parser, "bad characters in <methodName>");
+        else if (has_room(parser, parser->text.length + 1))
             parser->method = arena_strdup(parser->arena, trimmed_text(parser));
         break;
     case PARAM:
@@ -647,19 +670,37 @@ static bool parser_end(struct xmlrpc_parser *parser, const char **ret_reason)
     return !parser->reason;
 }
 
+/* How many whole <param> there are. */
+static uint32_t param_count(const struct xmlrpc_parser *parser)
+{
+    for (unsigned i = 1; i < parser->depth; i++)
+        if (parser->frames[i].element == PARAM)
+            return parser->frames[i].mark;
+    return parser->pile.count;
+}
+
 int xmlrpc_parser_finish(struct xmlrpc_parser *parser, struct xmlrpc_call *ret, const char **ret_reason)
 {
+    uint32_t count = param_count(parser);
+
     if (parser_end(parser, ret_reason) && !parser->method)
         *ret_reason = parser->reason = "not a <methodCall>";
-    if (parser->reason)
+    if (!parser->reason && parser->is_mended && !parser->bad_text)
+        *ret_reason = parser->reason = "bad characters beside the parameters";
+    if (parser->reason && !(parser->is_too_deep && parser->method))
         return -1;
-    ret->method = parser->method;
-    ret->param_count = parser->pile.count;
-    if (!has_room(parser, ret->param_count * sizeof(struct value))) {
-        *ret_reason = parser->reason;
+    if (!arena_room(parser->arena, count * sizeof(struct value))) {
+        *ret_reason = parser->reason = "the document takes too much memory";
         return -1;
     }
-    ret->params = pile_take(&parser->pile, 0, parser->arena);
+    parser->pile.count = count;
+    *ret = (struct xmlrpc_call){
+        .method = parser->method,
+        .param_count = count,
+        .params = pile_take(&parser->pile, 0, parser->arena),
+        .bad_text = parser->bad_text,
+        .fault = parser->reason,
+    };
     return 0;
 }
 
@@ -667,8 +708,18 @@ int xmlrpc_parse_call(const char *bytes, size_t length, struct arena *arena, str
                       const char **ret_reason)
 {
     _cleanup_(xmlrpc_parser_destroy) struct xmlrpc_parser *parser = xmlrpc_parser_new(arena);
+    _cleanup_(buffer_done) struct buffer mended = {0};
 
     xmlrpc_parser_feed(parser, bytes, length);
+    if (xmlrpc_parser_finish(parser, ret, ret_reason) == 0)
+        return 0;
+    buffer_init(&mended, MEND_BYTES_MAX(length));
+    if (!mend_xml(bytes, length, &mended))
+        return -1;
+    xmlrpc_parser_destroy(&parser);
+    parser = xmlrpc_parser_new(arena);
+    parser->is_mended = true;
+    xmlrpc_parser_feed(parser, mended.bytes, mended.length);
     return xmlrpc_parser_finish(parser, ret, ret_reason);
 }
 

@@ -3,6 +3,7 @@
 
 import json
 import sys
+import xmlrpc.client
 
 from drover import *
 
@@ -113,6 +114,50 @@ def what_is_no_call_is_refused(m):
         pass
     s.close()
     assert m.login()("pool.get_all")
+
+
+def what_is_no_text_is_named(m):
+    s = m.login()
+    pool, = s("pool.get_all")
+
+    def refused(body, path="/"):
+        reply = m.post(body, path)
+        if path == "/jsonrpc":
+            return json.loads(reply)
+        (result,), _ = xmlrpc.client.loads(reply)
+        assert result["Status"] == "Failure", reply
+        return result["ErrorDescription"]
+
+    def text(bad):
+        return call_text("pool.set_name_label", s.ref, pool, "BAD").replace(b"BAD", bad)
+
+    said = "Invalid UTF-8 string in parameter"
+    for bad, seen in ((b"a\xffz", "a?z"), (b"\xc3", "?"), (b"a\x01z", "a?z"), (b"a&#1;z", "a?z"), (b"\0", "?"),
+                      (b"<base64>/w==</base64>", "?")):
+        assert refused(text(bad)) == ["INVALID_VALUE", said, seen], bad
+        assert refused(text(bad).replace(b"<methodName>", b"<methodName>Async.")) == ["INVALID_VALUE", said, seen], bad
+    deep = b"<array><data><value>" * 70 + b"</value></data></array>" * 70
+    assert refused(text(deep)) == ["INVALID_VALUE", "params", "values nested deeper than 64"]
+    assert refused(text(deep).replace(b"pool.set_name_label", b"VM.fly"))[0] == "INVALID_VALUE"
+    assert refused(call_text("pool.get_uuid", s.ref, "BAD").replace(b"BAD", b"\xff")) == ["INVALID_VALUE", said, "?"]
+    assert refused(call_text("pool.get_uuid", "BAD", pool).replace(b"BAD", b"\xff")) == ["INVALID_VALUE", said, "?"]
+    assert refused(call_text("system.isAlive:x", "BAD").replace(b"BAD", b"\xff")) == ["INVALID_VALUE", said, "?"]
+
+    def json_text(bad, version=b'"jsonrpc":"2.0",'):
+        return b'{"method":"pool.set_name_label",%s"params":["%s","%s",%s],"id":"me"}' % (
+            version, s.ref.encode(), pool.encode(), bad)
+
+    for bad, seen in ((b'"a\xffz"', "a?z"), (b'"a\\u0000z"', "a?z"), (b'"\\ud800"', "?"), (b'"a\\u0001z"', "a?z")):
+        assert refused(json_text(bad), "/jsonrpc") == {"jsonrpc": "2.0", "id": "me", "error": {
+            "code": 1, "message": "INVALID_VALUE", "data": [said, seen]}}, bad
+        assert refused(json_text(bad, b""), "/jsonrpc") == {
+            "result": None, "id": "me", "error": ["INVALID_VALUE", said, seen]}, bad
+    assert refused(json_text(b"[" * 70 + b"]" * 70), "/jsonrpc")["error"]["data"] == ["params", "values nested too deeply"]
+    # The largest body of nothing but bad bytes.
+    bad = text(b"\xff." * (4 << 20))
+    assert refused(bad)[:2] == ["INVALID_VALUE", said]
+    assert refused(json_text(b'"' + b"\xff." * (4 << 20) + b'"'), "/jsonrpc")["error"]["data"][0] == said
+    assert s("pool.get_name_label", pool) == ""
 
 
 def errors_come_in_their_order(m):
@@ -245,4 +290,4 @@ def many_bytes_of_nothing(m):
 
 
 run(replies_have_their_form, a_record_has_every_field_once, headers_are_as_promised, what_is_no_call_is_refused,
-    errors_come_in_their_order, methods_are_listed_bare, json_has_both_versions, filters_choose, many_bytes_of_nothing)
+    what_is_no_text_is_named, errors_come_in_their_order, methods_are_listed_bare, json_has_both_versions, filters_choose, many_bytes_of_nothing)

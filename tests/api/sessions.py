@@ -109,6 +109,31 @@ def a_guesser_delays_nobody_else(m):
     assert s("pool.get_all")
 
 
+def a_guesser_does_not_delay_his_neighbour(m):
+    """Right passwords from the very address of one who guesses, on two connections, without end."""
+    m.login()
+    done, stop = [], threading.Event()
+
+    def guess():
+        while not stop.is_set():
+            t0 = time.monotonic()
+            assert failure(m.call, "session.login_with_password", "root", "guess")[0] == "SESSION_AUTHENTICATION_FAILED"
+            done.append(time.monotonic() - t0)
+
+    threads = [threading.Thread(target=guess, daemon=True) for _ in range(2)]
+    for t in threads:
+        t.start()
+    wait_for(lambda: len(done) >= 6)
+    for i in range(5):
+        t0 = time.monotonic()
+        assert m.login()("pool.get_all")
+        assert time.monotonic() - t0 < 0.2
+    stop.set()
+    for t in threads:
+        t.join()
+    assert max(done) > 0.25, done
+
+
 def idle_sessions_make_room(m):
     """Of one originator there are at most so many; but none in use is evicted, the newcomer is refused."""
     sessions = [m.login(originator="greedy") for _ in range(6)]
@@ -160,5 +185,5 @@ def unchanged_clients_get_in(m):
 
 
 run(logins_take_two_to_four_words, logout_ends_it, the_sockets_root_needs_no_password, hosts_log_in_by_the_pool_secret,
-    the_password_can_be_changed, a_guesser_delays_nobody_else, idle_sessions_make_room,
+    the_password_can_be_changed, a_guesser_delays_nobody_else, a_guesser_does_not_delay_his_neighbour, idle_sessions_make_room,
     subjects_are_known_by_identifier, a_restarted_master_asks_to_log_in_again, unchanged_clients_get_in)

@@ -20,6 +20,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         buffer_add_literal(&buffer, ",\"params\":");
         jsonrpc_value(&buffer, &params);
         buffer_add_char(&buffer, '}');
+        if (call.bad_text && text_is_utf8(call.bad_text, strlen(call.bad_text)))
+            abort();
         /* Floats are printed with 16 digits, so only the form is compared. */
         if (jsonrpc_parse_call(buffer.bytes, buffer.length, arena, &same, &reason) < 0)
             abort();

@@ -111,9 +111,6 @@ static void bad_calls_are_refused(void **state)
         "{\"method\":\"a\",\"params\":[{\"k\":1,\"k\":2}],\"id\":1}",
         "{\"method\":\"a\",\"params\":[9223372036854775808],\"id\":1}",
         "{\"method\":\"a\",\"params\":[1e999],\"id\":1}",
-        "{\"method\":\"a\",\"params\":[\"\\u0000\"],\"id\":1}",
-        "{\"method\":\"a\",\"params\":[\"\xff\"],\"id\":1}",
-        "{\"method\":\"a\",\"params\":[\"\\ud800\"],\"id\":1}",
         "{\"method\":\"a\",\"params\":[01],\"id\":1}",
         "{'method':'a','params':[],'id':1}",
         "{\"method\":\"a\",\"params\":[],\"id\":1}x",
@@ -148,8 +145,14 @@ static void size_and_depth_are_bounded(void **state)
     struct bench *bench = *state;
 
     assert_int_equal(parse_repeated(bench, "[", "]", JSONRPC_DEPTH_MAX - 2), 0);
-    assert_int_equal(parse_repeated(bench, "[", "]", JSONRPC_DEPTH_MAX - 1), -1);
-    assert_int_equal(parse_repeated(bench, "{\"a\":", "}", JSONRPC_DEPTH_MAX - 1), -1);
+    assert_null(bench->call.fault);
+    assert_int_equal(parse_repeated(bench, "[", "]", JSONRPC_DEPTH_MAX - 1), 0);
+    assert_string_equal(bench->call.fault, "values nested too deeply");
+    assert_int_equal(parse_repeated(bench, "{\"a\":", "}", JSONRPC_DEPTH_MAX - 1), 0);
+    assert_string_equal(bench->call.fault, "values nested too deeply");
+    assert_int_equal(bench->call.id.i, 1);
+    assert_int_equal(parse_repeated(bench, "[\"]\\\"\\\\\",{\"[\":", "}]", 30000), 0);
+    assert_string_equal(bench->call.method, "m");
     assert_int_equal(parse_repeated(bench, "[", "", 1000000), -1);
     assert_int_equal(parse_repeated(bench, "0,", "", 100000), 0);
     assert_int_equal(parse_repeated(bench, "0,", "", JSONRPC_VALUES_MAX), -1);
@@ -157,6 +160,47 @@ static void size_and_depth_are_bounded(void **state)
     arena_set_limit(bench->arena, arena_bytes(bench->arena) + 100000);
     assert_int_equal(parse_repeated(bench, "0,", "", 100000), -1);
     assert_string_equal(bench->reason, "the call takes too much memory");
+}
+
+/* What is no text stays none, in the parameter where it stood; the id is known wherever it stands. */
+static void bad_texts_are_kept(void **state)
+{
+    static const struct {
+        const char *text, *bad;
+    } cases[] = {
+        {"\"a\\u0000b\"", "a\xff"
+                          "b"},
+        {"\"a\xff\xfe z\"", "a\xff z"},
+        {"\"\xc3\"", "\xff"},
+        {"\"\\ud800\"", "\xff"},
+        {"\"\\ud800\\ud800\\udc00\"", "\xff\xf0\x90\x80\x80"},
+        {"\"\\udc00\\\\u0000\"", "\xff\\u0000"},
+        {"[{\"k\\u0000\":\"v\xff\"}]", "k\xff"},
+    };
+    static const char *const no_calls[] = {
+        "{\"method\":\"a\xff\",\"params\":[],\"id\":1}",
+        "{\"method\":\"a\",\"params\":[],\"id\":\"\\u0000\"}",
+        "{\"method\":\"a\",\"params\":[],\"id\":1,\"more\":\"\xff\"}",
+        "{\"method\":\"a\",\"params\":[\xff],\"id\":1}",
+        "{\"method\":\"a\",\"params\":[\"\n\"],\"id\":1}",
+        "{\"method\":\"a\",\"params\":[\"\\u00\"],\"id\":1}",
+        "{\"method\":\"a\",\"params\":[\"\xff\\",
+    };
+    struct bench *bench = *state;
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        assert_int_equal(parse(bench, arena_text(bench->arena, "{\"method\":\"m\",\"params\":[\"ok\",%s],\"id\":\"x\"}",
+                                                 cases[i].text)),
+                         0);
+        assert_string_equal(bench->call.bad_text, cases[i].bad);
+        assert_string_equal(bench->call.id.text, "x");
+        assert_int_equal(bench->call.param_count, 2);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(no_calls); i++)
+        assert_int_equal(parse(bench, no_calls[i]), -1);
+    assert_int_equal(parse(bench, "{\"method\":\"m\",\"params\":[\"\\ud83d\\ude00\xef\xbf\xbd\"],\"id\":2}"), 0);
+    assert_null(bench->call.bad_text);
+    assert_string_equal(bench->call.params[0].text, "\xf0\x9f\x98\x80\xef\xbf\xbd");
 }
 
 static void replies_are_to_the_letter(void **state)
@@ -255,6 +299,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(values_keep_their_kinds, bench_up, bench_down),
         cmocka_unit_test_setup_teardown(bad_calls_are_refused, bench_up, bench_down),
         cmocka_unit_test_setup_teardown(size_and_depth_are_bounded, bench_up, bench_down),
+        cmocka_unit_test_setup_teardown(bad_texts_are_kept, bench_up, bench_down),
         cmocka_unit_test_setup_teardown(replies_are_to_the_letter, bench_up, bench_down),
         cmocka_unit_test_setup_teardown(values_are_to_the_letter, bench_up, bench_down),
         cmocka_unit_test_setup_teardown(records_can_be_read_back, bench_up, bench_down),

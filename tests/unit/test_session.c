@@ -103,6 +103,23 @@ static void a_guesser_waits_longer_and_longer(void **state)
     assert_int_equal(other.r, 0);
     mini_advance(&mini, 60000);
     assert_true(waiting[7].is_answered);
+    /* Who knows the password does not wait for those who do not, even while their address is full. */
+    for (int i = 0; i < 10; i++)
+        mini_begin(&mini, &waiting[i], "session.login_with_password", "root", "wrong");
+    mini_run(&mini);
+    assert_false(waiting[7].is_answered);
+    assert_true(waiting[8].is_answered && waiting[9].is_answered);
+    mini_advance(&mini, 100); /* one glance in so long */
+    mini_call(&mini, &call, "session.login_with_password", "root", MINI_PASSWORD);
+    assert_true(call.is_answered);
+    assert_int_equal(call.r, 0);
+    mini_advance(&mini, 60000);
+    assert_true(waiting[7].is_answered);
+    mini_begin(&mini, &waiting[0], "session.login_with_password", "root", "wrong");
+    mini_call(&mini, &call, "session.login_with_password", "root", MINI_PASSWORD);
+    assert_true(call.is_answered && !waiting[0].is_answered);
+    assert_int_equal(call.r, 0);
+    mini_advance(&mini, 60000);
     /* Ten minutes of quiet are forgiven. */
     mini_advance(&mini, 700000);
     mini_call(&mini, &call, "session.login_with_password", "root", "wrong");

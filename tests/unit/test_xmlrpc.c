@@ -56,7 +56,7 @@ static const struct value *param(struct bench *bench, const char *text)
                                       "<params>\n<param>\n%s\n</param>\n</params>\n</methodCall>\n",
                                       text);
 
-    if (parse(bench, document) < 0)
+    if (parse(bench, document) < 0 || bench->call.fault || bench->call.bad_text)
         return NULL;
     assert_string_equal(bench->call.method, "a.b");
     assert_int_equal(bench->call.param_count, 1);
@@ -255,6 +255,68 @@ static void size_and_depth_are_bounded(void **state)
     assert_int_equal(parse(bench, many), -1);
     arena_set_limit(bench->arena, arena_bytes(bench->arena) + 300000);
     assert_int_equal(parse(bench, many), 0);
+}
+
+/* A call that is nested too deeply is known as one, with the parameters before it. */
+static void too_deep_is_a_call_with_a_fault(void **state)
+{
+    struct bench *bench = *state;
+    const char *start = "<methodCall><methodName>m</methodName><params><param><value>s</value></param><param>";
+    const char *deep = nested(bench, "<value><array><data>", "", "", 100000);
+
+    assert_int_equal(parse(bench, arena_text(bench->arena, "%s%s", start, deep)), 0);
+    assert_string_equal(bench->call.method, "m");
+    assert_string_equal(bench->call.fault, "values nested deeper than 64");
+    assert_int_equal(bench->call.param_count, 1);
+    assert_string_equal(bench->call.params[0].text, "s");
+    assert_int_equal(parse(bench, arena_text(bench->arena, "<methodCall><params><param>%s", deep)), -1);
+    assert_int_equal(parse(bench, "<methodCall><methodName>m</methodName></methodCall>"), 0);
+    assert_null(bench->call.fault);
+}
+
+/* What is no text stays none, in the parameter where it stood. */
+static void bad_texts_are_kept(void **state)
+{
+    static const struct {
+        const char *text, *bad;
+    } cases[] = {
+        {"<value>a\xff b</value>", "a\xff b"},
+        {"<value><string>\xe4\xf6</string></value>", "\xff"},
+        {"<value>\xc3</value>", "\xff"},
+        {"<value>a\x01z</value>", "a\xffz"},
+        {"<value>a&#1;z</value>", "a\xffz"},
+        {"<value>a&#0;z</value>", "a\xffz"},
+        {"<value>a&#xD800;&#xffff;&amp;</value>", "a\xff\xff&"},
+        {"<value><![CDATA[\xed\xa0\x80]]></value>", "\xff"},
+        {"<value><int>\xff</int></value>", "\xff"},
+        {"<value><base64>/w==</base64></value>", "\xff"},
+        {"<value><struct><member><name>k\x80</name><value>\xff</value></member></struct></value>", "k\xff"},
+        {"<value><array><data><value>\xc3\xa4</value><value>\xfe\xc3\xa4</value></data></array></value>",
+         "\xff\xc3\xa4"},
+    };
+    static const char *const no_calls[] = {
+        "<methodCall><methodName>a\xff</methodName></methodCall>",
+        "<methodCall><!-- \xff --><methodName>a</methodName></methodCall>",
+        "<methodCall>\xff<methodName>a</methodName></methodCall>",
+        "<methodCall><methodName>a</methodName><par\xff/></methodCall>",
+        "<methodCall><methodName>a</methodName><params><param><value>\xff</value></param></params>",
+    };
+    static const char nul[] = "<methodCall><methodName>a</methodName><params><param><value>a\0b</value></param></params>"
+                              "</methodCall>";
+    struct bench *bench = *state;
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        assert_null(param(bench, cases[i].text));
+        assert_string_equal(bench->call.method, "a.b");
+        assert_string_equal(bench->call.bad_text, cases[i].bad);
+        assert_int_equal(bench->call.param_count, 1);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(no_calls); i++)
+        assert_int_equal(parse(bench, no_calls[i]), -1);
+    assert_string_equal(param(bench, "<value>\xef\xbf\xbd</value>")->text, "\xef\xbf\xbd");
+    assert_int_equal(xmlrpc_parse_call(nul, sizeof nul - 1, bench->arena, &bench->call, &bench->reason), 0);
+    assert_string_equal(bench->call.bad_text, "a\xff"
+                                              "b");
 }
 
 /* A tag cannot hide from the check of its length behind quotes, comments, CDATA or instructions. */
@@ -548,6 +610,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(calls_without_parameters_are_read, bench_up, bench_down),
         cmocka_unit_test_setup_teardown(bad_documents_are_refused, bench_up, bench_down),
         cmocka_unit_test_setup_teardown(size_and_depth_are_bounded, bench_up, bench_down),
+        cmocka_unit_test_setup_teardown(too_deep_is_a_call_with_a_fault, bench_up, bench_down),
+        cmocka_unit_test_setup_teardown(bad_texts_are_kept, bench_up, bench_down),
         cmocka_unit_test_setup_teardown(long_tags_do_not_hide, bench_up, bench_down),
         cmocka_unit_test_setup_teardown(documents_may_come_in_pieces, bench_up, bench_down),
         cmocka_unit_test_setup_teardown(threads_keep_their_own_contexts, bench_up, bench_down),
