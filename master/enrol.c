@@ -393,7 +393,7 @@ ref_t host_enrol(struct core *core, ref_t uuid, const char *key, const struct va
     if (metrics && about_int(about, "memory_bytes", 0) > 0)
         host_metrics_put_memory_total(txn, metrics->ref, about_int(about, "memory_bytes", 0));
     if (is_new) {
-        host_put_is_new(txn, ref, true);
+        host_put_agent_start(txn, ref, 0);
         host_put_enabled(txn, ref, false);
         complete_host(&call, txn, ref, about);
         log_info(NULL, "host %s enrolled at %s", text, address);
@@ -451,7 +451,26 @@ static bool attach_storage(struct call *call, ref_t host)
     return true;
 }
 
-void host_welcome(struct core *core, ref_t ref)
+/* A host that has started enables itself, unless a user has disabled it for good. Until its next
+ * start it stays as it is, however often its link breaks. */
+static void put_started(struct call *call, struct txn *txn, ref_t ref, uint64_t agent_start)
+{
+    const struct object *host = txn_get(txn, host, ref);
+    struct value key = value_text("agent_start_time"), time, map;
+
+    if (!host || host_get_agent_start(host) == (int64_t) agent_start)
+        return;
+    time = value_text(arena_text(call->arena, "%lld.", (long long) clock_utc_s(call->core->clock)));
+    map = value_map_with(call->arena, host_get_other_config(host), &key, &time);
+    host_put_agent_start(txn, ref, (int64_t) agent_start);
+    host_put_other_config(txn, ref, &map);
+    if (!host_get_enabled(host) && !value_map_find(&map, HOST_STAYS_DISABLED)) {
+        host_put_enabled(txn, ref, true);
+        log_info(host_get_uuid(host), "the host has started and is enabled");
+    }
+}
+
+void host_welcome(struct core *core, ref_t ref, uint64_t agent_start)
 {
     _cleanup_(arena_destroy) struct arena *arena = arena_new();
     _cleanup_(txn_end) struct txn *txn = NULL;
@@ -462,10 +481,6 @@ void host_welcome(struct core *core, ref_t ref)
         return;
     storage_sweep(&call, ref);
     txn = store_begin(core->store);
-    host = txn_get(txn, host, ref);
-    if (host && host_get_is_new(host)) {
-        host_put_is_new(txn, ref, false);
-        host_put_enabled(txn, ref, true);
-    }
+    put_started(&call, txn, ref, agent_start);
     call_commit(&call, &txn);
 }

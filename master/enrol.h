@@ -23,5 +23,11 @@ ref_t host_enrol(struct core *, ref_t uuid, const char *key, const struct value 
                  uint64_t *ret_generation);
 
 /* A host that is enrolled said hello: its PBDs are plugged, disks that a dead master left half made
- * are removed. A new host is enabled when its storage is up. From a fiber; logs what fails. */
-void host_welcome(struct core *, ref_t host);
+ * are removed. A host whose agent has started since the last welcome is enabled when its storage is
+ * up, unless its other_config says HOST_STAYS_DISABLED (wire.md sections 13, 14). `agent_start` is
+ * the number of that start. From a fiber; logs what fails. */
+void host_welcome(struct core *, ref_t host, uint64_t agent_start);
+
+/* The key in other_config of a host that a user disabled until he enables it, even if it starts
+ * meanwhile: host.disable with auto_enable = false. */
+#define HOST_STAYS_DISABLED "drover_disabled_by_user"

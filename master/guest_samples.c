@@ -1,6 +1,7 @@
-/* guest_samples.c - what guests use, and how far long operations have got: volatile figures
+/* guest_samples.c - what hosts and guests use, and how far long operations have got: volatile figures
  *
- *   note "samples" {guests: {uuid: {epoch, vcpu_seconds, memory, ...}}}  every 5 s from each host
+ *   note "samples" {memory_free, guests: {uuid: {epoch, vcpu_seconds, memory, ...}}}
+ *                                                             every 5 s from each host
  *   note "progress" {operation, share}                                  of moves, suspends, copies
  *
  * Only volatile fields are written, so figures cost no sync; a task's progress is task.c's affair.
@@ -11,6 +12,15 @@
 #include "master/put.h"
 #include "master/slaves.h"
 #include "master/task.h"
+
+/* A note that was held up by a broken link may come right before the next: of a host's figures
+ * those are taken that are at least so far apart. */
+#define APART_S 4
+
+/* wire.md section 22: changes of memory below this are none. */
+#define MEMORY_DELTA_BYTES (1 << 20)
+
+#define MEMORY_BYTES_MOST 0x1p60
 
 /* More vCPUs than these are not listed one by one. */
 #define VCPUS_SHOWN_MAX 256
@@ -28,6 +38,19 @@ static double figure(const struct value *map, const char *key)
     if (!value)
         return 0;
     return value->kind == KIND_INT ? (double) value->i : value->kind == KIND_FLOAT ? value->f : 0;
+}
+
+/* Bytes of memory that any machine may have; an agent's nonsense is 0. */
+static int64_t memory_figure(const struct value *map, const char *key)
+{
+    double bytes = figure(map, key);
+
+    return bytes > 0 && bytes < MEMORY_BYTES_MOST ? (int64_t) bytes : 0;
+}
+
+static bool memory_differs(int64_t before_bytes, int64_t now_bytes)
+{
+    return llabs(now_bytes - before_bytes) >= MEMORY_DELTA_BYTES;
 }
 
 /* CPU time since the last sample, as a share of one vCPU. */
@@ -68,12 +91,31 @@ static void put_sample(struct txn *txn, struct core *core, ref_t vm_uuid,
     const struct object *vm = view_by_uuid(txn_view(txn), CLASS_OF(VM), uuid_print(uuid, vm_uuid));
     ref_t metrics = vm ? VM_get_metrics(vm) : NULL_REF;
     int64_t vcpus = vm ? MIN(VM_get_VCPUs_at_startup(vm), (int64_t) VCPUS_SHOWN_MAX) : 0;
+    int64_t memory = memory_figure(sample, "memory");
 
     if (!txn_get(txn, VM_metrics, metrics) || (int64_t) figure(sample, "epoch") != VM_get_epoch(vm))
         return;
     put_vcpu_shares(txn, metrics, vcpus, vcpu_share(core->guests, vm->ref, sample, now_s, vcpus));
-    VM_metrics_put_memory_actual(txn, metrics, (int64_t) figure(sample, "memory"));
+    if (memory_differs(VM_metrics_get_memory_actual(txn_get(txn, VM_metrics, metrics)), memory))
+        VM_metrics_put_memory_actual(txn, metrics, memory);
     VM_metrics_put_last_updated(txn, metrics, clock_utc_s(core->clock));
+}
+
+static void put_host_figures(struct txn *txn, struct core *core, ref_t host_ref,
+                             const struct value *body)
+{
+    const struct object *host = txn_get(txn, host, host_ref);
+    const struct object *metrics = host ? txn_get(txn, host_metrics, host_get_metrics(host)) : NULL;
+    int64_t now_s = clock_utc_s(core->clock), age_s, memory = memory_figure(body, "memory_free");
+
+    if (!metrics || !value_map_find(body, "memory_free"))
+        return;
+    age_s = now_s - host_metrics_get_last_updated(metrics); /* negative: the clock was set back */
+    if (age_s >= 0 && age_s < APART_S)
+        return;
+    if (memory_differs(host_metrics_get_memory_free(metrics), memory))
+        host_metrics_put_memory_free(txn, metrics->ref, memory);
+    host_metrics_put_last_updated(txn, metrics->ref, now_s);
 }
 
 /* VMs come and go for years: keep the samples of those that are there. */
@@ -106,6 +148,7 @@ static void on_samples(struct core *core, const struct slave_note *note)
     if (!guests || guests->kind != KIND_MAP)
         return;
     txn = store_begin(core->store);
+    put_host_figures(txn, core, note->host, note->body);
     for (uint32_t i = 0; i < guests->length; i++)
         if (guests->items[2 * i].kind == KIND_REF)
             put_sample(txn, core, guests->items[2 * i].ref, &guests->items[2 * i + 1], now_s);

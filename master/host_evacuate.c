@@ -7,6 +7,7 @@
 #include "master/background.h"
 #include "master/claim.h"
 #include "master/core.h"
+#include "master/enrol.h"
 #include "master/placement.h"
 #include "master/put.h"
 #include "master/task.h"
@@ -26,11 +27,11 @@ static bool is_live(const struct view *view, const struct object *host)
     return metrics && host_metrics_get_live(metrics);
 }
 
-/* A host that an operator disabled stays so when it starts again, unless he said otherwise. */
+/* A disabled host enables itself when it starts again (enrol.c), unless the user said that it shall not. */
 static void put_enabled(struct txn *txn, ref_t host_ref, bool is_enabled, bool auto_enable)
 {
     const struct object *host = txn_get(txn, host, host_ref);
-    struct value key = value_text("drover_disabled_by_user"), yes = value_text("true"), map;
+    struct value key = value_text(HOST_STAYS_DISABLED), yes = value_text("true"), map;
     struct arena *arena = arena_new();
 
     if (!is_enabled && !auto_enable)

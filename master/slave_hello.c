@@ -152,6 +152,7 @@ static void greet_main(void *arg)
     struct peer *peer = greeting->peer;
     struct slaves *slaves = peer->slaves;
     struct core *core = slaves->core;
+    uint64_t agent_start = WIRE_LINK_START(greeting->link);
     bool is_newest = false;
 
     fiber_set_log_tag(fiber_self(), peer->uuid);
@@ -171,7 +172,7 @@ static void greet_main(void *arg)
     peer->is_greeting = false;
     waitq_wake_one(&peer->greeted);
     if (is_newest)
-        host_welcome(core, peer->host); /* storage may take its time; the next hello does not wait for it */
+        host_welcome(core, peer->host, agent_start); /* storage may take its time; the next hello does not wait for it */
     peer_release(peer);
     arena_destroy(&arena); /* the greeting is in it */
 }

@@ -120,6 +120,47 @@ static int begin_once(struct work *work, int (*begin)(struct work *, struct txn 
     return 0;
 }
 
+/* A host that is taken to be alive may be without a link for a moment: its agent, or this master, has just been started
+ * again. Such a moment fails nobody's call. */
+static int assert_linked(struct call *call, ref_t host)
+{
+    const struct view *view = call_view(call);
+    const struct object *record = view_get(view, host, host), *metrics;
+
+    if (ref_is_null(host) || slave_is_linked(call->core->slaves, host))
+        return 0;
+    metrics = record ? view_get(view, host_metrics, host_get_metrics(record)) : NULL;
+    if (!metrics || !host_metrics_get_live(metrics))
+        return fail(call, HOST_OFFLINE, ref_text(call, host));
+    return slave_wait_linked(call, host, clock_now_ms(call->core->clock) + LINK_WAIT_MS);
+}
+
+/* Waits: the INTENT may be gone afterwards. */
+static int assert_hosts_linked(struct call *call, const struct object *intent)
+{
+    ref_t destination = intent_get_destination(intent);
+    int r = assert_linked(call, intent_get_source(intent));
+
+    return r < 0 ? r : assert_linked(call, destination);
+}
+
+/* After a refusal of begin_once(): until it may have become void. Who waits for a call of ours sees
+ * its end. But what is in doubt ends only when its hosts are there, and whoever asks for the next
+ * operation is told that they are not. */
+static int wait_for_others(struct work *work, uint64_t since_ms)
+{
+    struct call *call = work->call;
+    const struct object *intent = intent_of_vm(call_view(call), work->vm);
+    int r;
+
+    if (work->kind->is_ours || !intent || claim_live_call(call->core, work->vm))
+        return claim_wait(call, since_ms);
+    r = assert_hosts_linked(call, intent);
+    if (r == 0) /* it may have ended while we waited for a host: look again soon */
+        r = claim_wait_object(call, work->vm, loop_now_ms(call->core->loop) + SETTLING_MS);
+    return r;
+}
+
 /* The claim and whatever `begin` adds to its transaction; waits while another operation is in the
  * way. */
 int work_claim(struct work *work, struct call *call, const struct work_kind *kind, ref_t vm,
@@ -138,7 +179,7 @@ int work_claim(struct work *work, struct call *call, const struct work_kind *kin
         claim_end(&work->host_claim); /* what they put was rolled back */
         claim_end(&work->claim);
         if (r == -ERR_OTHER_OPERATION_IN_PROGRESS)
-            r = claim_wait(call, since_ms);
+            r = wait_for_others(work, since_ms);
         if (r < 0) {
             work->call = NULL;
             return r;
@@ -178,28 +219,12 @@ static int begin_all(struct work *work, struct txn *txn)
     return 0;
 }
 
-/* A host that is taken to be alive may be without a link for a moment: its agent, or this master, has just been started
- * again. Such a moment fails nobody's call. */
-static int assert_linked(struct call *call, ref_t host)
-{
-    const struct view *view = call_view(call);
-    const struct object *record = view_get(view, host, host), *metrics;
-
-    if (ref_is_null(host) || slave_is_linked(call->core->slaves, host))
-        return 0;
-    metrics = record ? view_get(view, host_metrics, host_get_metrics(record)) : NULL;
-    if (!metrics || !host_metrics_get_live(metrics))
-        return fail(call, HOST_OFFLINE, ref_text(call, host));
-    return slave_wait_linked(call, host, clock_now_ms(call->core->clock) + LINK_WAIT_MS);
-}
-
 /* Cancel who works on the VM and wait until they have ended. What they leave in doubt is settled by
  * recovery.c at once if its hosts are there; otherwise nobody can act on the VM before they are. */
 static int wait_until_alone(struct work *work)
 {
     struct call *call = work->call;
     const struct object *intent;
-    ref_t source, destination;
     int r;
 
     for (;;) {
@@ -209,11 +234,7 @@ static int wait_until_alone(struct work *work)
         intent = intent_of_vm(call_view(call), work->vm);
         if (!intent)
             return 0;
-        source = intent_get_source(intent);
-        destination = intent_get_destination(intent);
-        r = assert_linked(call, source); /* waits: the INTENT may be gone afterwards */
-        if (r == 0)
-            r = assert_linked(call, destination);
+        r = assert_hosts_linked(call, intent);
         if (r == 0)
             r = claim_wait_object(call, work->vm, loop_now_ms(call->core->loop) + SETTLING_MS);
         if (r < 0)

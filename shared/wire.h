@@ -51,11 +51,14 @@ enum wire_type {
     WIRE_TYPE_COUNT,
 };
 
+/* A link's number holds that of the agent's start. */
+#define WIRE_LINK_START(link) ((link) >> 32)
+
 /* One frame of any kind; what its kind does not have is zero. Texts and values point into the arena it was decoded in,
  * or to the sender's own. */
 struct wire_frame {
     enum wire_type type;
-    uint64_t link;            /* the slave's number of its hello */
+    uint64_t link;            /* the slave's number of its hello: start << 32 | hello */
     uint64_t seq;             /* of the frame on this link and in this direction, from 1; on hello and welcome 0 */
     uint64_t epoch;           /* master's */
     ref_t holder;

@@ -19,6 +19,9 @@ DEPARTURES = {
     ("classes", "message", "in_database"): "yes",
     # A session's reference is a credential: it stands on no disk.
     ("fields", "task.session", "persistent"): "no",
+    # What comes every five seconds from every host costs no sync.
+    ("fields", "host_metrics.memory_free", "persistent"): "no",
+    ("fields", "host_metrics.last_updated", "persistent"): "no",
     # Whoever may not read a secret does not read what is written on it.
     ("messages", "secret.get_other_config", "min_role"): "pool-operator",
 }

@@ -20,6 +20,32 @@ def slave_killed(pool):
     pool.check_exactly_once(vm, "after the adoption")
 
 
+def disabled_host_restarted(pool):
+    """A host enables itself when it has started, not when its link has broken, and not against a user's word."""
+    host = pool.hosts()[2]
+    metrics = pool("host.get_metrics", host)
+
+    def restart(which):
+        pool.kill(which)
+        wait(lambda: which == "master" or not pool("host_metrics.get_live", metrics), "it is seen as dead", 30)
+        pool.start(which)
+        pool.wait_master()
+        updated = pool("host_metrics.get_last_updated", metrics)
+        wait(lambda: pool("host_metrics.get_last_updated", metrics) != updated, "it tells its figures", 30)
+        check(pool("host_metrics.get_live", metrics), "it is live")
+
+    pool("host.disable", host)
+    restart("master")
+    check(not pool("host.get_enabled", host), "a new link alone enables no host")
+    restart("3")
+    wait(lambda: pool("host.get_enabled", host), "it is enabled when it has started", 30)
+    check(int(pool("host_metrics.get_record", metrics)["memory_free"]) > 0, "and tells its free memory")
+    pool("host.disable", host, False)
+    restart("3")
+    check(not pool("host.get_enabled", host), "a host that was disabled for good stays so")
+    pool("host.enable", host)
+
+
 def master_killed(pool):
     vm = pool.vms()["vm1"]
     for number in range(3):
@@ -97,7 +123,7 @@ def can_start(pool, vm, number):
 
 def main():
     with Pool(hosts=3, vms=3) as pool:
-        for test in (slave_killed, master_killed, slave_stopped, redis_killed, guests_killed):
+        for test in (slave_killed, disabled_host_restarted, master_killed, slave_stopped, redis_killed, guests_killed):
             print("# " + test.__name__, flush=True)
             test(pool)
             pool.check_quiet(test.__name__)

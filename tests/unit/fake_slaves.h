@@ -90,6 +90,7 @@ struct world {
     int calls[SLAVE_CALL_COUNT];
     int64_t domids;
     void (*on_guest)(struct core *, const struct slave_note *);
+    void (*on_samples)(struct core *, const struct slave_note *);
     void (*on_hello)(struct core *, ref_t, const struct slave_guest *, size_t);
 };
 
@@ -360,6 +361,8 @@ void slaves_on_note(struct slaves *slaves, const char *name,
     (void) slaves;
     if (streq(name, "guest"))
         world->on_guest = fn;
+    else if (streq(name, "samples"))
+        world->on_samples = fn;
 }
 
 void slaves_on_hello(struct slaves *slaves,

@@ -258,7 +258,7 @@ static void lost(const struct operation *operation, enum trouble trouble)
     assert_int_equal(power(), operation->before);
     assert_room();
     /* nothing else may be done with it meanwhile */
-    if (operation->before != vm_power_state_Halted && operation->run != op_hard_shutdown)
+    if (operation->before != vm_power_state_Halted)
         assert_int_equal(op_hard_shutdown(), -ERR_HOST_OFFLINE);
     pass_ms(60000);
     assert_int_equal(view_count(model(), CLASS_OF(intent)), 1);

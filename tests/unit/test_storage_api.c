@@ -40,18 +40,19 @@ static void disk_is_hidden_until_its_file_stands(_unused_ void **state)
 struct welcome {
     struct world *world;
     ref_t host;
+    uint64_t agent_start;
 };
 
 static void welcome_fiber(void *arg)
 {
     struct welcome *welcome = arg;
 
-    host_welcome(&welcome->world->core, welcome->host);
+    host_welcome(&welcome->world->core, welcome->host, welcome->agent_start);
 }
 
-static void welcome(struct world *world, ref_t host)
+static void welcome(struct world *world, ref_t host, uint64_t agent_start)
 {
-    struct welcome welcome = {world, host};
+    struct welcome welcome = {world, host, agent_start};
 
     assert_non_null(fiber_spawn(world->loop, welcome_fiber, &welcome, "welcome"));
     rest(world);
@@ -75,7 +76,7 @@ static void half_made_disks_are_swept(_unused_ void **state)
     assert_int_equal(world.core.left_over_disks, 1);
 
     calls_clear(&world);
-    welcome(&world, world.h2);
+    welcome(&world, world.h2, 1);
     assert_non_null(strstr(world.calls, "disk_destroy"));
     assert_int_equal(world.core.left_over_disks, 0);
     assert_int_equal(count_of(&world, CLASS_OF(VDI)), 0);
@@ -269,7 +270,7 @@ static void host_known_by_uuid_gets_the_rest_of_its_records(_unused_ void **stat
     assert_true(ref_equal(host_enrol(&world.core, uuid, "key3", &about, NULL), ref));
     assert_false(host_get_enabled(GET(&world, host, ref)));
     assert_non_null(GET(&world, VM, host_get_control_domain(GET(&world, host, ref))));
-    welcome(&world, ref);
+    welcome(&world, ref, 1);
     assert_true(host_get_enabled(GET(&world, host, ref)));
     world_done(&world);
 }
@@ -311,7 +312,7 @@ static void new_host_is_enabled_when_its_storage_is_up(_unused_ void **state)
     about = text_map(world.arena, "name", "three", "address", "10.0.0.3", "storage", "/sr", NULL);
     host = host_enrol(&world.core, ref_new(world.core.random), "key3", &about, NULL);
     calls_clear(&world);
-    welcome(&world, host);
+    welcome(&world, host, 1);
     assert_non_null(strstr(world.calls, "sr_attach"));
     assert_true(host_get_enabled(GET(&world, host, host)));
 
@@ -319,8 +320,33 @@ static void new_host_is_enabled_when_its_storage_is_up(_unused_ void **state)
     txn = store_begin(world.core.store);
     host_put_enabled(txn, host, false);
     store_apply(&txn);
-    welcome(&world, host);
+    welcome(&world, host, 1);
     assert_false(host_get_enabled(GET(&world, host, host)));
+    world_done(&world);
+}
+
+static void started_host_is_enabled_unless_a_user_said_no(_unused_ void **state)
+{
+    struct world world;
+    struct value about, ret = VALUE_VOID;
+    ref_t host;
+
+    world_init(&world);
+    about = text_map(world.arena, "name", "three", "address", "10.0.0.3", "storage", "/sr", NULL);
+    host = host_enrol(&world.core, ref_new(world.core.random), "key3", &about, NULL);
+    welcome(&world, host, 1);
+    assert_int_equal(CALL(&world, &ret, host_disable, .host = host, .auto_enable = true), 0);
+    welcome(&world, host, 1); /* only its link broke */
+    assert_false(host_get_enabled(GET(&world, host, host)));
+    welcome(&world, host, 2);
+    assert_true(host_get_enabled(GET(&world, host, host)));
+
+    assert_int_equal(CALL(&world, &ret, host_disable, .host = host, .auto_enable = false), 0);
+    welcome(&world, host, 3);
+    assert_false(host_get_enabled(GET(&world, host, host)));
+    assert_int_equal(CALL(&world, &ret, host_disable, .host = host, .auto_enable = true), 0);
+    welcome(&world, host, 4);
+    assert_true(host_get_enabled(GET(&world, host, host)));
     world_done(&world);
 }
 
@@ -338,6 +364,7 @@ int main(void)
         cmocka_unit_test(host_known_by_uuid_gets_the_rest_of_its_records),
         cmocka_unit_test(agent_of_the_masters_host_takes_its_record),
         cmocka_unit_test(new_host_is_enabled_when_its_storage_is_up),
+        cmocka_unit_test(started_host_is_enabled_unless_a_user_said_no),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
