@@ -287,9 +287,9 @@ int SR_set_shared(struct call *call, const struct SR_set_shared_args *args, stru
 
 SETTER(SR, name_label, sr, value_text)
 SETTER(SR, name_description, sr, value_text)
-SETTER(SR, physical_size, self, VALUE_INT)
-SETTER(SR, virtual_allocation, self, VALUE_INT)
-SETTER(SR, physical_utilisation, self, VALUE_INT)
+SETTER_WITHIN(SR, physical_size, self, SR_BYTES_MAX)
+SETTER_WITHIN(SR, virtual_allocation, self, SR_BYTES_MAX)
+SETTER_WITHIN(SR, physical_utilisation, self, SR_BYTES_MAX)
 
 /* Hosts that live and see the SR. */
 int SR_get_live_hosts(struct call *call, const struct SR_get_live_hosts_args *args,

@@ -31,7 +31,7 @@ int VDI_create(struct call *call, const struct VDI_create_args *args, struct val
     ref_t vdi;
     int r;
 
-    if (VDI_get_virtual_size(draft) <= 0)
+    if (VDI_get_virtual_size(draft) <= 0 || VDI_get_virtual_size(draft) > VDI_BYTES_MAX)
         return fail(call, INVALID_VALUE, "virtual_size",
                     int_text(call, VDI_get_virtual_size(draft)));
     r = storage_check_SR(call, VDI_get_SR(draft), storage_operations_vdi_create);
@@ -236,6 +236,8 @@ int VDI_resize(struct call *call, const struct VDI_resize_args *args, struct val
     if (args->size < VDI_get_virtual_size(vdi))
         return fail(call, VDI_TOO_SMALL, ref_text(call, args->vdi),
                     int_text(call, VDI_get_virtual_size(vdi)));
+    if (args->size > VDI_BYTES_MAX)
+        return fail(call, VDI_TOO_LARGE, ref_text(call, args->vdi), int_text(call, VDI_BYTES_MAX));
     sr_ref = VDI_get_SR(vdi);
     resize.location = arena_strdup(call->arena, VDI_get_location(vdi));
     r = storage_host(call, sr_ref, &host);
@@ -414,8 +416,8 @@ SETTER(VDI, name_description, self, value_text)
 SETTER(VDI, sharable, self, VALUE_BOOL)
 SETTER(VDI, managed, self, VALUE_BOOL)
 SETTER(VDI, missing, self, VALUE_BOOL)
-SETTER(VDI, virtual_size, self, VALUE_INT)
-SETTER(VDI, physical_utilisation, self, VALUE_INT)
+SETTER_WITHIN(VDI, virtual_size, self, VDI_BYTES_MAX)
+SETTER_WITHIN(VDI, physical_utilisation, self, SR_BYTES_MAX)
 SETTER(VDI, is_a_snapshot, self, VALUE_BOOL)
 SETTER(VDI, snapshot_of, self, VALUE_REF)
 SETTER(VDI, snapshot_time, self, VALUE_DATETIME)

@@ -145,6 +145,8 @@ int vif_create(struct call *call, struct txn *txn, struct object *draft, ref_t *
         r = settle_mac(call, vm, draft);
     if (r < 0)
         return r;
+    if (VIF_get_MTU(draft) > MTU_MAX)
+        return fail(call, INVALID_VALUE, "MTU", int_text(call, VIF_get_MTU(draft)));
     if (VIF_get_MTU(draft) <= 0)
         draft->fields[F_VIF_MTU] = VALUE_INT(MTU_DEFAULT);
     *ret = draft_create(call, txn, draft);

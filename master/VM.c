@@ -322,32 +322,9 @@ int VM_set_actions_after_crash(struct call *call,
                      VALUE_ENUM(on_crash_behaviour, (int) args->value));
 }
 
-static int set_from_zero(struct call *call, ref_t self, int field, int64_t value)
-{
-    if (value < 0)
-        return fail(call, INVALID_VALUE, CLASS_OF(VM)->fields[field].name, int_text(call, value));
-    return field_set(call, CLASS_OF(VM), self, field, VALUE_INT(value));
-}
-
-int VM_set_start_delay(struct call *call, const struct VM_set_start_delay_args *args,
-                       struct value *ret)
-{
-    (void) ret;
-    return set_from_zero(call, args->self, F_VM_start_delay, args->value);
-}
-
-int VM_set_shutdown_delay(struct call *call, const struct VM_set_shutdown_delay_args *args,
-                          struct value *ret)
-{
-    (void) ret;
-    return set_from_zero(call, args->self, F_VM_shutdown_delay, args->value);
-}
-
-int VM_set_order(struct call *call, const struct VM_set_order_args *args, struct value *ret)
-{
-    (void) ret;
-    return set_from_zero(call, args->self, F_VM_order, args->value);
-}
+SETTER_WITHIN(VM, start_delay, self, INT64_MAX)
+SETTER_WITHIN(VM, shutdown_delay, self, INT64_MAX)
+SETTER_WITHIN(VM, order, self, INT64_MAX)
 
 /* Only a suspended VM has an image that could be another. */
 int VM_set_suspend_VDI(struct call *call, const struct VM_set_suspend_VDI_args *args,

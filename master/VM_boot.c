@@ -10,6 +10,7 @@
 #include "master/memory.h"
 #include "master/placement.h"
 #include "master/storage.h"
+#include "master/VM.h"
 
 #define VM_INVERSE(name) (&CLASS_OF(VM)->fields[F_VM_##name])
 
@@ -31,7 +32,7 @@ static int check_parameters(struct boot *boot)
     const struct object *vm = boot->vm;
     struct call *call = boot->call;
 
-    if (VM_get_VCPUs_max(vm) < 1)
+    if (!is_between(1, VM_get_VCPUs_max(vm), VCPUS_MAX))
         return fail(call, INVALID_VALUE, "VCPUs_max", int_text(call, VM_get_VCPUs_max(vm)));
     if (!is_between(1, VM_get_VCPUs_at_startup(vm), VM_get_VCPUs_max(vm)))
         return fail(call, INVALID_VALUE, "VCPUs_at_startup",
@@ -45,10 +46,7 @@ static int check_parameters(struct boot *boot)
     if (VM_get_memory_dynamic_max(vm) > VM_get_memory_static_max(vm))
         return fail(call, INVALID_VALUE, "memory_dynamic_max",
                     int_text(call, VM_get_memory_dynamic_max(vm)));
-    if (VM_get_HVM_shadow_multiplier(vm) < 1.0)
-        return fail(call, INVALID_VALUE, "HVM_shadow_multiplier",
-                    arena_text(call->arena, "%g", VM_get_HVM_shadow_multiplier(vm)));
-    return 0;
+    return vm_check_shadow(call, "HVM_shadow_multiplier", VM_get_HVM_shadow_multiplier(vm));
 }
 
 static int check_host_is_there(struct boot *boot)

@@ -14,21 +14,48 @@
 int vm_check_memory(struct call *call, int64_t static_min, int64_t dynamic_min, int64_t dynamic_max,
                     int64_t static_max)
 {
-    if (static_min < 0 || static_min > dynamic_min || dynamic_min > dynamic_max
+    if (static_min < 0)
+        return fail(call, INVALID_VALUE, "memory_static_min", int_text(call, static_min));
+    if (static_max > MEMORY_BYTES_MAX)
+        return fail(call, INVALID_VALUE, "memory_static_max", int_text(call, static_max));
+    if (static_min > dynamic_min || dynamic_min > dynamic_max
         || dynamic_max > static_max)
         return fail(call, MEMORY_CONSTRAINT_VIOLATION,
-                    "memory limits must satisfy: 0 <= static_min <= dynamic_min <= dynamic_max <= "
+                    "memory limits must satisfy: static_min <= dynamic_min <= dynamic_max <= "
                     "static_max");
     return 0;
 }
 
 int vm_check_vcpus(struct call *call, int64_t max, int64_t at_startup)
 {
-    if (max < 1)
+    if (max < 1 || max > VCPUS_MAX)
         return fail(call, INVALID_VALUE, "VCPUs_max", int_text(call, max));
     if (at_startup < 1 || at_startup > max)
         return fail(call, INVALID_VALUE, "VCPUs_at_startup", int_text(call, at_startup));
     return 0;
+}
+
+int vm_check_shadow(struct call *call, const char *name, double multiplier)
+{
+    if (!(multiplier >= 1.0 && multiplier <= SHADOW_MULTIPLIER_MAX)) /* nor not a number */
+        return fail(call, INVALID_VALUE, name, arena_text(call->arena, "%g", multiplier));
+    return 0;
+}
+
+/* Numbers of a constructor's record whose setters would refuse them. */
+static int check_numbers(struct call *call, const struct object *draft)
+{
+    static const int from_zero[] = {F_VM_start_delay, F_VM_shutdown_delay, F_VM_order,
+                                    F_VM_memory_target};
+
+    for (size_t i = 0; i < ARRAY_SIZE(from_zero); i++) {
+        const struct field *field = &CLASS_OF(VM)->fields[from_zero[i]];
+        int64_t value = draft->fields[from_zero[i]].i;
+
+        if (value < 0 || (from_zero[i] == F_VM_memory_target && value > MEMORY_BYTES_MAX))
+            return fail(call, INVALID_VALUE, field->name, int_text(call, value));
+    }
+    return vm_check_shadow(call, "HVM_shadow_multiplier", VM_get_HVM_shadow_multiplier(draft));
 }
 
 /* The few keys of platform whose value a hypervisor could not make sense of. */
@@ -163,6 +190,8 @@ int VM_create(struct call *call, const struct VM_create_args *args, struct value
     r = vm_check(call, draft);
     if (r == 0)
         r = settle_power_state(call, txn_view(txn), given, draft);
+    if (r == 0)
+        r = check_numbers(call, draft);
     if (r < 0)
         return r;
     if (pool && pool_get_policy_no_vendor_device(pool))

@@ -265,7 +265,7 @@ int VM_maximise_memory(struct call *call, const struct VM_maximise_memory_args *
                        struct value *ret)
 {
     const struct object *vm = live(call, call_view(call), VM, args->self);
-    int64_t low = 0, high = MAX(args->total / MIB, (int64_t) 0);
+    int64_t low = 0, high = MIN(MAX(args->total, (int64_t) 0), MEMORY_BYTES_MAX) / MIB;
 
     if (!vm)
         return -ERR_HANDLE_INVALID;
@@ -291,10 +291,10 @@ static int set_shadow_multiplier(struct call *call, ref_t self, enum vm_operatio
 {
     _cleanup_(claim_end) struct claim claim = {0};
     _cleanup_(txn_end) struct txn *txn = NULL;
-    int r;
+    int r = vm_check_shadow(call, "multiplier", multiplier);
 
-    if (!(multiplier >= 1.0))
-        return fail(call, INVALID_VALUE, "multiplier", arena_text(call->arena, "%g", multiplier));
+    if (r < 0)
+        return r;
     r = claim_begin(&claim, call, CLASS_OF(VM), self, (int) operation);
     if (r < 0)
         return r;

@@ -1,7 +1,9 @@
 /* backup.c - copies of the store while it runs
  *
  * A copy is made by SQLite's online backup, in a worker, and opened and checked before it counts
- * (journal_backup). To restore: stop the master, put the copy in the place of DIR/store, start; the
+ * (journal_backup). The next one is due when the newest in the directory has reached the interval's
+ * age, so a master that is started often makes as many as one that is never; and none makes one in
+ * its first minute, when it has more urgent things to do. To restore: stop the master, put the copy in the place of DIR/store, start; the
  * new epoch makes everybody read anew. */
 #include "master/backup.h"
 
@@ -13,7 +15,8 @@
 #include <errno.h>
 #include <sys/stat.h>
 
-#define HOUR_MS (3600 * 1000ULL)
+#define HOUR_MS  (3600 * 1000ULL)
+#define FIRST_MS (60 * 1000ULL) /* after the start */
 
 struct backups {
     struct core *core;
@@ -63,6 +66,17 @@ static void due(void *arg)
         log_error("backup", "no fiber is free for it");
 }
 
+/* How long after the start the first one is due. A copy from the future was made by another clock. */
+static uint64_t first_ms(const struct backups *backups)
+{
+    int64_t age_s =
+        clock_utc_s(backups->core->clock) - journal_newest_backup(backups->directory);
+    uint64_t interval_s = backups->interval_ms / 1000;
+    uint64_t left_s = age_s < 0 || (uint64_t) age_s >= interval_s ? 0 : interval_s - (uint64_t) age_s;
+
+    return MIN(MAX(left_s * 1000, FIRST_MS), backups->interval_ms);
+}
+
 struct backups *backups_start(struct core *core, const char *directory, uint64_t interval_h,
                               unsigned keep)
 {
@@ -72,7 +86,7 @@ struct backups *backups_start(struct core *core, const char *directory, uint64_t
     backups->directory = dup_text(directory);
     backups->interval_ms = interval_h * HOUR_MS;
     backups->keep = keep;
-    timer_start(core->loop, &backups->timer, backups->interval_ms, due, backups);
+    timer_start(core->loop, &backups->timer, first_ms(backups), due, backups);
     return backups;
 }
 

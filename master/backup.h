@@ -5,7 +5,8 @@
 
 struct backups;
 
-/* Into `directory`, made if missing, each `interval_h` hours from now on. Outside of fibers. */
+/* Into `directory`, made if missing, one each `interval_h` hours, the first when the newest that is there
+ * is so old. Outside of fibers. */
 struct backups *backups_start(struct core *, const char *directory, uint64_t interval_h, unsigned keep);
 /* After the loop's last turn, before the workers end. */
 void backups_destroy(struct backups **);

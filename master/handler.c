@@ -28,6 +28,14 @@ int field_set(struct call *call, const struct class *class, ref_t ref, int field
     return call_commit(call, &txn);
 }
 
+int field_set_within(struct call *call, const struct class *class, ref_t ref, int field,
+                     int64_t value, int64_t most)
+{
+    if (value < 0 || value > most)
+        return fail(call, INVALID_VALUE, class->fields[field].name, int_text(call, value));
+    return field_set(call, class, ref, field, VALUE_INT(value));
+}
+
 /* The field of the object as it stands, or NULL and the call has failed. */
 static const struct value *field_of(struct call *call, struct txn *txn, const struct class *class,
                                     ref_t ref, int field)

@@ -8,6 +8,7 @@
 
 #include "master/call.h"
 #include "master/core.h"
+#include "master/limits.h"
 #include "master/put.h"
 #include "master/store.h"
 
@@ -20,6 +21,9 @@ const struct object *live_object(struct call *, const struct view *, const struc
 /* ---- one field in a transaction of its own ---- */
 
 int field_set(struct call *, const struct class *, ref_t, int field, struct value);
+/* A number from 0 to `most`, else -ERR_INVALID_VALUE [field, value]. */
+int field_set_within(struct call *, const struct class *, ref_t, int field, int64_t value,
+                     int64_t most);
 /* A key that stands already is -ERR_MAP_DUPLICATE_KEY; one that is missing is removed with success.
  */
 int field_add_to(struct call *, const struct class *, ref_t, int field, struct value key,
@@ -40,6 +44,15 @@ int field_remove(struct call *, const struct class *, ref_t, int field, struct v
                          VALUE_OF(args->value));                                              \
     }
 #define VALUE_GIVEN(x) (*(x))
+/* The same for a number from 0 to `most`. */
+#define SETTER_WITHIN(class_, name, subject, most)                                            \
+    int class_##_set_##name(struct call *call, const struct class_##_set_##name##_args *args, \
+                            struct value *ret)                                                \
+    {                                                                                         \
+        (void) ret;                                                                           \
+        return field_set_within(call, CLASS_OF(class_), args->subject, F_##class_##_##name,   \
+                                args->value, (most));                                         \
+    }
 
 /* ---- drafts ---- */
 

@@ -149,7 +149,7 @@ int host_set_power_on_mode(struct call *call, const struct host_set_power_on_mod
 
 SETTER(host, multipathing, host, VALUE_BOOL)
 SETTER(host, iscsi_iqn, host, value_text)
-SETTER(host, console_idle_timeout, self, VALUE_INT)
+SETTER_WITHIN(host, console_idle_timeout, self, INT64_MAX)
 SETTER(host, max_cstate, self, value_text)
 
 int host_set_numa_affinity_policy(struct call *call,

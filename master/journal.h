@@ -110,6 +110,9 @@ void journal_close(struct journal **);
 int journal_backup(struct journal *, const char *directory, unsigned keep,
                    char text[JOURNAL_TEXT_BYTES]);
 
+/* When the newest copy there was made, in seconds UTC by its name; 0 when there is none. */
+int64_t journal_newest_backup(const char *directory);
+
 /* For /metrics; any thread. */
 struct journal_figures {
     uint64_t records, commits; /* since the start: records per commit is the group's size */

@@ -98,6 +98,25 @@ static void remove_old(const char *directory, unsigned keep)
         free(entries);
 }
 
+int64_t journal_newest_backup(const char *directory)
+{
+    struct dirent **entries;
+    int count = scandir(directory, &entries, is_backup, alphasort);
+    int64_t newest_utc_s = 0;
+
+    for (int i = 0; i < count; i++) {
+        const char *date = entries[i]->d_name + strlen(BACKUP_PREFIX);
+        int64_t utc_s;
+
+        if (datetime_parse(date, strlen(date), &utc_s))
+            newest_utc_s = MAX(newest_utc_s, utc_s);
+        free(entries[i]);
+    }
+    if (count >= 0)
+        free(entries);
+    return newest_utc_s;
+}
+
 int journal_backup(struct journal *journal, const char *directory, unsigned keep,
                    char text[JOURNAL_TEXT_BYTES])
 {

@@ -299,28 +299,25 @@ static void ended_add(struct tasks *tasks, ref_t task, uint64_t ended_ms)
     tasks->ended[(tasks->first + tasks->count++) % tasks->room] = (struct ended){task, ended_ms};
 }
 
-/* What remains of current_operations: a `destroy` that the collector will carry out. */
-static struct value destroys_only(const struct value *operations, struct value *items)
+static bool wants_destroy(const struct object *task)
 {
-    uint32_t n = 0;
+    const struct value *operations = task_get_current_operations(task);
 
-    for (uint32_t i = 0; i < operations->length && n == 0; i++) {
-        if (operations->items[2 * i + 1].e.index == task_allowed_operations_destroy) {
-            items[0] = operations->items[2 * i];
-            items[1] = operations->items[2 * i + 1];
-            n = 1;
-        }
-    }
-    return VALUE_MAP(n, items);
+    for (uint32_t i = 0; i < operations->length; i++)
+        if (operations->items[2 * i + 1].e.index == task_allowed_operations_destroy)
+            return true;
+    return false;
 }
 
 void task_put_ended(struct core *core, struct txn *txn, ref_t ref, enum task_status_type status)
 {
-    const struct object *task = txn_get(txn, task, ref);
-    struct value items[2], operations = destroys_only(task_get_current_operations(task), items);
-    struct value none = VALUE_EMPTY_SET;
+    struct value no_operations = VALUE_EMPTY_MAP, none = VALUE_EMPTY_SET;
 
-    task_put_current_operations(txn, ref, &operations);
+    if (wants_destroy(txn_get(txn, task, ref))) { /* its client does not want to know */
+        txn_delete(txn, CLASS_OF(task), ref);
+        return;
+    }
+    task_put_current_operations(txn, ref, &no_operations);
     task_put_allowed_operations(txn, ref, &none);
     task_put_finished(txn, ref, clock_utc_s(core->clock));
     task_put_progress(txn, ref, 1.0);
@@ -370,18 +367,7 @@ void task_end(struct call *call, int r)
 
 /* ---- collection ---- */
 
-static bool wants_destroy(const struct object *task)
-{
-    const struct value *operations = task_get_current_operations(task);
-
-    for (uint32_t i = 0; i < operations->length; i++)
-        if (operations->items[2 * i + 1].e.index == task_allowed_operations_destroy)
-            return true;
-    return false;
-}
-
-/* Entries of tasks that clients have destroyed go, when they are most of the list; and those whose
- * client wants it. */
+/* Entries of tasks that clients have destroyed go, when they are most of the list. */
 static void ended_sift(struct tasks *tasks, struct txn *txn)
 {
     size_t kept = 0;

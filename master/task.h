@@ -68,7 +68,8 @@ void task_want_cancel(struct core *, ref_t task);
 /* Does a call work on it? Its end will be that call's. */
 bool task_has_work(const struct core *, ref_t task);
 bool task_is_pending(const struct object *task);
-/* The last state of a pending task, without result or failure. */
+/* The last state of a pending task, without result or failure; or the end of its row, if its client
+ * has destroyed it meanwhile. */
 void task_put_ended(struct core *, struct txn *, ref_t task, enum task_status_type);
 
 /* ---- for dispatch.c, on the call's fiber ---- */

@@ -77,7 +77,7 @@ int task_destroy(struct call *call, const struct task_destroy_args *args, struct
         return r;
     if (task_is_pending(task))
         put_operation(call, txn, task,
-                      task_allowed_operations_destroy); /* the collector's, once it is over */
+                      task_allowed_operations_destroy); /* task_put_ended() deletes it */
     else
         txn_delete(txn, CLASS_OF(task), args->self);
     return call_commit(call, &txn);

@@ -74,6 +74,8 @@ def clients_have_tasks_of_their_own(m):
     task = s("task.create", "x", "y")
     s("task.destroy", task)
     assert list(s("task.get_current_operations", task).values()) == ["destroy"]
+    s("task.set_status", task, "success")
+    assert failure(s, "task.get_record", task) == ["HANDLE_INVALID", "task", task]
 
 
 def headers_name_the_task(m):

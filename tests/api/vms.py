@@ -58,6 +58,13 @@ def constructor_checks(m):
         ["INVALID_VALUE", "VCPUs_at_startup", "3"]
     assert failure(create_vm, s, platform={"cores-per-socket": "4"}) == \
         ["VCPU_MAX_NOT_CORES_PER_SOCKET_MULTIPLE", "2", "4"]
+    for field, value in (("VCPUs_max", "1025"), ("VCPUs_max", str(2 ** 63 - 1)), ("memory_static_min", "-1"),
+                         ("memory_static_max", str(2 ** 63 - 1)), ("order", "-1"), ("start_delay", "-1"),
+                         ("shutdown_delay", "-5"), ("memory_target", "-1")):
+        assert failure(create_vm, s, **{field: value}) == ["INVALID_VALUE", field, value]
+    for value in (0.5, float("nan"), float("inf"), 1e300):
+        assert failure(create_vm, s, HVM_shadow_multiplier=value) == \
+            ["INVALID_VALUE", "HVM_shadow_multiplier", "%g" % value]
     vm = create_vm(s, HVM_boot_policy="")
     assert s("VM.get_domain_type", vm) == "pv"
 
@@ -138,6 +145,18 @@ def memory_and_vcpus(m):
     s("VM.set_VCPUs_max", vm, "8")
     s("VM.set_VCPUs_at_startup", vm, "3")
     assert failure(s, "VM.set_VCPUs_max", vm, "2") == ["INVALID_VALUE", "VCPUs_max", "2"]
+    for value in ("1025", str(2 ** 63 - 1)):
+        assert failure(s, "VM.set_VCPUs_max", vm, value) == ["INVALID_VALUE", "VCPUs_max", value]
+    most = str(2 ** 63 - 1)
+    assert failure(s, "VM.set_memory", vm, most) == ["INVALID_VALUE", "memory_static_max", most]
+    assert failure(s, "VM.set_memory_static_range", vm, "-1", str(1024 * MIB)) == \
+        ["INVALID_VALUE", "memory_static_min", "-1"]
+    assert int(s("VM.maximise_memory", vm, most, False)) == 2 ** 46
+    for value in (0.0, float("nan"), float("inf"), -1.0, 1001.0):
+        assert failure(s, "VM.set_HVM_shadow_multiplier", vm, value) == \
+            ["INVALID_VALUE", "multiplier", "%g" % value]
+    for field in ("order", "start_delay", "shutdown_delay"):
+        assert failure(s, "VM.set_" + field, vm, "-1") == ["INVALID_VALUE", field, "-1"]
     assert int(s("VM.maximise_memory", vm, str(1024 * MIB), False)) < 1024 * MIB
     assert failure(s, "VM.set_memory_target_live", vm, str(512 * MIB)) == \
         ["VM_BAD_POWER_STATE", vm, "running", "halted"]

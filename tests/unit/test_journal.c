@@ -8,6 +8,7 @@
 #include <sqlite3.h>
 #include <sys/stat.h>
 
+#include "master/backup.h"
 #include "tests/vfs/crash_vfs.h"
 
 /* ---- tools ---- */
@@ -594,6 +595,46 @@ static void backups(_unused_ void **state)
     world_done(&world);
 }
 
+/* How long after its start a master makes a copy. */
+static uint64_t next_copy_ms(struct journal_world *world, struct fake_clock *clock)
+{
+    struct core core = {.clock = &clock->clock, .loop = loop_new(&clock->clock)};
+    char directory[256];
+    struct backups *backups;
+    uint64_t due_ms;
+
+    in_directory(world, "backups", directory);
+    backups = backups_start(&core, directory, 24, 7);
+    due_ms = loop_next_timer_ms(core.loop) - clock_now_ms(&clock->clock);
+    backups_destroy(&backups);
+    loop_destroy(&core.loop);
+    return due_ms;
+}
+
+static void age_of_the_newest_copy_decides(_unused_ void **state)
+{
+    struct journal_world world;
+    struct fake_clock clock;
+    char directory[256], command[700];
+
+    world_init(&world, 36);
+    in_directory(&world, "backups", directory);
+    fake_clock_init(&clock, 1000, 979300800); /* 2001-01-12T12:00:00Z */
+    assert_int_equal(next_copy_ms(&world, &clock), 60000);
+    snprintf(command, sizeof command,
+             "mkdir -p %s && cd %s && mkdir unfinished backup-nonsense backup-20010110T00:00:00Z",
+             directory, directory);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(next_copy_ms(&world, &clock), 60000);
+    snprintf(command, sizeof command, "mkdir %s/backup-20010112T10:00:00Z", directory);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(next_copy_ms(&world, &clock), 22 * 3600 * 1000);
+    snprintf(command, sizeof command, "mkdir %s/backup-20990112T10:00:00Z", directory);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(next_copy_ms(&world, &clock), 60000);
+    world_remove_directory(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -612,6 +653,7 @@ int main(void)
         cmocka_unit_test(writes_are_refused_before_the_disk_is_full),
         cmocka_unit_test(a_failed_fold_holds_up_nothing),
         cmocka_unit_test(backups),
+        cmocka_unit_test(age_of_the_newest_copy_decides),
     };
 
     model_init();

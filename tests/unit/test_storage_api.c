@@ -19,6 +19,10 @@ static void disk_is_hidden_until_its_file_stands(_unused_ void **state)
     world_init(&world);
     assert_true(create_disk(&world, world.shared, "0", NULL) < 0);
     FAILED(&world, INVALID_VALUE, "virtual_size", "0");
+    assert_true(create_disk(&world, world.shared, "-1", NULL) < 0);
+    FAILED(&world, INVALID_VALUE, "virtual_size", "-1");
+    assert_true(create_disk(&world, world.shared, "9223372036854775807", NULL) < 0);
+    FAILED(&world, INVALID_VALUE, "virtual_size", "9223372036854775807");
     world.fail_call = "disk_create";
     assert_true(create_disk(&world, world.shared, "1048576", NULL) < 0);
     assert_int_equal(count_of(&world, CLASS_OF(VDI)), 0);
@@ -92,6 +96,8 @@ static void sizes_follow_a_resize(_unused_ void **state)
     assert_int_equal(create_disk(&world, world.shared, "1048576", &ret), 0);
     assert_true(CALL(&world, NULL, VDI_resize, .vdi = ret.ref, .size = 1000) < 0);
     FAILED(&world, VDI_TOO_SMALL, text_of(&world, ret.ref), "1048576");
+    assert_true(CALL(&world, NULL, VDI_resize, .vdi = ret.ref, .size = INT64_MAX) < 0);
+    FAILED(&world, VDI_TOO_LARGE, text_of(&world, ret.ref), "70368744177664");
     assert_int_equal(CALL(&world, NULL, VDI_resize, .vdi = ret.ref, .size = 4194304), 0);
     assert_int_equal(VDI_get_virtual_size(GET(&world, VDI, ret.ref)), 4194304);
     assert_int_equal(SR_get_virtual_allocation(GET(&world, SR, world.shared)), 4194304);
