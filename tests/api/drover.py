@@ -43,7 +43,8 @@ class Master:
         self.log = open(os.path.join(self.dir, "log"), "ab")
         self.process = subprocess.Popen(
             [os.path.join(BUILD, "drover-master"), "--dir", self.dir, "--listen", "127.0.0.1:0", *self.options],
-            stdout=subprocess.PIPE, stderr=self.log)
+            stdout=subprocess.PIPE, stderr=self.log,
+            restore_signals=False)                      # a file at its limit is an error, no signal (disk.py)
         line = self.process.stdout.readline().decode().split()
         if line[:1] != ["ready"]:
             self.stop()

@@ -269,6 +269,111 @@ def a_thousand_readers_wait(m):
     wait_for(lambda: waiting(m) == 0)
 
 
+class Replica:
+    """A reader's copy of the pool, kept by event.from alone, as npm xen-api keeps one."""
+
+    CLASSES = ["*"]
+
+    def __init__(self, s):
+        self.objects = {}
+        self.resyncs = 0
+        self.take(since(s, self.CLASSES, ""))
+
+    def take(self, r):
+        for e in r["events"]:
+            if e["operation"] == "del":
+                self.objects.pop((e["class"], e["ref"]), None)
+            else:
+                self.objects[e["class"], e["ref"]] = e["snapshot"]
+        self.token, self.counts = r["token"], r["valid_ref_counts"]
+
+    def follow(self, s):
+        self.take(since(s, self.CLASSES, self.token))
+        classes = {c for c, _ in self.objects}
+        if any(self.counts[c] != sum(1 for d, _ in self.objects if d == c) for c in classes):
+            self.objects = {}
+            self.resyncs += 1
+            self.take(since(s, self.CLASSES, ""))
+
+
+def tokens_outlive_their_master(m):
+    """Over ends in order and by SIGKILL, a reader's copy becomes what a new reader sees: the changes are told, or the counts
+    say that there is something to forget."""
+    s = m.login()
+    pool, = s("pool.get_all")
+    for number, is_killed in enumerate((False, True, True, False)):
+        goes = s("network.create", {"name_label": "goes", "name_description": "", "MTU": "1500", "other_config": {},
+                                    "bridge": "", "managed": True, "tags": []})
+        replica = Replica(s)
+        assert ("network", goes) in replica.objects
+        # Changes before the end, of which the reader has not heard.
+        s("pool.set_name_label", pool, "before %d" % number)
+        comes = s("network.create", {"name_label": "comes", "name_description": "", "MTU": "1500", "other_config": {},
+                                     "bridge": "", "managed": True, "tags": []})
+        s("network.destroy", goes)
+        if is_killed:
+            m.process.kill()
+            m.stop(expect=-9)
+        else:
+            m.stop()
+        m.start()
+        assert failure(since, s, ["*"], replica.token) == ["SESSION_INVALID", s.ref]
+        s = m.login()
+        s("pool.set_name_description", pool, "after %d" % number)
+        replica.follow(s)
+        fresh = Replica(s)
+        assert replica.objects == fresh.objects, number
+        assert ("network", comes) in fresh.objects and ("network", goes) not in fresh.objects
+        # And it goes on from there, without reading all anew.
+        resyncs = replica.resyncs
+        s("network.destroy", comes)
+        replica.follow(s)
+        assert ("network", comes) not in replica.objects and replica.resyncs == resyncs
+
+
+def readers_that_do_not_read(m):
+    """A hundred clients ask for everything, again and again, and read nothing."""
+    s = m.login()
+    pool, = s("pool.get_all")
+    body = xmlrpc.client.dumps((s.ref, ["*"], "", 60.0), "event.from").encode()
+    request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+    def memory_kb():
+        with open("/proc/%d/status" % m.process.pid) as f:
+            return int([line for line in f if line.startswith("VmRSS")][0].split()[1])
+
+    answer_kb = len(m.post(body)) // 1024
+    before = memory_kb()
+    connections = []
+    for _ in range(100):
+        c = m.connect()
+        c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        c.setblocking(False)
+        for _ in range(20):
+            try:
+                c.send(request)
+            except BlockingIOError:
+                break
+        connections.append(c)
+    token = since(s, ["pool"], "")["token"]
+    slowest = 0
+    for i in range(20):
+        w = Waiter(s, "event.from", ["pool"], token, 30.0)
+        wait_for(lambda: waiting(m) == 1)
+        t0 = time.monotonic()
+        s("pool.set_name_label", pool, "number %d" % i)
+        w.join()
+        token = w.result["token"]
+        slowest = max(slowest, time.monotonic() - t0)
+    grown_kb = memory_kb() - before
+    print("     %d kB an answer, %d kB for 100 readers, %.0f ms to one who reads" % (answer_kb, grown_kb, slowest * 1000))
+    assert slowest < 1, slowest
+    assert grown_kb < 100 * 3 * answer_kb or "asan" in BUILD, grown_kb           # one answer each, not twenty
+    for c in connections:
+        c.close()
+    assert s("pool.get_all")
+
+
 def json_readers_are_told_the_same(m):
     s = m.login()
     r = m.json("event.from", s.ref, ["pool"], "", 0.1)["result"]
@@ -281,4 +386,4 @@ def json_readers_are_told_the_same(m):
 
 run(the_first_answer_is_everything, changes_are_told_once, bad_questions_are_named, inject_is_a_barrier,
     readers_block_until_it_happens, storms_come_in_batches, logout_wakes_the_blocked, the_old_way_works_too,
-    a_thousand_readers_wait, json_readers_are_told_the_same)
+    a_thousand_readers_wait, tokens_outlive_their_master, readers_that_do_not_read, json_readers_are_told_the_same)
