@@ -52,8 +52,8 @@ void rpc_failure(const struct rpc_call *, struct buffer *, const struct failure 
 
 /* Answer the calls that belong to no class: system.listMethods, system.isAlive. False for all others.
  *
- *   method..      of the call; of bad parameters nothing is given back
- *   ret_is_bare   of the reply
- *   ret_failure   its code is set when the call failed */
+ *   method to bad_text   of the call; parameters that are none are not given back
+ *   ret_is_bare          of the reply
+ *   ret_failure          its code is set when the call failed */
 bool rpc_system(const char *method, const struct value *params, unsigned count, const char *fault,
                 const char *bad_text, struct arena *, struct value *ret, bool *ret_is_bare, struct failure *ret_failure);

@@ -32,7 +32,8 @@ static int answer(struct slave_front *front, const struct rpc_call *call, struct
     struct standing_now now;
 
     *ret_is_early = false;
-    if (rpc_system(call->method, call->params, call->param_count, call->fault, call->bad_text, arena, ret, ret_is_bare, failure))
+    if (rpc_system(call->method, call->params, call->param_count, call->fault, call->bad_text, arena, ret, ret_is_bare,
+                   failure))
         return -failure->code;
     standing_get(front->standing, &now);
     if (method && streq(method->name, "host.is_in_emergency_mode")) {
