@@ -25,6 +25,9 @@ struct link_receiver {
     /* Frames to this peer were dropped, and will be: it is not connected, or does not read. Until its next frame. */
     void (*down)(void *arg, const char *key, const char *why);
     void *arg;
+    /* Connecting end; may be NULL: who listens there hangs up again and again before any frame could be said. It has
+     * another key than this one. */
+    void (*refused)(void *arg, const char *key);
 };
 
 struct link_transport {

@@ -38,6 +38,7 @@
 #define REFUSAL_TELL_MS    10000              /* between log lines about strangers, who try again and again */
 #define RECONNECT_MS       100
 #define RECONNECT_MAX_MS   1000
+#define REFUSALS           3                  /* handshakes broken off in a row; one may be a master that just ends */
 
 /* A frame on its way to the poller. */
 struct departure {
@@ -47,13 +48,14 @@ struct departure {
     char bytes[];
 };
 
-/* A frame on its way to the loop; or, with bytes NULL, word that a peer is down. */
+/* A frame on its way to the loop; or word that a peer is down, or that it refuses us. */
 struct arrival {
     struct loop_item item;
     struct zmq_link *link;
     char key[LINK_KEY_BYTES];
     zmq_msg_t message;
     const char *why;           /* down: a literal */
+    bool is_refusal;
 };
 
 /* Where a peer's connections are: the newest, and the one before it, which may be the living one. */
@@ -82,6 +84,8 @@ struct zmq_link {
     void *context;
     void *socket;              /* the poller's; NULL: connected to nobody */
     void *zap;                 /* the poller's; listening end only */
+    void *monitor;             /* the poller's; connecting end only: how the handshakes of the socket go */
+    unsigned refusals;         /* the poller's */
     bool is_listening, is_open;
     uint64_t refusal_told_ms;  /* the poller's */
     char secret_key[LINK_KEY_BYTES], public_key[LINK_KEY_BYTES];
@@ -114,7 +118,7 @@ static void arrival_free(struct arrival *arrival)
 {
     struct zmq_link *link = arrival->link;
 
-    if (!arrival->why) {
+    if (!arrival->why && !arrival->is_refusal) {
         atomic_fetch_sub(&link->taking_bytes, zmq_msg_size(&arrival->message));
         zmq_msg_close(&arrival->message);
     }
@@ -134,16 +138,18 @@ static void arrival_run(struct loop_item *item)
     struct link_receiver *receiver = &link->transport.receiver;
 
     if (!link->is_closed) {
-        if (arrival->why)
+        if (arrival->is_refusal && receiver->refused)
+            receiver->refused(receiver->arg, arrival->key);
+        else if (arrival->why)
             receiver->down(receiver->arg, arrival->key, arrival->why);
-        else
+        else if (!arrival->is_refusal)
             receiver->frame(receiver->arg, arrival->key, zmq_msg_data(&arrival->message),
                             zmq_msg_size(&arrival->message));
     }
     arrival_free(arrival);
 }
 
-/* Hand a frame (which is taken), or word of a peer that is down, to the loop. */
+/* Hand a frame (which is taken), or word of a peer that is down (why) or refuses us (neither), to the loop. */
 static void tell_loop(struct zmq_link *link, const char *key, zmq_msg_t *message, const char *why)
 {
     struct arrival *arrival = new0(struct arrival);
@@ -152,6 +158,7 @@ static void tell_loop(struct zmq_link *link, const char *key, zmq_msg_t *message
     arrival->item.drop = arrival_drop;
     arrival->link = link;
     arrival->why = why;
+    arrival->is_refusal = !message && !why;
     memcpy(arrival->key, key, LINK_KEY_BYTES);
     if (message) {
         zmq_msg_init(&arrival->message);
@@ -274,6 +281,16 @@ static void send_as_slave(struct zmq_link *link, const struct departure *frame)
 
 static void *dealer_new(struct zmq_link *link, const char *endpoint, const char *key);
 
+static void close_master(struct zmq_link *link)
+{
+    if (link->monitor)
+        zmq_close(link->monitor);
+    if (link->socket)
+        zmq_close(link->socket);
+    link->monitor = link->socket = NULL;
+    link->refusals = 0;
+}
+
 /* What the loop has asked for. Returns false when it asked for the end. */
 static bool do_as_asked(struct zmq_link *link)
 {
@@ -293,8 +310,7 @@ static bool do_as_asked(struct zmq_link *link)
     pthread_mutex_unlock(&link->lock);
 
     if (has_new_master) {
-        if (link->socket)
-            zmq_close(link->socket);
+        close_master(link);
         link->socket = endpoint[0] ? dealer_new(link, endpoint, key) : NULL;
         memcpy(link->connected_key, key, sizeof key);
         link->is_master_up = false;
@@ -402,6 +418,31 @@ static void answer_zap(struct zmq_link *link)
     zmq_send(link->zap, "", 0, 0);
 }
 
+/* One event of the socket: [number, value][endpoint]. Returns false when there is none. */
+static bool take_event(struct zmq_link *link)
+{
+    struct {
+        uint16_t number;
+        uint32_t value;
+    } __attribute__((packed)) event;
+    char endpoint[256];
+    bool is_refusal;
+
+    if (zmq_recv(link->monitor, &event, sizeof event, ZMQ_DONTWAIT) != (int) sizeof event)
+        return false;
+    (void) zmq_recv(link->monitor, endpoint, sizeof endpoint, ZMQ_DONTWAIT);
+    /* One that cannot read our first words hangs up; a handshake that is only not answered ends in a timeout (EAGAIN). */
+    is_refusal = event.number == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL || event.number == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH
+                 || (event.number == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL
+                     && (event.value == EPIPE || event.value == ECONNRESET));
+    link->refusals = is_refusal ? link->refusals + 1 : 0;
+    if (link->refusals == REFUSALS) {
+        link->refusals = 0; /* told again after as many */
+        tell_loop(link, link->connected_key, NULL, NULL);
+    }
+    return true;
+}
+
 static void *poller_main(void *arg)
 {
     struct zmq_link *link = arg;
@@ -409,13 +450,15 @@ static void *poller_main(void *arg)
     pthread_setname_np(pthread_self(), "link");
     for (;;) {
         bool is_behind = atomic_load(&link->taking_bytes) > TAKE_BYTES_MAX;
-        zmq_pollitem_t items[3] = {{.fd = link->event_fd, .events = ZMQ_POLLIN}};
+        zmq_pollitem_t items[4] = {{.fd = link->event_fd, .events = ZMQ_POLLIN}};
         int count = 1;
 
         if (link->zap)
             items[count++] = (zmq_pollitem_t){.socket = link->zap, .events = ZMQ_POLLIN};
         if (link->socket && !is_behind)
             items[count++] = (zmq_pollitem_t){.socket = link->socket, .events = ZMQ_POLLIN};
+        if (link->monitor)
+            items[count++] = (zmq_pollitem_t){.socket = link->monitor, .events = ZMQ_POLLIN};
         if (zmq_poll(items, count, is_behind ? 10 : -1) < 0 && zmq_errno() != EINTR)
             die("link: zmq_poll: %s", zmq_strerror(zmq_errno()));
         if (items[0].revents) {
@@ -425,6 +468,8 @@ static void *poller_main(void *arg)
         }
         if (link->zap && items[1].revents & ZMQ_POLLIN)
             answer_zap(link);
+        while (link->monitor && take_event(link))
+            ;
         for (int i = 0; link->socket && !is_behind && i < ROUND_FRAMES; i++)
             if (!(link->is_listening ? take_as_master(link) : take_as_slave(link)))
                 break;
@@ -508,8 +553,7 @@ static void link_zmq_destroy(struct link_transport **transport_p)
     pthread_mutex_unlock(&link->lock);
     wake_poller(link);
     pthread_join(link->thread, NULL);
-    if (link->socket)
-        zmq_close(link->socket);
+    close_master(link);
     if (link->zap)
         zmq_close(link->zap);
     zmq_ctx_term(link->context);
@@ -555,6 +599,22 @@ static void *socket_new(struct zmq_link *link, int type)
     return socket;
 }
 
+static void watch_handshakes(struct zmq_link *link, void *socket)
+{
+    char at[64];
+
+    snprintf(at, sizeof at, "inproc://monitor-%p", socket);
+    link->monitor = zmq_socket(link->context, ZMQ_PAIR);
+    if (!link->monitor
+        || zmq_socket_monitor(socket, at,
+                              ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL
+                                  | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)
+               < 0
+        || zmq_connect(link->monitor, at) < 0)
+        die("link: no monitor: %s", zmq_strerror(zmq_errno()));
+    set_int(link->monitor, ZMQ_LINGER, 0);
+}
+
 static void *dealer_new(struct zmq_link *link, const char *endpoint, const char *key)
 {
     void *socket = socket_new(link, ZMQ_DEALER);
@@ -563,6 +623,7 @@ static void *dealer_new(struct zmq_link *link, const char *endpoint, const char 
     set_int(socket, ZMQ_RECONNECT_IVL, RECONNECT_MS);
     set_int(socket, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS);
     zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, link->public_key, LINK_KEY_BYTES - 1);
+    watch_handshakes(link, socket);
     if (zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, key, LINK_KEY_BYTES - 1) < 0 ||
         zmq_connect(socket, endpoint) < 0) {
         log_error(NULL, "link: cannot connect to %s: %s", endpoint, zmq_strerror(zmq_errno()));

@@ -32,6 +32,7 @@ struct agent_join {
     uint64_t unlinked_ms;               /* since when there has been no link; 0: there is one */
     uint64_t knock_ms;                  /* when to begin again */
     bool is_connected;
+    bool was_refused;                   /* and the log says so */
     char door_key[LINK_KEY_BYTES];
     char nonce[WIRE_NONCE_BYTES], master_nonce[WIRE_NONCE_BYTES];
     char master_key[LINK_KEY_BYTES];    /* as the challenge named it */
@@ -125,6 +126,7 @@ static void joined(struct agent_join *join, const struct wire_frame *frame)
     ledger_put_meta(agent->ledger, "master_endpoint", frame->endpoint);
     ledger_put_meta(agent->ledger, "master_key", frame->key); /* in the file with the first welcome */
     join->unlinked_ms = clock_now_ms(agent->clock);
+    join->was_refused = false;
     join->master_nonce[0] = '\0';
     agent_link_to(agent, frame->endpoint, frame->key);
 }
@@ -159,6 +161,20 @@ static void on_down(void *arg, const char *key, const char *why)
     (void) why; /* knocks again anyway */
 }
 
+/* The key of the open socket is made from the secret: with another secret it is another's. */
+static void on_refused(void *arg, const char *key)
+{
+    struct agent_join *join = arg;
+
+    (void) key;
+    if (!join->is_connected)
+        return; /* word of a connection that was given up meanwhile */
+    if (!join->was_refused)
+        log_warning(NULL, "join: the master at %s does not have our pool secret", join->agent->config.join_endpoint);
+    join->was_refused = true;
+    standing_put_unknown(join->agent->config.standing, join->agent->host);
+}
+
 struct agent_join *agent_join_new(struct agent *agent)
 {
     struct agent_join *join;
@@ -170,7 +186,7 @@ struct agent_join *agent_join_new(struct agent *agent)
     join->agent = agent;
     link_keys_from_secret(agent->config.pool_secret, join->door_key, secret_key);
     memset(secret_key, 0, sizeof secret_key);
-    agent->door->receiver = (struct link_receiver){on_frame, on_down, join};
+    agent->door->receiver = (struct link_receiver){on_frame, on_down, join, on_refused};
     return join;
 }
 

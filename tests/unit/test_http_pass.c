@@ -9,6 +9,16 @@
 
 #define GIB ((uint64_t) 1 << 30)
 
+/* That this process may grow while a GiB goes through it. The address sanitizer keeps freed memory for a while. */
+#ifndef __has_feature /* gcc */
+#define __has_feature(x) 0
+#endif
+#if __has_feature(address_sanitizer) || defined(__SANITIZE_ADDRESS__)
+#define GROWTH_BYTES_MAX (512 << 20)
+#else
+#define GROWTH_BYTES_MAX (32 << 20)
+#endif
+
 static struct http_server *front, *back;
 static uint16_t port, port_v6, tls_port;
 static char directory[] = P_tmpdir "/test_http_pass.XXXXXX";
@@ -499,7 +509,7 @@ static void a_gigabyte_each_way_takes_no_memory(void **state)
     send_bytes(raw, 0, GIB);
     raw_expect(raw, "", 200, "1073741824 right");
     raw_close(&raw);
-    assert_true(memory_bytes() < before + (32 << 20));
+    assert_true(memory_bytes() < before + GROWTH_BYTES_MAX);
 
     raw = connect_either(false);
     raw_send(raw, "GET /bytes?bytes=1073741824 HTTP/1.0\r\n\r\n");
@@ -507,7 +517,7 @@ static void a_gigabyte_each_way_takes_no_memory(void **state)
     free(head);
     assert_int_equal(take_bytes(raw), GIB);
     raw_close(&raw);
-    assert_true(memory_bytes() < before + (32 << 20));
+    assert_true(memory_bytes() < before + GROWTH_BYTES_MAX);
 }
 
 static void a_slow_reader_bounds_what_is_made(void **state)

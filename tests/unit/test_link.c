@@ -24,7 +24,7 @@ const char *__tsan_default_options(void)
 struct end {
     struct link_transport *transport;
     char public[LINK_KEY_BYTES], secret[LINK_KEY_BYTES];
-    int frames, downs;
+    int frames, downs, refusals;
     size_t bytes;
     char last[256], last_key[LINK_KEY_BYTES];
 };
@@ -53,10 +53,18 @@ static void on_down(void *arg, const char *key, const char *why)
     end->downs++;
 }
 
+static void on_refused(void *arg, const char *key)
+{
+    struct end *end = arg;
+
+    snprintf(end->last_key, sizeof end->last_key, "%s", key);
+    end->refusals++;
+}
+
 static void end_start(struct end *end, struct link_transport *transport)
 {
     end->transport = transport;
-    transport->receiver = (struct link_receiver){on_frame, on_down, end};
+    transport->receiver = (struct link_receiver){on_frame, on_down, end, on_refused};
 }
 
 static int begin(void **state)
@@ -184,6 +192,11 @@ static void a_master_with_another_key_is_not_believed(void **state)
         greet(f, &f->other, "right");
         assert_string_equal(f->master.last_key, f->other.public);
     }
+    UNTIL(f, f->slave.refusals > 0); /* and does not understand what it is told */
+    assert_string_equal(f->slave.last_key, f->other.public);
+    assert_int_equal(f->other.refusals, 0);
+    join(&f->slave, at, f->master.public);
+    greet(f, &f->slave, "the right one");
 }
 
 static void a_peer_that_is_gone_or_deaf_is_told_of_once(void **state)
