@@ -74,6 +74,18 @@ int disk_io_open(struct disk_io **ret, const char *directory, const char *name, 
     return 0;
 }
 
+int disk_io_open_alone(struct disk_io **ret, int fd, char ret_text[DISK_IO_TEXT_BYTES])
+{
+    struct disk_nbd *nbd;
+    int r = disk_nbd_open_alone(&nbd, fd, ret_text);
+
+    if (r < 0)
+        return r;
+    *ret = new0(struct disk_io);
+    **ret = (struct disk_io){.size = disk_nbd_size(nbd), .fd = -1, .nbd = nbd};
+    return 0;
+}
+
 void disk_io_close(struct disk_io **disk_p)
 {
     struct disk_io *disk = *disk_p;

@@ -26,6 +26,10 @@ struct disk_io;
 int disk_io_open(struct disk_io **ret, const char *directory, const char *name, const char *format,
                  bool is_writable, char ret_text[DISK_IO_TEXT_BYTES]);
 
+/* A qcow2 file that came from outside, to be read: what it names is not even looked for, so one that rests on another disk
+ * is refused. The descriptor stays the caller's. 0 or a negative errno and its text. */
+int disk_io_open_alone(struct disk_io **ret, int fd, char ret_text[DISK_IO_TEXT_BYTES]);
+
 /* Bytes, as the guest sees the disk. */
 int64_t disk_io_size(const struct disk_io *);
 

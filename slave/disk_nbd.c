@@ -40,10 +40,10 @@ struct extent {
 };
 
 struct disk_nbd {
-    struct nbd_handle *nbd;
-    struct child child;
+    struct nbd_handle *nbd; /* connected */
+    struct child child;     /* qemu-nbd */
     int64_t size;
-    bool knows_holes; /* the server tells of them */
+    bool knows_holes;       /* the server tells of them */
 
     /* What the last answer told of [known_at, the last extent's end). */
     int64_t known_at;
@@ -72,8 +72,8 @@ static int refuse(char *ret_text, int error, const char *name, const char *why)
     return error;
 }
 
-/* Open the disk and all that it rests on. */
-static int open_chain(struct chain *chain, int dir, const char *name, bool is_writable, char *ret_text)
+/* Open the disk and all that it rests on. With `alone`, a descriptor or -1, that is the disk, and it may rest on nothing. */
+static int open_chain(struct chain *chain, int dir, const char *name, int alone, bool is_writable, char *ret_text)
 {
     struct disk_facts facts = {.backing_format = "qcow2"};
     int depth = 0, r;
@@ -85,13 +85,18 @@ static int open_chain(struct chain *chain, int dir, const char *name, bool is_wr
 
         strcpy(format, facts.backing_format);
         strcpy(file, facts.backing);
+        if (depth > 0 && alone >= 0)
+            return refuse(ret_text, -EINVAL, name, "rests on another disk");
         if (depth > 0 && !storage_name_is_good(file))
             return refuse(ret_text, -EINVAL, name, "rests on a file outside its directory");
         if (!streq(format, "qcow2") && !streq(format, "raw"))
             return refuse(ret_text, -EINVAL, file, "its format is not stated, or not one of ours");
         if (chain->count == (int) ARRAY_SIZE(chain->fds))
             return refuse(ret_text, -ELOOP, name, "rests on too many files");
-        fd = dir_open_file(dir, file, is_writable && depth == 0 ? O_RDWR : O_RDONLY);
+        if (alone < 0)
+            fd = dir_open_file(dir, file, is_writable && depth == 0 ? O_RDWR : O_RDONLY);
+        else if ((fd = fcntl(alone, F_DUPFD_CLOEXEC, 0)) < 0)
+            fd = -errno;
         if (fd < 0)
             return refuse(ret_text, fd, file, fd == -EINVAL || fd == -ELOOP ? "no plain file" : strerror(-fd));
         snprintf(options, sizeof options,
@@ -168,8 +173,8 @@ static int shake_hands(struct disk_nbd *disk, int connection)
     return disk->size < 0 ? -EIO : 0;
 }
 
-int disk_nbd_open(struct disk_nbd **ret, int dir, const char *directory, const char *name, bool is_writable,
-                  char ret_text[DISK_IO_TEXT_BYTES])
+static int open_either(struct disk_nbd **ret, int dir, const char *directory, const char *name, int alone, bool is_writable,
+                       char *ret_text)
 {
     _cleanup_(chain_done) struct chain chain = {.options.bytes_max = 256 * CHAIN_MAX};
     _cleanup_(disk_nbd_close) struct disk_nbd *disk = new0(struct disk_nbd);
@@ -179,7 +184,7 @@ int disk_nbd_open(struct disk_nbd **ret, int dir, const char *directory, const c
     if (r < 0)
         return refuse(ret_text, r, name, "no socket for qemu-nbd");
     chain.count = 1;
-    r = open_chain(&chain, dir, name, is_writable, ret_text);
+    r = open_chain(&chain, dir, name, alone, is_writable, ret_text);
     if (r == 0) {
         r = start_child(disk, directory, &chain, is_writable);
         if (r < 0)
@@ -200,6 +205,17 @@ int disk_nbd_open(struct disk_nbd **ret, int dir, const char *directory, const c
     }
     *ret = TAKE(disk);
     return 0;
+}
+
+int disk_nbd_open(struct disk_nbd **ret, int dir, const char *directory, const char *name, bool is_writable,
+                  char ret_text[DISK_IO_TEXT_BYTES])
+{
+    return open_either(ret, dir, directory, name, -1, is_writable, ret_text);
+}
+
+int disk_nbd_open_alone(struct disk_nbd **ret, int fd, char ret_text[DISK_IO_TEXT_BYTES])
+{
+    return open_either(ret, -1, "/", "the image", fd, false, ret_text);
 }
 
 void disk_nbd_close(struct disk_nbd **disk_p)

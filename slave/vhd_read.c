@@ -24,14 +24,14 @@ struct stored {
 };
 
 struct vhd_reader {
-    struct stream_reader stream;
-    struct disk_writer writer;
-    ref_t base;
-    struct vhd_footer footer;
+    struct stream_reader stream; /* the file */
+    struct disk_writer writer;   /* the disk */
+    ref_t base;                  /* what the disk has the contents of */
+    struct vhd_footer footer;    /* of a dynamic file, as its first sector says */
     struct vhd_header header;
-    struct stored *stored; /* in the file's order, once the table is read */
+    struct stored *stored;       /* in the file's order, once the table is read */
     size_t stored_count;
-    char *text;
+    char *text;                  /* the caller's, for people */
 };
 
 static int refuse(struct vhd_reader *reader, int error, const char *why)
