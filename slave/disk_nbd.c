@@ -59,10 +59,15 @@ struct chain {
     struct buffer options;  /* QEMU's, as JSON */
 };
 
-static void chain_done(struct chain *chain)
+static void chain_close(struct chain *chain)
 {
     while (chain->count > 0)
         close(chain->fds[--chain->count]);
+}
+
+static void chain_done(struct chain *chain)
+{
+    chain_close(chain);
     buffer_done(&chain->options);
 }
 
@@ -110,6 +115,8 @@ static int open_chain(struct chain *chain, int dir, const char *name, int alone,
         if (facts.has_data_file)
             return refuse(ret_text, -EINVAL, file, "has its data in another file");
     }
+    if (streq(facts.format, "qcow2"))
+        buffer_add_text(&chain->options, ",\"backing\":null"); /* whatever it says by now */
     while (depth-- > 0)
         buffer_add_char(&chain->options, '}');
     return 0;
@@ -173,6 +180,21 @@ static int shake_hands(struct disk_nbd *disk, int connection)
     return disk->size < 0 ? -EIO : 0;
 }
 
+/* What it says of a disk that it does not open, without the options, which are no name that anybody knows. */
+static int tell_why(struct disk_nbd *disk, const struct chain *chain, const char *name, int error, char *ret_text)
+{
+    size_t room = chain->options.length + 2 * DISK_IO_TEXT_BYTES;
+    _cleanup_(free_p) char *said = alloc0(room);
+    const char *options, *why = said;
+
+    child_kill(&disk->child);
+    child_hear(&disk->child, said, room);
+    options = strstr(said, chain->options.bytes);
+    if (options && strncmp(options + chain->options.length, "': ", 3) == 0)
+        why = options + chain->options.length + 3;
+    return refuse(ret_text, error, name, why[0] ? why : "qemu-nbd does not answer");
+}
+
 static int open_either(struct disk_nbd **ret, int dir, const char *directory, const char *name, int alone, bool is_writable,
                        char *ret_text)
 {
@@ -194,15 +216,10 @@ static int open_either(struct disk_nbd **ret, int dir, const char *directory, co
         close(connection);
         return r;
     }
-    chain_done(&chain); /* were the socket still ours too, the connection would not end with the child */
+    chain_close(&chain); /* were the socket still ours too, the connection would not end with the child */
     r = shake_hands(disk, connection);
-    if (r < 0) {
-        char said[DISK_IO_TEXT_BYTES];
-
-        child_kill(&disk->child);
-        child_hear(&disk->child, said, sizeof said);
-        return refuse(ret_text, r, name, said[0] ? said : "qemu-nbd does not answer");
-    }
+    if (r < 0)
+        return tell_why(disk, &chain, name, r, ret_text);
     *ret = TAKE(disk);
     return 0;
 }

@@ -12,6 +12,7 @@
 #include "slave/big_endian.h"
 #include "slave/child.h"
 #include "slave/disk_writer.h"
+#include "slave/qcow2.h"
 
 #define COPY_BYTES (1024 * 1024)
 
@@ -38,25 +39,21 @@ int dir_open_file(int dir, const char *name, int flags)
 
 /* ---- facts ---- */
 
-#define QCOW2_MAGIC          0x514649fb
-#define QCOW2_VERSION_2      72         /* length of its header; version 3 says it at 100 */
-#define QCOW2_DATA_FILE      4          /* incompatible feature: the data lies in another file */
-#define QCOW2_BACKING_FORMAT 0xe2792aca
-#define QCOW2_EXTENSIONS_END 65536      /* they lie in the first cluster; QEMU writes some 500 bytes */
+#define EXTENSIONS_END 65536 /* they lie in the first cluster; QEMU writes some 500 bytes */
 
-/* The backing file's format stands in an extension behind the header: {type, bytes, data padded to 8}, the last of type 0. */
+/* The backing file's format stands in an extension behind the header. */
 static int qcow2_backing_format(int fd, uint32_t at, struct disk_facts *ret)
 {
     unsigned char extension[8];
     uint32_t bytes = 0;
 
-    for (; at < QCOW2_EXTENSIONS_END; at += 8 + ((bytes + 7) & ~7u)) {
+    for (; at < EXTENSIONS_END; at += 8 + ((bytes + 7) & ~7u)) {
         if (pread(fd, extension, sizeof extension, at) != (ssize_t) sizeof extension)
             return -EBADMSG;
         bytes = get_be32(extension + 4);
         if (get_be32(extension) == 0)
             return 0;
-        if (bytes > QCOW2_EXTENSIONS_END)
+        if (bytes > EXTENSIONS_END)
             return -EBADMSG;
         if (get_be32(extension) != QCOW2_BACKING_FORMAT)
             continue;
@@ -67,29 +64,27 @@ static int qcow2_backing_format(int fd, uint32_t at, struct disk_facts *ret)
     return 0;
 }
 
-/* The qcow2 header: magic, version, offset and length of the backing file's name, cluster bits, size; of version 3 also
- * incompatible features and its length. Source: QEMU's docs/interop/qcow2.txt. */
 static int qcow2_facts(int fd, struct disk_facts *ret)
 {
-    unsigned char header[104] = "";
+    unsigned char header[QCOW2_HEADER_BYTES] = "";
     uint64_t backing_at;
     uint32_t backing_bytes;
     bool is_version_3;
 
-    if (pread(fd, header, sizeof header, 0) < QCOW2_VERSION_2)
+    if (pread(fd, header, sizeof header, 0) < QCOW2_HEADER_BYTES_2)
         return -EBADMSG;
-    is_version_3 = get_be32(header + 4) >= 3;
-    backing_at = get_be64(header + 8);
-    backing_bytes = get_be32(header + 16);
-    ret->virtual_size = (int64_t) get_be64(header + 24);
-    ret->has_data_file = is_version_3 && (get_be64(header + 72) & QCOW2_DATA_FILE);
+    is_version_3 = get_be32(header + QCOW2_VERSION) >= 3;
+    backing_at = get_be64(header + QCOW2_BACKING_AT);
+    backing_bytes = get_be32(header + QCOW2_BACKING_BYTES);
+    ret->virtual_size = (int64_t) get_be64(header + QCOW2_SIZE);
+    ret->has_data_file = is_version_3 && (get_be64(header + QCOW2_INCOMPATIBLE) & QCOW2_DATA_FILE);
     if (get_be32(header) != QCOW2_MAGIC || ret->virtual_size < 0 || backing_bytes >= sizeof ret->backing)
         return -EBADMSG;
     if (!backing_at)
         return 0;
     if (pread(fd, ret->backing, backing_bytes, (off_t) backing_at) != (ssize_t) backing_bytes)
         return -EBADMSG;
-    return qcow2_backing_format(fd, is_version_3 ? get_be32(header + 100) : QCOW2_VERSION_2, ret);
+    return qcow2_backing_format(fd, is_version_3 ? get_be32(header + QCOW2_HEADER_LENGTH) : QCOW2_HEADER_BYTES_2, ret);
 }
 
 int disk_facts_of(int fd, const char *format, struct disk_facts *ret)

@@ -1,0 +1,252 @@
+/* test_qcow2.c - disks as qcow2 files and back, with QEMU as the other reader and writer; images that lead elsewhere */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "slave/qcow2_read.h"
+#include "slave/qcow2_write.h"
+#include "tests/unit/memory_stream.h"
+
+#define MIB 1048576
+
+static const ref_t base_uuid = {0x1111111122224333, 0x8444555555555555};
+#define BASE_FILE "11111111-2222-4333-8444-555555555555.qcow2"
+
+struct fixture {
+    char dir[64];
+    char text[DISK_IO_TEXT_BYTES];
+    struct disk_io *disk, *other;
+};
+
+static void run(struct fixture *f, const char *format, ...) _printf_(2, 3);
+static void run(struct fixture *f, const char *format, ...)
+{
+    char command[500], line[600];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(command, sizeof command, format, arguments);
+    va_end(arguments);
+    snprintf(line, sizeof line, "cd %s && { %s; } >/dev/null", f->dir, command);
+    if (system(line) != 0)
+        fail_msg("%s", line);
+}
+
+static int begin(void **state)
+{
+    struct fixture *f = new0(struct fixture);
+
+    strcpy(f->dir, "/tmp/drover-qcow2-XXXXXX");
+    assert_non_null(mkdtemp(f->dir));
+    *state = f;
+    return 0;
+}
+
+static int end(void **state)
+{
+    struct fixture *f = *state;
+
+    disk_io_close(&f->disk);
+    disk_io_close(&f->other);
+    run(f, "test -z \"$(ls -A | grep import)\" && rm -rf %s", f->dir); /* what was stored meanwhile is gone */
+    free(f);
+    return 0;
+}
+
+static struct disk_io *open_disk(struct fixture *f, const char *name, const char *format)
+{
+    struct disk_io *disk;
+
+    if (disk_io_open(&disk, f->dir, name, format, true, f->text) < 0)
+        fail_msg("%s", f->text);
+    return disk;
+}
+
+static void make_disk(struct fixture *f, int64_t size)
+{
+    disk_io_close(&f->disk);
+    run(f, "rm -f a.raw && truncate -s %lld a.raw", (long long) size);
+    f->disk = open_disk(f, "a.raw", "raw");
+    if (size >= 21 * MIB)
+        run(f, "for at in 0 3 4 20; do head -c 1M /dev/urandom | dd of=a.raw bs=1M seek=$at conv=notrunc status=none; done");
+    if (size > 0)
+        assert_int_equal(disk_io_write(f->disk, "z", 1, size - 1), 0);
+}
+
+static void export(struct fixture *f, const struct qcow2_base *base, struct memory_sink *ret, const char *name)
+{
+    struct transfer_figures figures = {0};
+    struct qcow2_plan *plan;
+    char path[128];
+    FILE *file;
+
+    assert_int_equal(qcow2_plan_make(&plan, f->disk, base), 0);
+    memory_sink_init(ret);
+    assert_int_equal(qcow2_write(plan, &ret->base, &figures), 0);
+    assert_int_equal(ret->bytes.length, qcow2_stream_bytes(plan));
+    assert_int_equal(figures.disk_bytes_done, disk_io_size(f->disk));
+    snprintf(path, sizeof path, "%s/%s", f->dir, name);
+    file = fopen(path, "w");
+    assert_int_equal(fwrite(ret->bytes.bytes, 1, ret->bytes.length, file), ret->bytes.length);
+    fclose(file);
+    ret->fail_after = 0; /* and a client that is gone is told of */
+    assert_int_equal(qcow2_write(plan, &ret->base, NULL), -EPIPE);
+    qcow2_plan_destroy(&plan);
+}
+
+static int import_file(struct fixture *f, const char *name)
+{
+    static char bytes[80 * MIB];
+    struct memory_source source;
+    char path[128];
+    FILE *file;
+
+    snprintf(path, sizeof path, "%s/%s", f->dir, name);
+    file = fopen(path, "r");
+    assert_non_null(file);
+    memory_source_init(&source, bytes, fread(bytes, 1, sizeof bytes, file), 100000);
+    fclose(file);
+    return qcow2_read(f->other, &source.base, f->dir, NULL, f->text);
+}
+
+static void make_used(struct fixture *f, int64_t size)
+{
+    disk_io_close(&f->other);
+    run(f, "head -c %lld /dev/zero | tr '\\0' '\\377' >b.raw", (long long) size);
+    f->other = open_disk(f, "b.raw", "raw");
+}
+
+static void qemu_reads_what_we_write(void **state)
+{
+    static const int64_t sizes[] = {0, 512, 65536, 33 * MIB, 64 * MIB + 512, 600LL * MIB + 512};
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+        struct memory_sink sink;
+
+        make_disk(f, sizes[i]);
+        export(f, NULL, &sink, "a.qcow2");
+        run(f, "qemu-img check -q -f qcow2 a.qcow2");
+        run(f, "qemu-img compare -q -s -f raw -F qcow2 a.raw a.qcow2 || qemu-img compare -q -f raw -F qcow2 a.raw a.qcow2");
+        buffer_done(&sink.bytes);
+    }
+}
+
+/* So many clusters that refcounts need several blocks, and the tables several clusters. */
+static void large_disks(void **state)
+{
+    struct fixture *f = *state;
+    struct qcow2_plan *plan;
+    struct memory_sink sink;
+
+    make_disk(f, 5LL << 40); /* two clusters of L1 */
+    assert_int_equal(disk_io_write(f->disk, "x", 1, 3LL << 40), 0);
+    export(f, NULL, &sink, "a.qcow2");
+    run(f, "qemu-img check -q -f qcow2 a.qcow2");
+    run(f, "qemu-io -r -f qcow2 -c 'read -P 120 3T 1' a.qcow2 | grep -v failed");
+    run(f, "qemu-io -r -f qcow2 -c 'read -P 122 %lld 1' a.qcow2 | grep -v failed", (5LL << 40) - 1);
+    buffer_done(&sink.bytes);
+
+    /* 4 GiB of clusters are more than the 2 GiB that a block of refcounts counts. */
+    make_disk(f, 5LL << 30);
+    for (int64_t at = 0; at < 4LL << 30; at += 65536)
+        assert_int_equal(disk_io_write(f->disk, "y", 1, at), 0);
+    assert_int_equal(qcow2_plan_make(&plan, f->disk, NULL), 0);
+    assert_int_equal(qcow2_stream_bytes(plan) / 65536, 1 + 1 + 3 + 1 + 9 + 65537);
+    qcow2_plan_destroy(&plan);
+}
+
+static void only_differences(void **state)
+{
+    struct fixture *f = *state;
+    struct qcow2_base base = {.uuid = base_uuid};
+    struct memory_sink sink;
+
+    make_disk(f, 33 * MIB);
+    run(f, "qemu-img convert -f raw -O qcow2 a.raw " BASE_FILE);
+    assert_int_equal(disk_io_write(f->disk, "changed", 7, 11 * MIB), 0);
+    assert_int_equal(disk_io_write_zeros(f->disk, 65536, 20 * MIB), 0);
+    base.disk = open_disk(f, BASE_FILE, "qcow2");
+    export(f, &base, &sink, "a.qcow2");
+    disk_io_close(&base.disk);
+    assert_int_equal(sink.bytes.length, (1 + 1 + 1 + 1 + 1 + 2) * 65536);
+    run(f, "qemu-img check -q -f qcow2 a.qcow2 && qemu-img compare -q -f raw -F qcow2 a.raw a.qcow2");
+
+    make_used(f, 33 * MIB);
+    assert_int_equal(import_file(f, "a.qcow2"), -EOPNOTSUPP); /* a disk of the same directory is not read for it */
+    assert_string_equal(f->text, "the image: rests on another disk");
+    f->disk = (disk_io_close(&f->disk), open_disk(f, "a.qcow2", "qcow2")); /* ours may rest on it */
+    buffer_done(&sink.bytes);
+}
+
+static void what_qemu_writes_comes_in(void **state)
+{
+    static const char *const options[] = {"compat=1.1", "compat=0.10", "cluster_size=4k", "compat=1.1 -c"};
+    struct fixture *f = *state;
+
+    make_disk(f, 33 * MIB);
+    for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+        run(f, "qemu-img convert -f raw -O qcow2 -o %s a.raw q.qcow2", options[i]);
+        make_used(f, 33 * MIB);
+        if (import_file(f, "q.qcow2") != 0)
+            fail_msg("%s: %s", options[i], f->text);
+        run(f, "cmp a.raw b.raw");
+    }
+    make_used(f, 36 * MIB);
+    assert_int_equal(import_file(f, "q.qcow2"), 0);
+    run(f, "truncate -s 36M a.raw && cmp a.raw b.raw");
+    make_used(f, 33 * MIB - 512);
+    assert_int_equal(import_file(f, "q.qcow2"), -EFBIG);
+}
+
+static void images_that_lie(void **state)
+{
+    struct fixture *f = *state;
+    struct memory_source source = {0};
+    char *zeros = alloc0(70 * MIB);
+
+    make_disk(f, 33 * MIB);
+    make_used(f, MIB);
+    run(f, "cp b.raw old.raw");
+    run(f, "qemu-img create -q -u -f qcow2 -F raw -b /etc/passwd passwd.qcow2 1M");
+    run(f, "qemu-img create -q -u -f qcow2 -F raw -b a.raw neighbour.qcow2 1M");
+    run(f, "qemu-img create -q -f qcow2 -o data_file=x.data data.qcow2 1M");
+    run(f, "head -c 1M /dev/urandom >noise.qcow2; : >empty.qcow2; qemu-img create -q -f qcow2 big.qcow2 1T");
+    assert_int_equal(import_file(f, "passwd.qcow2"), -EOPNOTSUPP);
+    assert_int_equal(import_file(f, "neighbour.qcow2"), -EOPNOTSUPP);
+    assert_int_equal(import_file(f, "data.qcow2"), -EOPNOTSUPP);
+    assert_int_equal(import_file(f, "noise.qcow2"), -EBADMSG);
+    assert_int_equal(import_file(f, "empty.qcow2"), -EBADMSG);
+    assert_int_equal(import_file(f, "big.qcow2"), -EFBIG);
+    memory_source_init(&source, zeros, 70 * MIB, MIB);
+    assert_int_equal(qcow2_read(f->other, &source.base, f->dir, NULL, f->text), -EFBIG);
+    assert_string_equal(f->text, "the image is larger than one of such a disk can be");
+    memory_source_init(&source, zeros, MIB, MIB);
+    source.end = -EPIPE;
+    assert_int_equal(qcow2_read(f->other, &source.base, f->dir, NULL, f->text), -EPIPE);
+    run(f, "cmp old.raw b.raw"); /* nothing of the disk has been touched by any of them */
+
+    run(f, "qemu-img convert -f raw -O qcow2 old.raw q.qcow2");
+    run(f, "printf '\\200\\0\\0\\0\\0\\3\\2\\1' | dd of=q.qcow2 bs=1 seek=$((0x30000)) conv=notrunc status=none");
+    assert_int_equal(import_file(f, "q.qcow2"), -EBADMSG);
+    assert_string_equal(f->text, "the image is damaged");
+    free(zeros);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(qemu_reads_what_we_write, begin, end),
+        cmocka_unit_test_setup_teardown(large_disks, begin, end),
+        cmocka_unit_test_setup_teardown(only_differences, begin, end),
+        cmocka_unit_test_setup_teardown(what_qemu_writes_comes_in, begin, end),
+        cmocka_unit_test_setup_teardown(images_that_lie, begin, end),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
