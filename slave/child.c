@@ -10,7 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define FDS_MAX 80
+#define FDS_MAX 208
 
 /* What the child finds: its directory, 0 to 2, and its descriptors. 0 or a positive errno. */
 static int set_actions(posix_spawn_file_actions_t *actions, const char *directory, int said, const int fds[], int count)

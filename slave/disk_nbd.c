@@ -31,7 +31,7 @@
 #define PIECES       8                     /* on their way at once */
 #define STATUS_BYTES (1024 * 1024 * 1024)  /* of one question for holes, or one order for zeros: 32 bits is the protocol's end */
 #define EXTENTS_MAX  4096                  /* remembered of an answer */
-#define CHAIN_MAX    64                    /* files; far more than clones of clones make */
+#define CHAIN_MAX    200                   /* files: each clone or snapshot of a disk adds one */
 #define END_MS       10000                 /* for its last writes */
 
 struct extent {

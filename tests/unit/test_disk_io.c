@@ -193,6 +193,15 @@ static void qcow2_on_qcow2_on_raw(void **state)
     bytes_are(f, 33 * MIB, MIB, 0xcc);
 }
 
+static void a_long_chain(void **state)
+{
+    struct fixture *f = *state;
+
+    make_base(f, "0.qcow2", "qcow2");
+    run(f, "for i in $(seq 150); do qemu-img create -q -f qcow2 -F qcow2 -u -b $((i - 1)).qcow2 $i.qcow2 64M; done");
+    check_all(f, "150.qcow2", "qcow2");
+}
+
 static void reading_changes_nothing(void **state)
 {
     struct fixture *f = *state;
@@ -360,6 +369,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(raw, begin, end),
         cmocka_unit_test_setup_teardown(qcow2, begin, end),
         cmocka_unit_test_setup_teardown(qcow2_on_qcow2_on_raw, begin, end),
+        cmocka_unit_test_setup_teardown(a_long_chain, begin, end),
         cmocka_unit_test_setup_teardown(reading_changes_nothing, begin, end),
         cmocka_unit_test_setup_teardown(sizes_that_are_no_multiples, begin, end),
         cmocka_unit_test_setup_teardown(links_and_foreign_files_are_refused, begin, end),
