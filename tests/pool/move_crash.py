@@ -20,9 +20,14 @@ ACTIONS = ("kill", "stop", "drop-reply")
 STOPPED_S = 12 # longer than host_dead_s
 
 
-def points(build, program):
+def build_directory():
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "build",
+                        os.environ.get("DROVER_PRESET", "release"))
+
+
+def points(build, program, messages=MESSAGES):
     out = subprocess.run([os.path.join(build, program), "--crash-points"], check=True, capture_output=True, text=True)
-    return [line for line in out.stdout.split() if len(line.split(".")) > 2 and line.split(".")[1] in MESSAGES]
+    return [line for line in out.stdout.split() if len(line.split(".")) > 2 and line.split(".")[1] in messages]
 
 
 def all_cases(build):
@@ -112,8 +117,7 @@ def main():
     parser.add_argument("--all", action="store_true")
     parser.add_argument("named", nargs="*")
     args = parser.parse_args()
-    build = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "build",
-                         os.environ.get("DROVER_PRESET", "release"))
+    build = build_directory()
     with Pool(hosts=3, vms=1) as pool:
         cases = all_cases(build)
         check(len(cases) > 50, "the points are listed", len(cases))

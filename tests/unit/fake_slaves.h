@@ -25,6 +25,7 @@
 #include "master/recovery.h"
 #include "master/room.h"
 #include "master/slaves.h"
+#include "master/storage.h"
 #include "master/task.h"
 #include "master/vm_work.h"
 #include "shared/fiber.h"
@@ -521,8 +522,9 @@ static int fake_call(struct call *call, ref_t host_ref, int number, const void *
     doubt.in_doubt = false;
     if (op.result < 0)
         return op_failure(call, &op);
-    if (ret)
-        *ret = op_value(call, &op);
+    if (ret) /* about disks: each is where it was asked for */
+        *ret = number == SLAVE_CALL_vm_snapshot ? *value_map_find(&map, "disks")
+                                                : op_value(call, &op);
     return 0;
 }
 

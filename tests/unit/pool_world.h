@@ -134,7 +134,9 @@ _unused_ static void restart_master(void)
         store_destroy(&old);
         world->core = kept;
     }
+    world->core.holder = ref_new(world->core.random);
     start_master();
+    storage_start(&world->core);
     tasks_recover(&world->core);
     recovery_start(&world->core);
     settle_now();
@@ -198,6 +200,21 @@ static void new_host(struct txn *txn, int i)
     world->hosts[i].is_linked = true;
 }
 
+/* That a type of storage can do what is done with disks here. */
+static void new_driver(struct txn *txn, const char *type)
+{
+    static const char *const features[] = {"VDI_CLONE", "VDI_SNAPSHOT"};
+    ref_t sm = new_object(txn, CLASS_OF(SM));
+    struct value items[2 * ARRAY_SIZE(features)], map = VALUE_MAP(ARRAY_SIZE(features), items);
+
+    for (size_t i = 0; i < ARRAY_SIZE(features); i++) {
+        items[2 * i] = value_text(features[i]);
+        items[2 * i + 1] = VALUE_INT(1);
+    }
+    SM_put_type(txn, sm, type);
+    SM_put_features(txn, sm, &map);
+}
+
 static int world_setup(void **state)
 {
     struct txn *txn;
@@ -213,6 +230,7 @@ static int world_setup(void **state)
     world->trouble_call = world->crash_call = world->slow_call = world->trouble_host = -1;
     world->refused_call = -1;
     world->core.epoch = 1;
+    world->core.holder = ref_new(world->core.random);
     new_loop_and_store();
     store_load_end(world->core.store, 1, 0);
     start_master();
@@ -222,6 +240,7 @@ static int world_setup(void **state)
     SR_put_shared(txn, world->sr, true);
     SR_put_type(txn, world->sr, "shared-file");
     pool_put_default_SR(txn, world->pool, world->sr);
+    new_driver(txn, "shared-file");
     world->vdi = new_object(txn, CLASS_OF(VDI));
     VDI_put_SR(txn, world->vdi, world->sr);
     VDI_put_managed(txn, world->vdi, true);
@@ -312,12 +331,26 @@ _unused_ static void assert_room(void)
     }
 }
 
+static void assert_no_half_made_disks(void)
+{
+    struct view_iter vdis;
+    const struct object *vdi;
+
+    view_each(&vdis, model(), CLASS_OF(VDI));
+    while ((vdi = view_next(&vdis))) {
+        assert_string_equal(VDI_get_maker(vdi), "");
+        assert_int_equal(VDI_get_current_operations(vdi)->length, 0);
+    }
+    assert_int_equal(world->core.left_over_disks, 0);
+}
+
 /* Nothing is under way or left behind, and the model says what really runs. */
 _unused_ static void assert_quiet(void)
 {
     int running = 0;
 
     assert_int_equal(view_count(model(), CLASS_OF(intent)), 0);
+    assert_no_half_made_disks();
     assert_int_equal(VM_get_current_operations(vm_now())->length, 0);
     assert_true(ref_is_null(VM_get_scheduled_to_be_resident_on(vm_now())));
     for (int i = 0; i < HOSTS; i++) {

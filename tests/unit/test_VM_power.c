@@ -191,6 +191,20 @@ static int op_resume(void)
     return API(VM_resume, .vm = world->vm);
 }
 
+/* Each adds one to the VM's snapshots; what does not come to be leaves nothing, no hidden disk either. */
+static int op_snapshot(void)
+{
+    const struct value none = VALUE_EMPTY_SET;
+    size_t vdis = view_count(model(), CLASS_OF(VDI)), vms = view_count(model(), CLASS_OF(VM));
+    int r = API(VM_snapshot, .vm = world->vm, .new_name = "then", .ignore_vdis = &none);
+
+    if (r == 0 && !world->has_crashed) {
+        assert_int_equal(view_count(model(), CLASS_OF(VDI)), vdis + 1);
+        assert_int_equal(view_count(model(), CLASS_OF(VM)), vms + 1);
+    }
+    return r;
+}
+
 static const struct operation operations[] = {
     {"start", SLAVE_CALL_vm_start, op_start, vm_power_state_Halted, vm_power_state_Running},
     {"pause", SLAVE_CALL_vm_pause, op_pause, vm_power_state_Running, vm_power_state_Paused},
@@ -203,6 +217,10 @@ static const struct operation operations[] = {
      vm_power_state_Running},
     {"hard_reboot", SLAVE_CALL_vm_reboot, op_hard_reboot, vm_power_state_Running,
      vm_power_state_Running},
+    {"snapshot", SLAVE_CALL_vm_snapshot, op_snapshot, vm_power_state_Running,
+     vm_power_state_Running},
+    {"snapshot of a paused one", SLAVE_CALL_vm_snapshot, op_snapshot, vm_power_state_Paused,
+     vm_power_state_Paused},
     {"suspend", SLAVE_CALL_vm_suspend, op_suspend, vm_power_state_Running,
      vm_power_state_Suspended},
     {"resume", SLAVE_CALL_vm_resume, op_resume, vm_power_state_Suspended, vm_power_state_Running},

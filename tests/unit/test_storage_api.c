@@ -87,6 +87,41 @@ static void half_made_disks_are_swept(_unused_ void **state)
     world_done(&world);
 }
 
+static void snapshots_are_disks_of_their_own(_unused_ void **state)
+{
+    struct world world;
+    struct value ret, params;
+    const struct object *vdi;
+    ref_t disk, snapshot;
+
+    world_init(&world);
+    params = text_map(world.arena, "a", "b", NULL);
+    assert_int_equal(create_disk(&world, world.shared, "8388608", &ret), 0);
+    disk = ret.ref;
+    assert_int_equal(CALL(&world, &ret, VDI_snapshot, .vdi = disk, .driver_params = &params), 0);
+    snapshot = ret.ref;
+    vdi = GET(&world, VDI, snapshot);
+    assert_true(VDI_get_is_a_snapshot(vdi));
+    assert_true(ref_equal(VDI_get_snapshot_of(vdi), disk));
+    assert_int_equal(VDI_get_snapshot_time(vdi), 1700000000);
+    assert_string_equal(value_map_text(VDI_get_sm_config(vdi), "a", ""), "b");
+    assert_int_equal(view_count_inverse(store_core_view(world.core.store),
+                                        &CLASS_OF(VDI)->fields[F_VDI_snapshots], disk),
+                     1);
+    assert_int_equal(SR_get_virtual_allocation(GET(&world, SR, world.shared)), 2 * 8388608);
+    assert_int_equal(CALL(&world, &ret, VDI_clone, .vdi = snapshot, .driver_params = &params), 0);
+    vdi = GET(&world, VDI, ret.ref);
+    assert_false(VDI_get_is_a_snapshot(vdi));
+    assert_true(ref_is_null(VDI_get_snapshot_of(vdi)));
+    assert_int_equal(CALL(&world, NULL, VDI_destroy, .self = disk), 0); /* the snapshot stays */
+    assert_non_null(GET(&world, VDI, snapshot));
+    assert_int_equal(CALL(&world, NULL, VDI_set_sharable, .self = snapshot, .value = true), 0);
+    assert_true(CALL(&world, NULL, VDI_snapshot, .vdi = snapshot, .driver_params = &params) < 0);
+    FAILED(&world, VDI_IS_SHARABLE, text_of(&world, snapshot));
+    assert_int_equal(VDI_get_current_operations(GET(&world, VDI, snapshot))->length, 0);
+    world_done(&world);
+}
+
 static void sizes_follow_a_resize(_unused_ void **state)
 {
     struct world world;
@@ -361,6 +396,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(disk_is_hidden_until_its_file_stands),
         cmocka_unit_test(half_made_disks_are_swept),
+        cmocka_unit_test(snapshots_are_disks_of_their_own),
         cmocka_unit_test(sizes_follow_a_resize),
         cmocka_unit_test(unattached_sr_has_no_host),
         cmocka_unit_test(sr_lives_and_ends),

@@ -264,6 +264,130 @@ static void failed_clone_leaves_nothing(_unused_ void **state)
     world_done(&world);
 }
 
+static ref_t disk_of(struct world *world, ref_t vm, const char *device)
+{
+    struct view_iter vbds;
+    const struct object *vbd;
+
+    view_each_inverse(&vbds, store_core_view(world->core.store), &CLASS_OF(VM)->fields[F_VM_VBDs],
+                      vm);
+    while ((vbd = view_next(&vbds)))
+        if (streq(VBD_get_userdevice(vbd), device))
+            return VBD_get_VDI(vbd);
+    return NULL_REF;
+}
+
+static void snapshot_is_the_vm_as_it_was(_unused_ void **state)
+{
+    struct world world;
+    struct value ret, ignored_item, ignored, vifs;
+    const struct object *snapshot, *vif;
+    ref_t vm, first, second, disks[2], disk;
+
+    world_init(&world);
+    vm = make_vm(&world, "a");
+    for (int i = 0; i < 2; i++) {
+        disks[i] = make_disk(&world, world.shared, "8388608");
+        assert_int_equal(
+            add_drive(&world, vm, disks[i], i ? "1" : "0", "RW", "Disk", false, NULL), 0);
+    }
+    assert_int_equal(add_drive(&world, vm, NULL_REF, "3", "RO", "CD", true, NULL), 0);
+    assert_int_equal(add_nic(&world, vm, "0", "02:00:00:00:00:01", NULL), 0);
+    ignored_item = VALUE_REF(disks[1]);
+    ignored = VALUE_SET(1, &ignored_item);
+    calls_clear(&world);
+    assert_int_equal(
+        CALL(&world, &ret, VM_snapshot, .vm = vm, .new_name = "then", .ignore_vdis = &ignored), 0);
+    assert_string_equal(world.calls, "disk_clone h1 \n");
+    first = ret.ref;
+    snapshot = GET(&world, VM, first);
+    assert_string_equal(VM_get_name_label(snapshot), "then");
+    assert_true(VM_get_is_a_snapshot(snapshot) && VM_get_is_a_template(snapshot));
+    assert_true(ref_equal(VM_get_snapshot_of(snapshot), vm));
+    assert_int_equal(VM_get_snapshot_time(snapshot), 1700000000);
+    assert_string_equal(
+        value_map_text(VM_get_snapshot_info(snapshot), "power-state-at-snapshot", ""), "Halted");
+    assert_true(ref_is_null(VM_get_parent(snapshot)));
+    assert_true(ref_equal(VM_get_parent(GET(&world, VM, vm)), first));
+    assert_true(ref_is_null(disk_of(&world, first, "1")));
+    disk = disk_of(&world, first, "0");
+    assert_true(VDI_get_is_a_snapshot(GET(&world, VDI, disk)));
+    assert_true(ref_equal(VDI_get_snapshot_of(GET(&world, VDI, disk)), disks[0]));
+    assert_int_equal(VDI_get_snapshot_time(GET(&world, VDI, disk)), 1700000000);
+    assert_true(VDI_get_managed(GET(&world, VDI, disk)));
+    vifs = view_inverse(store_core_view(world.core.store), &CLASS_OF(VM)->fields[F_VM_VIFs], first,
+                        world.arena);
+    assert_int_equal(vifs.length, 1);
+    vif = GET(&world, VIF, vifs.items[0].ref);
+    assert_string_equal(VIF_get_MAC(vif), "02:00:00:00:00:01");
+    assert_int_equal(count_of(&world, CLASS_OF(message)), 1);
+
+    /* A second one grows the tree; the first may go, and takes nothing along. */
+    ignored.length = 0;
+    assert_int_equal(
+        CALL(&world, &ret, VM_snapshot, .vm = vm, .new_name = "later", .ignore_vdis = &ignored),
+        0);
+    second = ret.ref;
+    assert_true(ref_equal(VM_get_parent(GET(&world, VM, second)), first));
+    assert_true(ref_equal(VM_get_parent(GET(&world, VM, vm)), second));
+    assert_int_equal(
+        view_count_inverse(store_core_view(world.core.store),
+                           &CLASS_OF(VM)->fields[F_VM_snapshots], vm),
+        2);
+    assert_int_equal(CALL(&world, NULL, VM_destroy, .self = first), 0);
+    assert_non_null(GET(&world, VDI, disk));
+    assert_true(ref_is_null(VM_get_parent(GET(&world, VM, second))));
+    assert_int_equal(CALL(&world, NULL, VDI_destroy, .self = disk), 0);
+    assert_non_null(GET(&world, VDI, disks[0]));
+
+    /* A snapshot is no VM that could run, but what it holds can be had. */
+    assert_true(
+        CALL(&world, NULL, VM_snapshot, .vm = second, .new_name = "x", .ignore_vdis = &ignored)
+        < 0);
+    FAILED(&world, VM_IS_SNAPSHOT, text_of(&world, second), "snapshot");
+    assert_int_equal(CALL(&world, &ret, VM_clone, .vm = second, .new_name = "again"), 0);
+    assert_int_equal(CALL(&world, NULL, VM_provision, .vm = ret.ref), 0);
+    snapshot = GET(&world, VM, ret.ref);
+    assert_false(VM_get_is_a_snapshot(snapshot) || VM_get_is_a_template(snapshot));
+    assert_true(ref_is_null(VM_get_snapshot_of(snapshot)));
+    disk = disk_of(&world, ret.ref, "1");
+    assert_false(VDI_get_is_a_snapshot(GET(&world, VDI, disk)));
+    assert_true(ref_is_null(VDI_get_snapshot_of(GET(&world, VDI, disk))));
+    vifs = view_inverse(store_core_view(world.core.store), &CLASS_OF(VM)->fields[F_VM_VIFs],
+                        ret.ref, world.arena);
+    assert_string_not_equal(VIF_get_MAC(GET(&world, VIF, vifs.items[0].ref)), "02:00:00:00:00:01");
+    world_done(&world);
+}
+
+static void failed_snapshot_leaves_nothing(_unused_ void **state)
+{
+    struct world world;
+    struct value none = VALUE_EMPTY_SET, params = VALUE_EMPTY_MAP;
+    ref_t vm, disk, template;
+
+    world_init(&world);
+    vm = make_vm(&world, "a");
+    disk = make_disk(&world, world.shared, "8388608");
+    assert_int_equal(add_drive(&world, vm, disk, "0", "RW", "Disk", false, NULL), 0);
+    world.fail_call = "disk_clone";
+    assert_true(
+        CALL(&world, NULL, VM_snapshot, .vm = vm, .new_name = "b", .ignore_vdis = &none) < 0);
+    FAILED(&world, INTERNAL_ERROR, "the slave says no");
+    world.fail_after = 0;
+    assert_true(CALL(&world, NULL, VDI_snapshot, .vdi = disk, .driver_params = &params) < 0);
+    assert_int_equal(count_of(&world, CLASS_OF(VDI)), 1);
+    assert_true(ref_is_null(VM_get_parent(GET(&world, VM, vm))));
+    assert_int_equal(VM_get_current_operations(GET(&world, VM, vm))->length, 0);
+    assert_int_equal(VDI_get_current_operations(GET(&world, VDI, disk))->length, 0);
+    assert_int_equal(count_of(&world, CLASS_OF(message)), 0);
+
+    template = template_named(&world, "Debian Etch 4.0");
+    assert_true(
+        CALL(&world, NULL, VM_snapshot, .vm = template, .new_name = "b", .ignore_vdis = &none) < 0);
+    FAILED(&world, VM_IS_TEMPLATE, text_of(&world, template), "snapshot");
+    world_done(&world);
+}
+
 static void copy_goes_to_another_sr_by_a_host_that_sees_both(_unused_ void **state)
 {
     struct world world;
@@ -414,6 +538,8 @@ int main(void)
         cmocka_unit_test(provision_without_a_default_sr_makes_nothing),
         cmocka_unit_test(clone_has_disks_nics_and_cds_of_its_own),
         cmocka_unit_test(failed_clone_leaves_nothing),
+        cmocka_unit_test(snapshot_is_the_vm_as_it_was),
+        cmocka_unit_test(failed_snapshot_leaves_nothing),
         cmocka_unit_test(copy_goes_to_another_sr_by_a_host_that_sees_both),
         cmocka_unit_test(drives_are_checked),
         cmocka_unit_test(interfaces_are_checked),
