@@ -228,7 +228,7 @@ static int snapshot_begin(struct work *work, struct txn *txn)
     return r;
 }
 
-/* Nobody but the call that began it finishes it: its task has ended with it. */
+/* Nobody but the call that began it finishes it; whoever takes it up from the INTENT only says so. */
 static void snapshot_done(struct work *work, struct txn *txn, enum guest_is guest, int64_t domid)
 {
     struct snapshot *snapshot = work->detail;
@@ -237,6 +237,8 @@ static void snapshot_done(struct work *work, struct txn *txn, enum guest_is gues
     (void) domid;
     if (snapshot)
         snapshot->r = keep_disks(snapshot, txn);
+    else
+        fail(work->call, INTERNAL_ERROR, "the snapshot was interrupted");
 }
 
 /* The agent was restarted in the middle, and nobody wants the snapshot any more: a guest that stands for it goes on. */

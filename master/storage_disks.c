@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 
+#include "master/claim.h"
 #include "master/slaves.h"
 #include "shared/fiber.h"
 #include "shared/log.h"
@@ -378,14 +379,19 @@ void storage_sweep(struct call *call, ref_t host)
     if (call->core->left_over_disks == 0)
         return;
     while (vdi = find_left_over(call, host, vdi), !ref_is_null(vdi)) {
+        /* Several hosts may come back at once: one of them does it. */
+        _cleanup_(claim_end) struct claim claim = {0};
         char text[REF_TEXT_BYTES];
+        int r = claim_begin(&claim, call, CLASS_OF(VDI), vdi, vdi_operations_destroy);
 
-        if (disk_remove(call, vdi) < 0) {
-            log_warning(NULL, "the half-made disk %s could not be removed yet",
-                        ref_print(text, vdi));
-        } else {
+        if (r == 0)
+            r = disk_remove(call, vdi);
+        if (r == 0) {
             log_info(NULL, "removed the half-made disk %s", ref_print(text, vdi));
             call->core->left_over_disks--;
+        } else if (r != -ERR_HANDLE_INVALID) {
+            log_warning(NULL, "the half-made disk %s could not be removed yet",
+                        ref_print(text, vdi));
         }
         call->failure.code = 0;
     }

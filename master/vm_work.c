@@ -6,6 +6,7 @@
 #include "master/put.h"
 #include "master/recovery.h"
 #include "master/slaves.h"
+#include "master/storage.h"
 #include "shared/fiber.h"
 
 #define LINK_WAIT_MS 10000 /* as long as a silent host is taken to be alive */
@@ -335,6 +336,8 @@ static void finish(struct work *work, const struct value *answer)
     call->intent = NULL_REF;
     if (work->kind->after)
         work->kind->after(work);
+    if (work->kind->is_hard) /* what it has cancelled may have left disks half made */
+        storage_sweep(call, work->host);
 }
 
 int work_conclude(struct work *work, int r, const struct value *answer)

@@ -9,6 +9,8 @@
  * relative to it without following links. */
 #pragma once
 
+#include <stdatomic.h>
+
 #include "slave/agent.h"
 
 /* A plain file name: not empty, no '/', not starting with '.', no control characters, none of our own records. */
@@ -51,7 +53,8 @@ int dir_open(const char *path);              /* a descriptor, or negative errno 
 int dir_open_file(int dir, const char *name, int flags);
 int disk_make_raw(int dir, const char *name, int64_t bytes);
 int disk_reflink(int dir, const char *source, int to_dir, const char *name);   /* -EOPNOTSUPP: cannot here */
-int disk_copy_sparse(int dir, const char *source, int to_dir, const char *name);
+/* stop: set by another thread when nobody wants the copy any more: -ECANCELED soon; or NULL. */
+int disk_copy_sparse(int dir, const char *source, int to_dir, const char *name, const atomic_bool *stop);
 int disk_sync(int dir, const char *name);    /* the file and its name */
 /* qemu-img with these arguments, in that directory. ret_text: what it said, or that it is not installed. */
 int qemu_img(const char *directory, char ret_text[256], const char *const arguments[]);
@@ -70,6 +73,7 @@ enum clone_way {
 struct disk_clone {
     const char *directory;               /* of the SR */
     const char *source, *name, *format;  /* file names there; both of the format */
+    const atomic_bool *stop;             /* of a long `take`, as for disk_copy_sparse() */
     enum clone_way way;
     bool was_split;                      /* [out] of prepare: an earlier one has taken it already */
     char text[256];                      /* [out] of qemu-img */

@@ -180,7 +180,7 @@ static int take_copy(int dir, struct disk_clone *clone)
     int r;
 
     if (streq(clone->format, "raw"))
-        return disk_copy_sparse(dir, clone->source, dir, clone->name);
+        return disk_copy_sparse(dir, clone->source, dir, clone->name, clone->stop);
     if (is_there(dir, clone->name))
         return -EEXIST;
     r = qemu_img(clone->directory, clone->text, arguments);

@@ -239,7 +239,7 @@ static int copy_in(struct disk_job *job, int dir)
     if (job->op->is_repeated)
         unlinkat(to_dir, job->name, 0);
     if (streq(job->format, "raw")) {
-        r = disk_copy_sparse(dir, job->source, to_dir, job->name);
+        r = disk_copy_sparse(dir, job->source, to_dir, job->name, NULL);
     } else if (faccessat(to_dir, job->name, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
         r = -EEXIST;
     } else {

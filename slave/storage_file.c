@@ -156,12 +156,14 @@ int disk_reflink(int dir, const char *source, int to_dir, const char *name)
 }
 
 /* From `at` to `end`, leaving out blocks of zeros. */
-static int copy_range(int from, int to, off_t at, off_t end, char *bytes)
+static int copy_range(int from, int to, off_t at, off_t end, char *bytes, const atomic_bool *stop)
 {
     while (at < end) {
         size_t want = (size_t) MIN((off_t) COPY_BYTES, end - at);
         ssize_t have = pread(from, bytes, want, at);
 
+        if (stop && atomic_load(stop))
+            return -ECANCELED;
         if (have < 0)
             return -errno;
         if (have == 0)
@@ -181,7 +183,7 @@ static int copy_range(int from, int to, off_t at, off_t end, char *bytes)
     return 0;
 }
 
-static int copy_data(int from, int to)
+static int copy_data(int from, int to, const atomic_bool *stop)
 {
     _cleanup_(free_p) char *bytes = alloc0(COPY_BYTES);
     off_t at = 0;
@@ -195,14 +197,14 @@ static int copy_data(int from, int to)
         hole = lseek(from, data, SEEK_HOLE);
         if (hole < 0)
             return -errno;
-        r = copy_range(from, to, data, hole, bytes);
+        r = copy_range(from, to, data, hole, bytes, stop);
         if (r < 0)
             return r;
         at = hole;
     }
 }
 
-int disk_copy_sparse(int dir, const char *source, int to_dir, const char *name)
+int disk_copy_sparse(int dir, const char *source, int to_dir, const char *name, const atomic_bool *stop)
 {
     _cleanup_(close_fd) int from = dir_open_file(dir, source, O_RDONLY);
     _cleanup_(close_fd) int to = -1;
@@ -219,7 +221,7 @@ int disk_copy_sparse(int dir, const char *source, int to_dir, const char *name)
     if (ftruncate(to, st.st_size) < 0)
         r = -errno;
     if (r == 0)
-        r = copy_data(from, to);
+        r = copy_data(from, to, stop);
     if (r == 0)
         r = sync_both(to, to_dir);
     if (r < 0)

@@ -279,6 +279,8 @@ int do_vm_kill(struct op *op, const struct slave_vm_kill_args *args, struct valu
     if (vm->is_locked || vm->sending) {
         /* Somebody waits for this guest, perhaps for long: it ends under his hands. */
         vm->is_being_killed = true;
+        if (vm->stop)
+            atomic_store(vm->stop, true);
         r = DRIVE(op, vm, kill, vm->uuid);
         vm->is_being_killed = false;
         if (r < 0)

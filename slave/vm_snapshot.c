@@ -22,6 +22,7 @@ struct snapshot {
     struct op *op;
     struct disk_clone *clones;   /* of the disks that have files */
     int count;
+    atomic_bool stop;            /* the guest is to end: nobody wants the snapshot any more */
     int (*step)(int dir, struct disk_clone *);
     int error;                   /* [out] of the step: a negative errno, */
     int failed;                  /* [out] and the clone where it happened */
@@ -76,6 +77,7 @@ static int read_disks(struct op *op, const struct value *disks, struct snapshot 
             .directory = value_map_text(map, "sr_location", ""),
             .source = value_map_text(map, "source", ""),
             .name = value_map_text(map, "location", ""),
+            .stop = &snapshot->stop,
         };
         r = storage_disk_directory(op, value_map_text(map, "sr_type", ""), clone->directory, &is_dummy);
         if (r == 0)
@@ -183,7 +185,7 @@ int do_vm_snapshot(struct op *op, const struct slave_vm_snapshot_args *args, str
 {
     _cleanup_(vm_unlock_p) struct vm *locked = NULL;
     struct vm *vm = vm_named(op, args->vm);
-    struct snapshot snapshot = {.op = op};
+    struct snapshot snapshot = {.op = op, .stop = false};
     bool is_taken;
     int r, gone_on;
 
@@ -200,9 +202,11 @@ int do_vm_snapshot(struct op *op, const struct slave_vm_snapshot_args *args, str
     if (r == 0)
         r = check_moment(op, vm, &snapshot, &is_taken);
     if (r == 0 && !(is_taken && vm->state == GUEST_RUNNING)) {
+        vm->stop = &snapshot.stop;
         r = hold(op, vm);
         if (r == 0)
             r = take(op, vm, &snapshot);
+        vm->stop = NULL;
     }
     /* Also after a failure, and where an earlier agent has held it. */
     gone_on = args->paused ? 0 : go_on(op, vm, (uint64_t) args->epoch);

@@ -5,6 +5,8 @@
  * it, and who waits looks again afterwards. */
 #pragma once
 
+#include <stdatomic.h>
+
 #include "shared/fiber.h"
 #include "slave/agent.h"
 #include "slave/hypervisor.h"
@@ -24,6 +26,7 @@ struct vm {
     bool is_locked;
     struct waitq lock_queue, changed;
     struct receive *receive;    /* vm_move.c */
+    atomic_bool *stop;          /* of long work with files under the lock: set when the guest is to end; NULL: there is none */
     uint64_t sending;           /* number of the driver's operation that sends it, or 0 */
 };
 

@@ -229,6 +229,98 @@ def nothing_half_done_is_left(pool):
     guest.remove()
 
 
+class Held:
+    """A guest that stands still for seconds, since much must be copied, and what becomes of the snapshot when this is disturbed."""
+
+    def __init__(self, pool):
+        self.pool, self.guest = pool, Guest(pool, "held", ["raw", "raw"], 2048 * MIB)
+        noise = os.urandom(16 * MIB)
+        with open(self.guest.path(self.guest.disks[0]), "r+b") as f:
+            for number in range(64):
+                f.seek(number * 16 * MIB + 4096)
+                f.write(noise)
+        self.guest.start()
+        self.before = disk_files(pool)
+
+    def stands(self):
+        with open(os.path.join(self.guest.shared, self.pool("VM.get_uuid", self.guest.vm) + ".journal")) as f:
+            return f.readlines()[-1].rstrip().endswith(" pause")
+
+    def begin(self):
+        task = self.pool("Async.VM.snapshot", self.guest.vm, "then", [])
+        wait(self.stands, "the guest stands still")
+        check(self.pool("task.get_status", task) == "pending", "the disks are being copied")
+        return task
+
+    def check_gone(self, what):
+        pool, guest = self.pool, self.guest
+        pool.check_quiet(what, 90)
+        wait(lambda: disk_files(pool) == self.before, what + ": no file is left", 30)
+        check(pool("VM.get_snapshots", guest.vm) == [], what + ": no snapshot is left")
+        wait(lambda: not any(r["snapshot_of"] in guest.disks for r in pool("VDI.get_all_records").values()),
+             what + ": no disk is left", 30)
+
+    def check_goes_on(self, what):
+        check(self.pool("VM.get_power_state", self.guest.vm) == "Running", what + ": it runs")
+        self.pool.check_exactly_once(self.guest.vm, what)
+
+    def check_made(self, task, what):
+        pool, guest = self.pool, self.guest
+        record = pool.wait_task(task)
+        check(record and record["status"] == "success", what + ": the snapshot is made", record)
+        for snapshot in pool("VM.get_snapshots", guest.vm):
+            disks = disks_of(pool, snapshot)
+            check(guest.tick_on(disks[0]) == guest.tick_on(disks[1]), what + ": it is of one moment")
+            pool("VM.destroy", snapshot)
+            for disk in disks:
+                pool("VDI.destroy", disk)
+
+
+def disturbed_while_the_guest_stands(pool):
+    held = Held(pool)
+    vm = held.guest.vm
+    process = str(pool.hosts().index(pool("VM.get_resident_on", vm)) + 1)
+
+    task = held.begin()
+    pool("task.cancel", task)
+    check(pool.wait_task(task)["status"] == "cancelled", "cancelled")
+    held.check_gone("cancelled")
+    held.check_goes_on("cancelled")
+
+    task = held.begin()
+    pool.kill(process)
+    pool.start(process)
+    pool.wait_hosts()
+    held.check_made(task, "its agent was killed")
+    held.check_goes_on("its agent was killed")
+
+    task = held.begin()
+    pool.kill("master")
+    pool.start("master")
+    pool.wait_master()
+    pool.wait_hosts()
+    check(pool.wait_task(task)["status"] == "failure", "the master was killed: the task ends")
+    held.check_gone("the master was killed")
+    held.check_goes_on("the master was killed")
+
+    task = held.begin()
+    pool.kill(process)
+    pool.kill("master")
+    pool.start("master")
+    pool.start(process)
+    pool.wait_master()
+    pool.wait_hosts()
+    held.check_gone("both were killed")
+    held.check_goes_on("both were killed")
+
+    task = held.begin()
+    pool("VM.hard_shutdown", vm)
+    check(pool("VM.get_power_state", vm) == "Halted", "a hard shutdown comes through")
+    check(pool.wait_task(task)["status"] != "success", "... and ends the snapshot")
+    held.check_gone("shut down")
+    held.guest.remove()
+
+
 class Crash(move_crash.Case):
     def __init__(self, pool, guest, point, action, side):
         self.pool, self.guest, self.vm, self.point, self.action, self.side = pool, guest, guest.vm, point, action, side
@@ -289,7 +381,7 @@ def processes_die_in_the_middle(pool):
 
 def main():
     cases = [disks_are_of_one_moment, qcow2_disks_go_on_in_new_files, those_that_do_not_run, many_at_once,
-             nothing_half_done_is_left, processes_die_in_the_middle]
+             nothing_half_done_is_left, disturbed_while_the_guest_stands, processes_die_in_the_middle]
     with Pool(hosts=2, vms=0) as pool:
         pristine = disk_files(pool)
         for case in cases:

@@ -203,7 +203,7 @@ static void new_host(struct txn *txn, int i)
 /* That a type of storage can do what is done with disks here. */
 static void new_driver(struct txn *txn, const char *type)
 {
-    static const char *const features[] = {"VDI_CLONE", "VDI_SNAPSHOT"};
+    static const char *const features[] = {"VDI_CLONE", "VDI_SNAPSHOT", "VDI_DELETE"};
     ref_t sm = new_object(txn, CLASS_OF(SM));
     struct value items[2 * ARRAY_SIZE(features)], map = VALUE_MAP(ARRAY_SIZE(features), items);
 
