@@ -271,7 +271,7 @@ static int disk_maps(struct snapshot *snapshot, ref_t host, struct value *ret)
 
     for (int i = 0; i < snapshot->count; i++) {
         const struct object *vdi = live(call, call_view(call), VDI, snapshot->list[i].source);
-        struct disk *disk = &snapshot->disks->list[i];
+        struct made_disk *disk = &snapshot->disks->list[i];
         struct value sr;
         int r;
 

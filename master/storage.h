@@ -61,7 +61,7 @@ void storage_drop_vdi(struct txn *, ref_t vdi);
 
 #define DISKS_MAX 256 /* more than a VM can have drives */
 
-struct disk {
+struct made_disk {
     ref_t vdi, sr;
     ref_t host;           /* where it was made, or is being made; null before */
     const char *location; /* file name in the SR */
@@ -71,7 +71,7 @@ struct disk {
 
 struct disks {
     struct call *call;
-    struct disk list[DISKS_MAX];
+    struct made_disk list[DISKS_MAX];
     int count;
     bool is_kept;
 };

@@ -76,7 +76,7 @@ static const char *wanted_format(const struct object *draft)
 ref_t disks_add(struct disks *disks, struct txn *txn, struct object *draft)
 {
     struct call *call = disks->call;
-    struct disk *disk = &disks->list[disks->count++];
+    struct made_disk *disk = &disks->list[disks->count++];
     const char *uuid = uuid_new_text(call);
 
     assert(disks->count <= DISKS_MAX);
@@ -95,7 +95,7 @@ ref_t disks_add(struct disks *disks, struct txn *txn, struct object *draft)
     return disk->vdi;
 }
 
-static struct disk *find(struct disks *disks, ref_t vdi)
+static struct made_disk *find(struct disks *disks, ref_t vdi)
 {
     for (int i = 0; i < disks->count; i++)
         if (ref_equal(disks->list[i].vdi, vdi))
@@ -105,7 +105,7 @@ static struct disk *find(struct disks *disks, ref_t vdi)
 }
 
 /* What a slave says of the file it made. */
-static void take_answer(struct disk *disk, struct arena *arena, const struct value *answer)
+static void take_answer(struct made_disk *disk, struct arena *arena, const struct value *answer)
 {
     int64_t size = strtoll(value_map_text(answer, "virtual_size", "0"), NULL, 10);
 
@@ -120,7 +120,7 @@ static void take_answer(struct disk *disk, struct arena *arena, const struct val
 int disk_make_empty(struct disks *disks, ref_t vdi)
 {
     struct call *call = disks->call;
-    struct disk *disk = find(disks, vdi);
+    struct made_disk *disk = find(disks, vdi);
     struct slave_disk_create_args args = {
         .location = disk->location, .format = disk->format, .virtual_size = disk->virtual_size};
     struct value sr, answer;
@@ -157,7 +157,7 @@ static int source_location(struct call *call, ref_t source, const char **ret_loc
 int disk_make_clone(struct disks *disks, ref_t vdi, ref_t source)
 {
     struct call *call = disks->call;
-    struct disk *disk = find(disks, vdi);
+    struct made_disk *disk = find(disks, vdi);
     struct slave_disk_clone_args args = {.location = disk->location};
     struct value sr, answer;
     ref_t host, source_sr;
@@ -184,7 +184,7 @@ int disk_make_clone(struct disks *disks, ref_t vdi, ref_t source)
 int disk_make_copy(struct disks *disks, ref_t vdi, ref_t source)
 {
     struct call *call = disks->call;
-    struct disk *disk = find(disks, vdi);
+    struct made_disk *disk = find(disks, vdi);
     struct slave_disk_copy_args args = {.location = disk->location};
     struct value sr, to_sr, answer;
     ref_t host, source_sr;
@@ -231,7 +231,7 @@ int disks_keep(struct disks *disks, struct txn *txn)
     if (disks_check(disks, txn) < 0)
         return -ERR_HANDLE_INVALID;
     for (int i = 0; i < disks->count; i++) {
-        const struct disk *disk = &disks->list[i];
+        const struct made_disk *disk = &disks->list[i];
         const struct object *vdi = txn_get(txn, VDI, disk->vdi);
         struct value sm_config =
             map_with_text(call->arena, VDI_get_sm_config(vdi), "image-format", disk->format);

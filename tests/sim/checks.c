@@ -3,7 +3,10 @@
  * That a VM never runs twice, nor from old memory, is seen by the world in the moment when it would happen. Here is the
  * rest: between steps what costs nothing; at rest, that disk and memory say the same; at the end, that the pool has come
  * to rest by itself and its records are true. */
+#include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "master/claim.h"
 #include "master/memory.h"
@@ -115,6 +118,18 @@ static bool task_is_pending(const struct object *task)
     return task_get_status(task) == task_status_type_pending || task_get_status(task) == task_status_type_cancelling;
 }
 
+static bool has_half_made_disks(const struct view *view)
+{
+    const struct object *vdi;
+    struct view_iter vdis;
+
+    view_each(&vdis, view, CLASS_OF(VDI));
+    while ((vdi = view_next(&vdis)))
+        if (!streq(VDI_get_maker(vdi), ""))
+            return true;
+    return false;
+}
+
 static const char *what_is_under_way(struct sim_master *master)
 {
     struct sim *sim = master->process.sim;
@@ -163,6 +178,8 @@ static const char *what_is_under_way(struct sim_master *master)
             return text;
         }
     }
+    if (has_half_made_disks(store_core_view(master->core.store)))
+        return "half-made disks";
     if (!disk_sink_is_idle(master->sink))
         return "writes";
     return NULL;
@@ -240,6 +257,31 @@ static void check_room(struct sim *sim, struct sim_master *master, const struct 
     }
 }
 
+/* Each disk has its file, and each file its disk: what was not finished is gone. */
+static void check_disks(struct sim *sim, const struct view *view)
+{
+    const struct object *vdi;
+    struct view_iter vdis;
+    struct dirent *entry;
+    int disks = 0, files = 0;
+    DIR *dir = opendir(sim->directory);
+
+    view_each(&vdis, view, CLASS_OF(VDI));
+    while ((vdi = view_next(&vdis))) {
+        if (VDI_get_type(vdi) == vdi_type_suspend)
+            continue;
+        disks++;
+        if (!dir || faccessat(dirfd(dir), VDI_get_location(vdi), F_OK, 0) < 0)
+            sim_fail(sim, "the disk %s has no file", VDI_get_location(vdi));
+    }
+    while (dir && (entry = readdir(dir)))
+        files += strlen(entry->d_name) > 4 && streq(entry->d_name + strlen(entry->d_name) - 4, ".raw");
+    if (dir)
+        closedir(dir);
+    if (files != disks)
+        sim_fail(sim, "there are %d files of %d disks", files, disks);
+}
+
 void check_end(struct sim *sim)
 {
     struct sim_master *master = sim_master(sim);
@@ -254,6 +296,7 @@ void check_end(struct sim *sim)
     for (int i = 0; i < SIM_VMS; i++)
         check_vm(sim, view, i);
     check_room(sim, master, view);
+    check_disks(sim, view);
     check_replay(master);
     clients_check(sim->clients, master);
 }

@@ -50,7 +50,7 @@ struct clients {
 
 /* ---- what may be asked ---- */
 
-enum shape { ON_VM, ON_VM_START, ON_VM_RESUME, ON_VM_START_ON, ON_VM_MOVE, ON_HOST, ON_TASK, COUNTS };
+enum shape { ON_VM, ON_VM_SNAPSHOT, ON_VM_START, ON_VM_RESUME, ON_VM_START_ON, ON_VM_MOVE, ON_HOST, ON_TASK, COUNTS };
 
 #define HALTED    (1 << vm_power_state_Halted)
 #define PAUSED    (1 << vm_power_state_Paused)
@@ -75,6 +75,7 @@ static const struct {
     {"VM.resume", ON_VM_RESUME, 10, SUSPENDED},
     {"VM.pause", ON_VM, 3, RUNNING},
     {"VM.unpause", ON_VM, 8, PAUSED},
+    {"VM.snapshot", ON_VM_SNAPSHOT, 4, ANY},
     {"host.evacuate", ON_HOST, 2, ANY},
     {"task.cancel", ON_TASK, 6, ANY},
     {"VM.set_name_description", COUNTS, 20, ANY},
@@ -249,6 +250,9 @@ static bool fill(struct client *client, struct request *request, struct asked *a
         at = put_ref(request, at, sim->vms[vm]);
     switch (shape) {
     case ON_VM:
+        break;
+    case ON_VM_SNAPSHOT:
+        *at++ = value_text("then");
         break;
     case ON_VM_START:
     case ON_VM_RESUME:

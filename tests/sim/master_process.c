@@ -12,6 +12,7 @@
 #include "master/room.h"
 #include "master/session.h"
 #include "master/slaves.h"
+#include "master/storage.h"
 #include "master/task.h"
 #include "shared/fiber.h"
 #include "shared/workers.h"
@@ -175,6 +176,7 @@ void sim_master_start(struct sim_master *master)
     slaves_new(core, &(struct slaves_config){.link_endpoint = process->name, .key = process->name},
                master->transport, NULL);
     guests_start(core);
+    storage_start(core);
     recovery_start(core);
     tasks_recover(core);
     core->events = events_new(core);
@@ -223,6 +225,18 @@ static void make_host(struct sim *sim, struct txn *txn, struct sim_host *host)
     PBD_put_currently_attached(txn, pbd, true);
 }
 
+/* A file like any other to the agents, who copy it when a snapshot is taken; no guest here writes to it. */
+static void make_disk_file(struct sim *sim, const char *name)
+{
+    char path[sizeof sim->directory + 64];
+    FILE *file;
+
+    snprintf(path, sizeof path, "%s/%s", sim->directory, name);
+    file = fopen(path, "w");
+    if (!file || fputs("a disk", file) < 0 || fclose(file) != 0)
+        die("cannot write %s", path);
+}
+
 static void make_vm(struct sim *sim, struct txn *txn, int index)
 {
     struct random *random = sim->world->random;
@@ -252,6 +266,7 @@ static void make_vm(struct sim *sim, struct txn *txn, int index)
     VM_put_actions_after_shutdown(txn, vm, on_normal_exit_destroy);
     VM_put_actions_after_crash(txn, vm, index % 2 ? on_crash_behaviour_restart : on_crash_behaviour_destroy);
     snprintf(text, sizeof text, "disk%d.raw", index + 1);
+    make_disk_file(sim, text);
     VDI_put_name_label(txn, vdi, text);
     VDI_put_location(txn, vdi, text);
     VDI_put_SR(txn, vdi, sim->sr);
@@ -263,6 +278,17 @@ static void make_vm(struct sim *sim, struct txn *txn, int index)
     VBD_put_mode(txn, vbd, vbd_mode_RW);
     VBD_put_type(txn, vbd, vbd_type_Disk);
     VBD_put_metrics(txn, vbd, vbd_metrics);
+}
+
+/* What can be done with disks here. */
+static void make_driver(struct sim *sim, struct txn *txn)
+{
+    struct value items[] = {value_text("VDI_SNAPSHOT"), VALUE_INT(1), value_text("VDI_DELETE"), VALUE_INT(1)};
+    struct value features = VALUE_MAP(2, items);
+    ref_t sm = make(txn, sim->world->random, CLASS_OF(SM));
+
+    SM_put_type(txn, sm, "shared-file");
+    SM_put_features(txn, sm, &features);
 }
 
 static void make_pool(struct sim *sim, struct txn *txn)
@@ -283,6 +309,7 @@ static void make_pool(struct sim *sim, struct txn *txn)
     pool_put_name_label(txn, sim->pool, "simulated");
     pool_put_master(txn, sim->pool, sim->hosts[0].ref);
     pool_put_default_SR(txn, sim->pool, sim->sr);
+    make_driver(sim, txn);
     pool_put_suspend_image_SR(txn, sim->pool, sim->sr);
 }
 
