@@ -31,7 +31,7 @@
 #include <unistd.h>
 
 /* Bases under a disk: each costs whoever opens the disk a file, and a look into it for each block that it does not have. */
-#define CHAIN_MAX 24
+#define CHAIN_MAX 60
 
 bool disk_clone_base(const char *name, char ret_base[DISK_NAME_BYTES])
 {
