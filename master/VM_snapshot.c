@@ -61,10 +61,10 @@ static struct object *draft_snapshot(struct snapshot *snapshot, const struct obj
     fields[F_VM_is_a_snapshot] = VALUE_BOOL(true);
     fields[F_VM_snapshot_of] = VALUE_REF(vm->ref);
     fields[F_VM_snapshot_time] = VALUE_DATETIME(clock_utc_s(call->core->clock));
-    fields[F_VM_snapshot_info] = text_map(
-        call->arena, "power-state-at-snapshot",
-        enum_text(&enum_type_vm_power_state, VM_get_power_state(vm)), "disk-snapshot-type",
-        "crash_consistent", NULL);
+    fields[F_VM_snapshot_info] =
+        text_map(call->arena, "power-state-at-snapshot",
+                 enum_text(&enum_type_vm_power_state, VM_get_power_state(vm)), "disk-snapshot-type",
+                 "crash_consistent", NULL);
     fields[F_VM_snapshot_metadata] = value_text("");
     fields[F_VM_transportable_snapshot_id] = value_text("");
     fields[F_VM_suspend_VDI] = VALUE_REF(NULL_REF);
@@ -80,10 +80,10 @@ static void copy_devices(struct snapshot *snapshot, struct txn *txn, ref_t made)
     const struct vm_snapshot *wanted = snapshot->arg;
     struct call *call = snapshot->call;
     const struct view *view = txn_view(txn);
-    struct value vbds = view_inverse(view, &CLASS_OF(VM)->fields[F_VM_VBDs], snapshot->vm,
-                                     call->arena);
-    struct value vifs = view_inverse(view, &CLASS_OF(VM)->fields[F_VM_VIFs], snapshot->vm,
-                                     call->arena);
+    struct value vbds =
+        view_inverse(view, &CLASS_OF(VM)->fields[F_VM_VBDs], snapshot->vm, call->arena);
+    struct value vifs =
+        view_inverse(view, &CLASS_OF(VM)->fields[F_VM_VIFs], snapshot->vm, call->arena);
 
     for (uint32_t i = 0; i < vbds.length; i++) {
         const struct object *vbd = txn_get(txn, VBD, vbds.items[i].ref);

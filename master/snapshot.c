@@ -3,13 +3,14 @@
  *     nobody has the disks open                   a guest has
  *
  *     claims                                      claims, INTENT and hidden VDIs: one transaction
- *     hidden VDIs                                 vm_snapshot ------------> its host: pause, take, go on
- *     disk_clone, for each -----> some host              <-----------------
- *     shown, claims end                           shown, claims and INTENT end
+ *     hidden VDIs                                 vm_snapshot ------------> its host: pause, take,
+ * go on disk_clone, for each -----> some host              <----------------- shown, claims end
+ * shown, claims and INTENT end
  *
- * The INTENT is there so that a guest that stands still for its snapshot goes on whatever happens: when the host's answer is not
- * to be had, recovery.c asks for it, and a guest that was left standing is let go on. What had been made then is nobody's: its
- * VDIs name the call that made them (storage.h), and are swept when that INTENT is settled. */
+ * The INTENT is there so that a guest that stands still for its snapshot goes on whatever happens:
+ * when the host's answer is not to be had, recovery.c asks for it, and a guest that was left
+ * standing is let go on. What had been made then is nobody's: its VDIs name the call that made them
+ * (storage.h), and are swept when that INTENT is settled. */
 #include "master/snapshot.h"
 
 #include <errno.h>
@@ -228,7 +229,8 @@ static int snapshot_begin(struct work *work, struct txn *txn)
     return r;
 }
 
-/* Nobody but the call that began it finishes it; whoever takes it up from the INTENT only says so. */
+/* Nobody but the call that began it finishes it; whoever takes it up from the INTENT only says so.
+ */
 static void snapshot_done(struct work *work, struct txn *txn, enum guest_is guest, int64_t domid)
 {
     struct snapshot *snapshot = work->detail;
@@ -241,7 +243,8 @@ static void snapshot_done(struct work *work, struct txn *txn, enum guest_is gues
         fail(work->call, INTERNAL_ERROR, "the snapshot was interrupted");
 }
 
-/* The agent was restarted in the middle, and nobody wants the snapshot any more: a guest that stands for it goes on. */
+/* The agent was restarted in the middle, and nobody wants the snapshot any more: a guest that
+ * stands for it goes on. */
 static int let_go_on(struct work *work, struct value *ret_answer)
 {
     struct call *call = work->call;
@@ -281,11 +284,11 @@ static int disk_maps(struct snapshot *snapshot, ref_t host, struct value *ret)
         if (r < 0)
             return r;
         disk->host = host;
-        items[i] = text_map(
-            call->arena, "sr", value_map_text(&sr, "uuid", ""), "sr_type",
-            value_map_text(&sr, "type", ""), "sr_location", value_map_text(&sr, "location", ""),
-            "source", arena_strdup(call->arena, VDI_get_location(vdi)), "location", disk->location,
-            NULL);
+        items[i] = text_map(call->arena, "sr", value_map_text(&sr, "uuid", ""), "sr_type",
+                            value_map_text(&sr, "type", ""), "sr_location",
+                            value_map_text(&sr, "location", ""), "source",
+                            arena_strdup(call->arena, VDI_get_location(vdi)), "location",
+                            disk->location, NULL);
     }
     *ret = VALUE_SET((uint32_t) snapshot->count, items);
     return 0;
@@ -345,7 +348,7 @@ int snapshot_run(struct snapshot *snapshot)
     do {
         snapshot_end(snapshot);
         r = has_guest(call_view(snapshot->call), snapshot->vm) ? run_live(snapshot)
-                                                              : run_still(snapshot);
+                                                               : run_still(snapshot);
         if (r == CHANGED_MEANWHILE && snapshot->is_of_disk)
             snapshot->vm = storage_writer(call_view(snapshot->call), snapshot->list[0].source);
     } while (r == CHANGED_MEANWHILE);

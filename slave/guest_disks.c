@@ -1,14 +1,15 @@
 /* guest_disks.c - a simulated guest that writes to its disks
  *
- * Most write to none: they are there to be moved. With sim-writes-disks a guest has its writable disks open as long as a real
- * one would, from its first run here to its end or until it was sent, and at each tick it writes one line to the beginning of
- * each raw one,
+ * Most write to none: they are there to be moved. With sim-writes-disks a guest has its writable
+ * disks open as long as a real one would, from its first run here to its end or until it was sent,
+ * and at each tick it writes one line to the beginning of each raw one,
  *
  *     <vm uuid> <epoch> <tick>
  *
- * padded with blanks to DISK_LINE_BYTES. So whoever looks at copies of all disks of a guest sees whether they are of one moment.
- * A qcow2 file is only held open: what its blocks mean is not known here. That suffices to see from outside, in /proc, whether
- * the guest has gone on in the file that took over the name (hypervisor.h: reopen_disks). */
+ * padded with blanks to DISK_LINE_BYTES. So whoever looks at copies of all disks of a guest sees
+ * whether they are of one moment. A qcow2 file is only held open: what its blocks mean is not known
+ * here. That suffices to see from outside, in /proc, whether the guest has gone on in the file that
+ * took over the name (hypervisor.h: reopen_disks). */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
