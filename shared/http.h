@@ -272,15 +272,16 @@ void http_take_over(struct http_request *request, const char *head,
                                void *arg),
                     void *arg);
 
-/* Pass bytes between two bufferevents of this loop until both directions have ended; then or on an
- * error flush what is queued, free both and call done (may be NULL). The second may still be
- * connecting. Memory is bounded: a side is not read while the other has much unsent. A loop that
- * stops ends its relays.
+/* Pass bytes between two bufferevents of this loop, a client and what serves it, until both
+ * directions have ended; then or on an error flush what is queued, free both and call done (may be
+ * NULL). The server may still be connecting. Memory is bounded: a side is not read while the other
+ * has much unsent. A loop that stops ends its relays.
  *
  * An end is passed on as an end, so that each side may half-close; an error closes the other side
- * without that. A side that takes nothing more is still listened to: it may have refused, and said
+ * without that. A server that takes nothing more is still listened to: it may have refused, and said
  * why. */
-void http_relay(struct bufferevent *a, struct bufferevent *b, void (*done)(void *arg), void *arg);
+void http_relay(struct bufferevent *client, struct bufferevent *server, void (*done)(void *arg),
+                void *arg);
 
 /* --- tickets --------------------------------------------------------------------------------- */
 

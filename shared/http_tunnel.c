@@ -21,7 +21,7 @@
 /* When one side has ended, how long the other may be silent before it is taken for gone. */
 #define RELAY_END_S 60
 
-/* When one side is gone, how long what the other still sends is thrown away. */
+/* When the server is gone, how long what its client still sends is thrown away. */
 #define RELAY_LINGER_S 5
 
 /* --- taking over ----------------------------------------------------------------------------- */
@@ -109,7 +109,7 @@ struct relay_side {
 };
 
 struct relay {
-    struct relay_side a, b;
+    struct relay_side a, b; /* the client, and the server that was connected for it */
     struct event linger_event;
     LIST_ENTRY(relay) next;
     void (*done)(void *);
@@ -168,15 +168,17 @@ static void relay_settle(struct relay *relay)
 {
     struct relay_side *sides[] = {&relay->a, &relay->b};
 
+    if (relay->a.has_ended && relay->a.is_broken)
+        relay->b.has_ended = true; /* nobody is left to hear what the server still has to say */
     for (int i = 0; i < 2; i++) {
         struct relay_side *side = sides[i];
 
         if (side->other->has_ended && !side->is_told && !side->is_broken
             && evbuffer_get_length(relay_queue(side)) == 0)
             relay_tell_end(side);
-        if (side->is_told && side->other->is_broken && !evtimer_pending(&relay->linger_event, NULL))
-            evtimer_add(&relay->linger_event, &(struct timeval){.tv_sec = RELAY_LINGER_S});
     }
+    if (relay->a.is_told && relay->b.is_broken && !evtimer_pending(&relay->linger_event, NULL))
+        evtimer_add(&relay->linger_event, &(struct timeval){.tv_sec = RELAY_LINGER_S});
     if (relay_is_through(&relay->a) && relay_is_through(&relay->b))
         relay_end(relay);
 }
@@ -257,7 +259,8 @@ static void relay_side_init(struct relay_side *side, struct relay *relay, struct
     bufferevent_setwatermark(connection, EV_WRITE, RELAY_BYTES_MAX / 2, 0);
 }
 
-void http_relay(struct bufferevent *a, struct bufferevent *b, void (*done)(void *), void *arg)
+void http_relay(struct bufferevent *client, struct bufferevent *server, void (*done)(void *),
+                void *arg)
 {
     struct relay *relay = new0(struct relay);
     struct http_loop *loop = http_loop_here();
@@ -267,10 +270,10 @@ void http_relay(struct bufferevent *a, struct bufferevent *b, void (*done)(void 
     relay->done = done;
     relay->arg = arg;
     evtimer_assign(&relay->linger_event, loop->base, on_relay_linger, relay);
-    relay_side_init(&relay->a, relay, &relay->b, a);
-    relay_side_init(&relay->b, relay, &relay->a, b);
-    on_relay_read(a, &relay->a); /* what they have read already */
-    on_relay_read(b, &relay->b);
-    bufferevent_enable(a, EV_READ | EV_WRITE);
-    bufferevent_enable(b, EV_READ | EV_WRITE);
+    relay_side_init(&relay->a, relay, &relay->b, client);
+    relay_side_init(&relay->b, relay, &relay->a, server);
+    on_relay_read(client, &relay->a); /* what they have read already */
+    on_relay_read(server, &relay->b);
+    bufferevent_enable(client, EV_READ | EV_WRITE);
+    bufferevent_enable(server, EV_READ | EV_WRITE);
 }

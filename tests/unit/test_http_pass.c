@@ -545,7 +545,7 @@ static void a_slow_reader_bounds_what_is_made(void **state)
 static void a_refused_upload_hears_why(void **state)
 {
     (void) state;
-    for (int round = 0; round < 5; round++) {
+    for (int round = 0; round < 2; round++) {
         struct raw *raw = connect_either(false);
         char *head;
 
