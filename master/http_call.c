@@ -34,6 +34,14 @@ const char *http_named(struct http_request *http, const char *name)
     return cookie ? cookie : http_param(http, name);
 }
 
+bool http_switch(struct http_request *http, const char *name, bool unless, bool *ret)
+{
+    const char *text = http_named(http, name);
+
+    *ret = text ? streq(text, "true") || streq(text, "1") : unless;
+    return !text || *ret || streq(text, "false") || streq(text, "0");
+}
+
 /* ---- the end ---- */
 
 static void over(struct http_request *http, struct request *request)

@@ -28,6 +28,7 @@
 #include "master/flows.h"
 #include "master/front.h"
 #include "master/guest_changes.h"
+#include "master/metadata_http.h"
 #include "master/metrics.h"
 #include "master/recovery.h"
 #include "master/room.h"
@@ -261,6 +262,7 @@ static int start_calls(struct master *master)
     core->dispatch = dispatch_new(core, &calls);
     master->front = front_new(core, &front);
     metrics_serve(master->front);
+    metadata_serve(master->front);
     master->backups =
         backups_start(core, path_of(master, config->backup_dir, "backups"),
                       (uint64_t) config->backup_hours, (unsigned) config->backups_kept);
