@@ -1,0 +1,438 @@
+/* xva_write.c - disks into a tar, sparse (xva_write.h)
+ *
+ *      a thread                     the caller
+ *      next_data, read  -> pieces -> hash -> libarchive -> [compress] -> skip -> sink
+ *      zero or not
+ *
+ * The thread asks the disk where data is and never reads a hole. Blocks that are all zeros are left
+ * out, the first and the last of each disk excepted: readers take the size of a gap from the first
+ * block, and see by the last one that a disk is complete. A block is not gathered before it is
+ * sent: its pieces go on as they come, except that leading zeros are only counted until something
+ * else shows that the block is one to send.
+ *
+ * There is no keep-alive block while a long stretch of written zeros is read: it would depend on
+ * the clock, and the stream has to come out the same each time. What is a hole takes no time.
+ *
+ * libarchive writes the tar: unbuffered, half a microsecond a block. */
+#include <archive.h>
+#include <archive_entry.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <xxhash.h>
+
+#include "slave/disk_writer.h"
+#include "slave/pieces.h"
+#include "slave/xva_write.h"
+
+#define TAR_RECORD_BYTES 512
+#define CHECKSUM_DIGITS  16
+
+/* ---- the thread that reads ---- */
+
+struct reading {
+    const struct xva_export_disk *disks;
+    unsigned disk_count;
+    bool is_dense; /* of the disks behind the first that has any bytes: nothing is left out */
+    struct pieces *pieces;
+    struct disk_io *io; /* of the disk being read */
+    int64_t size;
+    int64_t data_at, data_end; /* the next stretch of data, at or after where we are; known while we
+                                  are before its end */
+};
+
+/* Make the next stretch known. At the end of data it lies at the disk's end. */
+static int find_data(struct reading *reading, int64_t at)
+{
+    int r;
+
+    if (at < reading->data_end)
+        return 0;
+    r = disk_io_next_data(reading->io, at, &reading->data_at, &reading->data_end);
+    if (r == -ENXIO) {
+        reading->data_at = reading->data_end = INT64_MAX;
+        return 0;
+    }
+    if (r < 0)
+        return r;
+    /* the promise of disk_io.h, which we would loop without end over */
+    return reading->data_at < reading->data_end && reading->data_end > at ? 0 : -EIO;
+}
+
+/* What the disk holds there, holes without reading them. */
+static int fill_piece(struct reading *reading, struct piece *piece)
+{
+    int64_t at = piece->at, end = piece->at + (int64_t) piece->count;
+    bool is_hole = true;
+    int r;
+
+    while (at < end) {
+        int64_t from, to;
+
+        r = find_data(reading, at);
+        if (r < 0)
+            return r;
+        from = MIN(MAX(at, reading->data_at), end);
+        to = MIN(reading->data_end, end);
+        if (from > at)
+            memset(piece->bytes + (at - piece->at), 0, (size_t) (from - at));
+        if (from < end) {
+            r = disk_io_read(reading->io, piece->bytes + (from - piece->at), (size_t) (to - from),
+                             from);
+            if (r < 0)
+                return r;
+            is_hole = false;
+        }
+        at = from < end ? to : end;
+    }
+    piece->is_zero = is_hole || bytes_are_zero(piece->bytes, piece->count);
+    return 0;
+}
+
+static int read_block(struct reading *reading, unsigned disk, int64_t at, int64_t end)
+{
+    while (at < end) {
+        struct piece *piece = pieces_room(reading->pieces);
+        int r;
+
+        if (!piece)
+            return -ECANCELED;
+        piece->disk = disk;
+        piece->at = at;
+        piece->count = (size_t) MIN(end - at, (int64_t) PIECE_BYTES);
+        r = fill_piece(reading, piece);
+        if (r < 0)
+            return r;
+        at += (int64_t) piece->count;
+        pieces_put(reading->pieces);
+    }
+    return 0;
+}
+
+static int64_t last_block_at(int64_t size)
+{
+    return (size - 1) / XVA_BLOCK_BYTES * XVA_BLOCK_BYTES;
+}
+
+static int read_disk(struct reading *reading, unsigned disk, bool is_dense)
+{
+    int64_t at = 0, last;
+    int r = 0;
+
+    reading->io = reading->disks[disk].io;
+    reading->size = disk_io_size(reading->io);
+    reading->data_at = reading->data_end = 0;
+    if (reading->size == 0)
+        return 0;
+    last = last_block_at(reading->size);
+    while (r == 0 && at <= last) {
+        if (!is_dense && at > 0 && at < last) {
+            r = find_data(reading, at);
+            if (r < 0)
+                break;
+            if (reading->data_at >= at + XVA_BLOCK_BYTES) { /* over the hole, to the block that has
+                                                               data, or the last */
+                at = MIN(reading->data_at / XVA_BLOCK_BYTES * XVA_BLOCK_BYTES, last);
+                continue;
+            }
+        }
+        r = read_block(reading, disk, at, MIN(at + XVA_BLOCK_BYTES, reading->size));
+        at += XVA_BLOCK_BYTES;
+    }
+    return r;
+}
+
+static void *read_main(void *arg)
+{
+    struct reading *reading = arg;
+    int r = 0;
+
+    pthread_setname_np(pthread_self(), "xva-read-disks");
+    for (unsigned i = 0; i < reading->disk_count && r == 0; i++)
+        r = read_disk(reading, i, reading->is_dense);
+    pieces_end(reading->pieces, r);
+    return NULL;
+}
+
+/* ---- the caller: what leaves ---- */
+
+struct outlet {
+    struct sink sink; /* what libarchive, or the compression, writes to */
+    struct sink *below;
+    int64_t skip; /* bytes that are still held back */
+    struct transfer_figures *figures;
+};
+
+static int outlet_write(struct sink *sink, const void *bytes, size_t count)
+{
+    struct outlet *outlet = CONTAINER_OF(sink, struct outlet, sink);
+    size_t skipped = (size_t) MIN(outlet->skip, (int64_t) count);
+    int r;
+
+    outlet->skip -= (int64_t) skipped;
+    if (skipped == count)
+        return 0;
+    r = outlet->below->write(outlet->below, (const char *) bytes + skipped, count - skipped);
+    if (r == 0)
+        atomic_fetch_add(&outlet->figures->stream_bytes, (int64_t) (count - skipped));
+    return r;
+}
+
+struct writing {
+    const struct xva_export_disk *disks;
+    struct transfer_figures *figures;
+    struct outlet outlet;
+    struct sink *compress; /* NULL: none */
+    struct archive *archive;
+    struct archive_entry *entry;
+    int result; /* the first that went wrong; nothing is written after it */
+    bool is_dense;
+    /* The block that comes in pieces. */
+    bool is_begun; /* its header was written */
+    bool is_hashed;
+    int64_t zeros; /* bytes it began with, while not begun */
+    XXH64_state_t *hash;
+};
+
+static la_ssize_t archive_sink(struct archive *archive, void *arg, const void *bytes, size_t count)
+{
+    struct writing *writing = arg;
+    struct sink *sink = writing->compress ? writing->compress : &writing->outlet.sink;
+
+    if (writing->result == 0)
+        writing->result = sink->write(sink, bytes, count);
+    if (writing->result == 0)
+        return (la_ssize_t) count;
+    archive_set_error(archive, -writing->result, "cannot write");
+    return -1;
+}
+
+/* What libarchive answered. It fails only where the sink has, or for want of memory. */
+static int archive_result(struct writing *writing, la_ssize_t r)
+{
+    return r >= 0 ? 0 : writing->result < 0 ? writing->result : -EIO;
+}
+
+static int begin_member(struct writing *writing, const char *name, size_t bytes)
+{
+    archive_entry_clear(writing->entry);
+    archive_entry_set_pathname(writing->entry, name);
+    archive_entry_set_size(writing->entry, (la_int64_t) bytes);
+    archive_entry_set_filetype(writing->entry, AE_IFREG);
+    archive_entry_set_perm(writing->entry, 0644);
+    archive_entry_set_mtime(writing->entry, 0, 0); /* the same stream each time */
+    return archive_result(writing, archive_write_header(writing->archive, writing->entry));
+}
+
+static int write_member_bytes(struct writing *writing, const char *bytes, size_t count)
+{
+    return archive_result(writing, archive_write_data(writing->archive, bytes, count));
+}
+
+static int write_member(struct writing *writing, const char *name, const char *bytes, size_t count)
+{
+    int r = begin_member(writing, name, count);
+
+    return r < 0 ? r : write_member_bytes(writing, bytes, count);
+}
+
+/* ---- the caller: blocks ---- */
+
+#define NAME_BYTES \
+    300 /* of a member: prefixes are short, and libarchive refuses what ustar has no room for */
+
+static void block_name(struct writing *writing, const struct piece *piece, const char *suffix,
+                       char name[NAME_BYTES])
+{
+    snprintf(name, NAME_BYTES, "%s/%08lld%s", writing->disks[piece->disk].prefix,
+             (long long) (piece->at / XVA_BLOCK_BYTES), suffix);
+}
+
+static int block_bytes(struct writing *writing, const char *bytes, size_t count)
+{
+    if (writing->is_hashed)
+        XXH64_update(writing->hash, bytes, count);
+    return write_member_bytes(writing, bytes, count);
+}
+
+/* The header, and the zeros that were held back. */
+static int begin_block(struct writing *writing, const struct piece *piece, size_t bytes)
+{
+    static const char zeros[PIECE_BYTES];
+    char name[NAME_BYTES];
+    int64_t stream_bytes =
+        (int64_t) bytes + 5 * TAR_RECORD_BYTES; /* at most: two headers, two paddings, a checksum */
+    int r;
+
+    /* Nobody sees a hash that is skipped. Under a compression we cannot tell where its bytes go. */
+    writing->is_hashed = writing->compress || writing->outlet.skip < stream_bytes;
+    writing->is_begun = true;
+    XXH64_reset(writing->hash, 0);
+    block_name(writing, piece, "", name);
+    r = begin_member(writing, name, bytes);
+    for (; r == 0 && writing->zeros > 0;
+         writing->zeros -= MIN(writing->zeros, (int64_t) PIECE_BYTES))
+        r = block_bytes(writing, zeros, (size_t) MIN(writing->zeros, (int64_t) PIECE_BYTES));
+    return r;
+}
+
+static int end_block(struct writing *writing, const struct piece *piece)
+{
+    char name[NAME_BYTES], digits[CHECKSUM_DIGITS + 1];
+
+    writing->is_begun = false;
+    block_name(writing, piece, ".xxhash", name);
+    snprintf(digits, sizeof digits, "%016llX",
+             writing->is_hashed ? (unsigned long long) XXH64_digest(writing->hash) : 0);
+    return write_member(writing, name, digits, CHECKSUM_DIGITS);
+}
+
+static int take_piece(struct writing *writing, const struct piece *piece)
+{
+    int64_t size = disk_io_size(writing->disks[piece->disk].io);
+    int64_t block_at = piece->at / XVA_BLOCK_BYTES * XVA_BLOCK_BYTES;
+    int64_t block_end = MIN(block_at + XVA_BLOCK_BYTES, size);
+    int64_t end = piece->at + (int64_t) piece->count;
+    bool is_wanted = writing->is_dense || block_at == 0 || block_end == size;
+    int r = 0;
+
+    if (piece->at == block_at)
+        writing->zeros = 0;
+    if (piece->is_zero && !writing->is_begun) {
+        writing->zeros += (int64_t) piece->count;
+        if (end == block_end && is_wanted)
+            r = begin_block(writing, piece, (size_t) (block_end - block_at));
+    } else {
+        if (!writing->is_begun)
+            r = begin_block(writing, piece, (size_t) (block_end - block_at));
+        if (r == 0)
+            r = block_bytes(writing, piece->bytes, piece->count);
+    }
+    if (r == 0 && end == block_end && writing->is_begun)
+        r = end_block(writing, piece);
+    return r;
+}
+
+static int write_disks(struct writing *writing, struct pieces *pieces)
+{
+    unsigned disk = 0;
+    int64_t done = 0,
+            before = 0; /* bytes of the pieces' disks that are done; of the disks before this one */
+    struct piece *piece;
+    int r = 0;
+
+    while ((piece = pieces_next(pieces, &r))) {
+        int64_t now;
+
+        for (; disk < piece->disk; disk++)
+            before += disk_io_size(writing->disks[disk].io);
+        now = before + piece->at + (int64_t) piece->count;
+        r = take_piece(writing, piece);
+        pieces_took(pieces);
+        if (r < 0)
+            break;
+        atomic_fetch_add(&writing->figures->disk_bytes_done, now - done);
+        done = now;
+    }
+    return r;
+}
+
+/* ---- together ---- */
+
+static int compare_prefixes(const void *a, const void *b)
+{
+    return strcmp(((const struct xva_export_disk *) a)->prefix,
+                  ((const struct xva_export_disk *) b)->prefix);
+}
+
+/* xapi takes the size of a gap from the first block of the stream, not of the disk. Where that one
+ * is short, since the first disk is smaller than a block, it would misread the gaps of the disks
+ * behind it: then none are left. */
+static bool must_be_dense(const struct xva_export_disk *disks, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        int64_t size = disk_io_size(disks[i].io);
+
+        if (size > 0)
+            return size < XVA_BLOCK_BYTES;
+    }
+    return false;
+}
+
+static int write_all(struct writing *writing, const struct xva_export *export)
+{
+    struct reading reading = {
+        .disks = writing->disks, .disk_count = export->disk_count, .is_dense = writing->is_dense};
+    pthread_t thread;
+    int r = write_member(writing, "ova.xml", export->ova, export->ova_bytes);
+
+    if (r < 0)
+        return r;
+    reading.pieces = pieces_new();
+    if (pthread_create(&thread, NULL, read_main, &reading) != 0) {
+        pieces_destroy(&reading.pieces);
+        return -EAGAIN;
+    }
+    r = write_disks(writing, reading.pieces);
+    pieces_stop(reading.pieces, r);
+    pthread_join(thread, NULL);
+    pieces_destroy(&reading.pieces);
+    if (r < 0)
+        return r;
+    r = archive_result(writing, archive_write_close(writing->archive));
+    if (r == 0 && writing->compress)
+        r = compress_end(writing->compress);
+    if (r == 0 && writing->outlet.skip > 0)
+        r = -ERANGE;
+    return r;
+}
+
+int xva_write(const struct xva_export *export, struct sink *sink, struct transfer_figures *figures)
+{
+    struct xva_export_disk *disks = new0_array(struct xva_export_disk, export->disk_count + 1);
+    struct writing writing = {
+        .disks = disks,
+        .figures = figures,
+        .outlet = {.sink.write = outlet_write,
+                   .below = sink,
+                   .skip = export->skip,
+                   .figures = figures},
+        .archive = archive_write_new(),
+        .entry = archive_entry_new(),
+        .hash = XXH64_createState(),
+    };
+    int64_t total = 0;
+    int r;
+
+    if (!writing.archive || !writing.entry || !writing.hash)
+        die("out of memory for an export");
+    for (unsigned i = 0; i < export->disk_count; i++) {
+        disks[i] = export->disks[i];
+        total += disk_io_size(disks[i].io);
+    }
+    atomic_store(&figures->disk_bytes_total, total);
+    qsort(disks, export->disk_count, sizeof *disks, compare_prefixes);
+    writing.is_dense = must_be_dense(disks, export->disk_count);
+    if (export->compression != COMPRESSION_NONE)
+        writing.compress = compress_new(export->compression, &writing.outlet.sink);
+    if (archive_write_set_format_ustar(writing.archive) != ARCHIVE_OK
+        || archive_write_add_filter_none(writing.archive) != ARCHIVE_OK
+        || archive_write_set_bytes_per_block(writing.archive, 0) != ARCHIVE_OK
+        || archive_write_open(writing.archive, &writing, NULL, archive_sink, NULL) != ARCHIVE_OK)
+        r = -EIO;
+    else if (export->compression != COMPRESSION_NONE && !writing.compress)
+        r = -EAGAIN;
+    else
+        r = write_all(&writing, export);
+    if (r < 0)
+        writing.result = r; /* then the end of the archive is not written */
+    archive_write_close(
+        writing.archive); /* libarchive's free does not, after a failure, and leaks then */
+    archive_write_free(writing.archive);
+    archive_entry_free(writing.entry);
+    XXH64_freeState(writing.hash);
+    compress_destroy(&writing.compress);
+    free(disks);
+    return r;
+}
