@@ -17,6 +17,7 @@ struct events;
 struct claims;
 struct flows;
 struct guests;
+struct http_transfers;
 struct journal;
 struct mirror;
 struct recovery;
@@ -47,6 +48,7 @@ struct core {
     struct flows *flows;         /* flows.h: whose turn it is to move */
     struct recovery *recovery;   /* recovery.h */
     struct guests *guests;       /* guest_changes.h */
+    struct http_transfers *transfers; /* http_transfer.h */
     uint64_t epoch;              /* of this master, and who holds it: */
     ref_t holder;                /* drawn anew at each start */
     ref_t pool;                  /* the one pool object */

@@ -161,9 +161,9 @@ void http_call_start(struct http_request *http, struct http_caller *caller,
 
 /* ---- answers ---- */
 
-static int status_of(int code)
+int http_failure_status(const struct failure *failure)
 {
-    switch (code) {
+    switch (failure->code) {
     case ERR_SESSION_INVALID:
     case ERR_SESSION_AUTHENTICATION_FAILED:
         return 401;
@@ -200,9 +200,10 @@ static void add_escaped(struct buffer *out, const char *text)
     }
 }
 
-void http_call_reply_failure(struct http_request *http, const struct failure *failure)
+char *http_failure_text(const struct failure *failure)
 {
     struct buffer text;
+    size_t length;
 
     buffer_init(&text, (size_t) FAILURE_PARAM_BYTES_MAX * (FAILURE_PARAMS_MAX + 1) * 8);
     add_escaped(&text, failure->text);
@@ -210,9 +211,16 @@ void http_call_reply_failure(struct http_request *http, const struct failure *fa
         buffer_add_text(&text, i == 0 ? ": " : ", ");
         add_escaped(&text, failure->params[i]);
     }
+    buffer_text(&text);
+    return buffer_take(&text, &length);
+}
+
+void http_call_reply_failure(struct http_request *http, const struct failure *failure)
+{
+    _cleanup_(free_p) char *text = http_failure_text(failure);
+
     http_close_after(http); /* a body that still comes is not wanted */
-    http_reply_html(http, status_of(failure->code), "", buffer_text(&text));
-    buffer_done(&text);
+    http_reply_html(http, http_failure_status(failure), "", text);
 }
 
 const char *http_call_task_header(struct call *call)

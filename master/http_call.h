@@ -54,6 +54,9 @@ void http_call_pass_on(struct call *);
 /* Answer with the failure: 400, 401, 403, 404, 500 or 503 and a page that names code and details.
  */
 void http_call_reply_failure(struct http_request *, const struct failure *);
+/* The parts of that: the status, and code and details in HTML; free() gives the text back. */
+int http_failure_status(const struct failure *);
+char *http_failure_text(const struct failure *);
 
 /* "task-id: OpaqueRef:...\r\n" in the call's arena, "" without a task. */
 const char *http_call_task_header(struct call *);

@@ -28,6 +28,8 @@
 #include "master/flows.h"
 #include "master/front.h"
 #include "master/guest_changes.h"
+#include "master/http_transfer.h"
+#include "master/import.h"
 #include "master/metadata_http.h"
 #include "master/metrics.h"
 #include "master/recovery.h"
@@ -255,6 +257,7 @@ static int start_calls(struct master *master)
     core->accounts = accounts_new(core);
     core->sessions = sessions_new(core, &sessions, secret);
     core->tasks = tasks_new(core, &tasks);
+    imports_recover(core);
     tasks_recover(core);
     recovery_start(core);
     core->events = events_new(core);
@@ -364,6 +367,7 @@ static int start_hosts(struct master *master)
     }
     core->slaves = slaves_new(core, &slaves, master->link, master->door);
     guests_start(core);
+    http_transfers_new(core, master->front);
     slaves_start(core->slaves);
     return 0;
 }
@@ -411,6 +415,7 @@ static void stop(struct master *master)
         front_stop(master->front);
     front_destroy(&master->front);
     backups_destroy(&master->backups);
+    http_transfers_destroy(&core->transfers);
     slaves_destroy(&core->slaves);
     dispatch_destroy(&core->dispatch);
     workers_destroy(&core->workers);

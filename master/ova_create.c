@@ -4,6 +4,8 @@
  *
  * Drafts come from a file that anyone may have written: each reference is replaced by that of the
  * object here, or by null, and what the server keeps begins as with any new object. */
+#include <stdio.h>
+
 #include "master/VM.h"
 #include "master/network.h"
 #include "master/ova_fate.h"
@@ -306,20 +308,53 @@ void ova_import_done(struct ova_import *import, struct txn *txn)
             VM_put_current_operations(txn, import->fates[i].here, &none);
 }
 
-void ova_import_undo(struct ova_import *import, struct txn *txn)
+/* Refs of what was made of a class, as one text. */
+static const char *made_text(const struct ova_import *import, const struct class *class)
 {
-    for (size_t i = 0; i < import->plan->count; i++)
-        if (import->fates[i].is_made && import->plan->objects[i].draft->class == CLASS_OF(VM)
-            && txn_get(txn, VM, import->fates[i].here))
-            vm_delete(txn, import->fates[i].here);
-    for (size_t i = 0; i < import->plan->count; i++) {
-        ref_t ref = import->fates[i].here;
+    struct arena *arena = import->call->arena;
+    char *text = arena_alloc(arena, import->plan->count * REF_TEXT_BYTES + 1), *at = text;
+    char ref[REF_TEXT_BYTES];
 
-        /* Somebody may have come to use the network meanwhile. */
-        if (import->fates[i].is_made && import->plan->objects[i].draft->class == CLASS_OF(network)
-            && txn_get(txn, network, ref)
+    for (size_t i = 0; i < import->plan->count; i++)
+        if (import->fates[i].is_made && import->plan->objects[i].draft->class == class)
+            at += sprintf(at, "%s%s", at == text ? "" : " ",
+                          ref_print(ref, import->fates[i].here));
+    return text;
+}
+
+struct value ova_import_made(const struct ova_import *import)
+{
+    return text_map(import->call->arena, "VMs", made_text(import, CLASS_OF(VM)), "networks",
+                    made_text(import, CLASS_OF(network)), NULL);
+}
+
+/* The next reference of such a text; null at its end. */
+static ref_t next_made(const char **text)
+{
+    size_t length;
+    ref_t ref = NULL_REF;
+
+    *text += strspn(*text, " ");
+    length = strcspn(*text, " ");
+    if (length > 0)
+        (void) ref_parse(*text, length, &ref);
+    *text += length;
+    return ref;
+}
+
+void ova_import_undo(struct txn *txn, const struct value *made)
+{
+    const char *vms = value_map_text(made, "VMs", ""),
+               *networks = value_map_text(made, "networks", "");
+    ref_t ref;
+
+    while (!ref_is_null(ref = next_made(&vms)))
+        if (txn_get(txn, VM, ref))
+            vm_delete(txn, ref);
+    /* Somebody may have come to use a network meanwhile. */
+    while (!ref_is_null(ref = next_made(&networks)))
+        if (txn_get(txn, network, ref)
             && view_count_inverse(txn_view(txn), &CLASS_OF(network)->fields[F_network_VIFs], ref)
                    == 0)
             txn_delete(txn, CLASS_OF(network), ref);
-    }
 }

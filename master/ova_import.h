@@ -61,5 +61,8 @@ struct value ova_import_result(const struct ova_import *);
 
 /* The contents are there: the VMs are free. */
 void ova_import_done(struct ova_import *, struct txn *);
-/* Delete again what was created, and still is there. Disks are the caller's (disks_undo). */
-void ova_import_undo(struct ova_import *, struct txn *);
+/* What was created, for an INTENT: a map of texts, in the call's arena. */
+struct value ova_import_made(const struct ova_import *);
+/* Delete again what was created, by that map, and still is there. Disks are the caller's
+ * (disks_undo). */
+void ova_import_undo(struct txn *, const struct value *made);

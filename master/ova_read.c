@@ -81,6 +81,7 @@ static int check_version(struct reading *r, const struct value *root)
     if (major > API_MAJOR || (major == API_MAJOR && minor > API_MINOR)
         || number(version, "export_vsn", 0) > OVA_EXPORT_VSN)
         return failure_set(r->failure, r->arena, IMPORT_INCOMPATIBLE_VERSION);
+    r->plan->export_vsn = (int) number(version, "export_vsn", 0);
     return 0;
 }
 

@@ -27,6 +27,7 @@ struct ova_object {
 
 struct ova_plan {
     bool is_legacy; /* the disks are directories of gzipped chunks */
+    int export_vsn; /* of the current form: how the archive tells its checksums */
     size_t count;
     struct ova_object *objects; /* in the file's order */
     size_t stranger_count;

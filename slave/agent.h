@@ -27,6 +27,7 @@ struct loop;
 struct random;
 struct samples;
 struct standing;
+struct transfers;
 struct workers;
 
 struct agent_config {
@@ -67,6 +68,7 @@ struct agent {
     struct agent_link *link;
     struct agent_join *join;
     struct samples *samples;
+    struct transfers *transfers;  /* transfer.h; NULL in tests and the simulator, which serve no HTTP */
     struct timer list_timer;      /* until the driver can tell what runs */
     bool is_adopted, is_stopping;
 };

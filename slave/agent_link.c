@@ -25,6 +25,7 @@
 #include "slave/agent.h"
 #include "slave/ledger.h"
 #include "slave/standing.h"
+#include "slave/transfer.h"
 #include "slave/vms.h"
 
 #define BEAT_MS           1000
@@ -304,6 +305,8 @@ static bool follow(struct agent_link *link, const struct wire_frame *frame)
         return false;
     }
     ledger_follow(ledger, frame->epoch, frame->holder);
+    if (link->agent->transfers)
+        transfers_follow(link->agent->transfers, frame->epoch);
     return true;
 }
 

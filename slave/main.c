@@ -28,6 +28,7 @@
 #include "slave/settings.h"
 #include "slave/slave_front.h"
 #include "slave/standing.h"
+#include "slave/transfer.h"
 
 #define READY_LOOK_MS 20
 
@@ -40,6 +41,7 @@ struct slave {
     struct link_transport *transport, *door;
     struct standing *standing;
     struct slave_front *front;
+    struct transfers *transfers;
     struct listeners listeners;
     struct agent *agent;
     struct timer ready_timer;
@@ -128,6 +130,7 @@ static void start_agent(void *arg)
         slave->door = link_zmq_connect(slave->loop, slave->secret_key);
     slave->agent = agent_new(&config, slave->loop, random_real(), slave->workers, slave->ledger, slave->hypervisor,
                              slave->transport, slave->door);
+    transfers_start(slave->transfers, slave->agent);
     agent_start(slave->agent);
     look_whether_ready(slave);
 }
@@ -201,6 +204,11 @@ static int serve_http(struct slave *slave)
         .loops = (unsigned) settings->http_loops,
         .standing = slave->standing,
     });
+    slave->transfers = transfers_new(slave->loop, slave->front,
+                                     &(struct transfers_config){
+                                         .threads = (unsigned) settings->transfers,
+                                         .bytes_per_s = settings->transfer_kib_per_s << 10,
+                                     });
     if (listeners_open(&slave->listeners, slave_front_server(slave->front), url, sizeof url) < 0)
         return -1;
     if (!realpath(settings->unix_socket, slave->http_socket)) {
@@ -249,6 +257,7 @@ static void stop(struct slave *slave)
     loop_abandon(slave->loop); /* nothing is unwound: the next agent goes on from the ledger */
     timer_stop(&slave->ready_timer);
     workers_destroy(&slave->workers);
+    transfers_destroy(&slave->transfers);
     agent_destroy(&slave->agent);
     if (slave->hypervisor)
         slave->hypervisor->destroy(&slave->hypervisor);

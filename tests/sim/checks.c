@@ -58,7 +58,7 @@ void check_replay(struct sim_master *master)
     struct loop *loop = loop_new(&sim->world->clock.clock);
     struct store *store = store_new(&sim->world->clock.clock, loop);
 
-    assert(disk_sink_is_idle(master->sink));
+    assert(disk_redo_is_idle(master->sink));
     if (disk_load(&master->disk, store) < 0)
         sim_fail(sim, "%s: the redo log cannot be replayed", master->process.name);
     store_load_end(store, master->disk.epoch + 1, master->disk.generation);
@@ -106,7 +106,7 @@ void check_moment(struct sim *sim)
         if (!sim_master_is_up(master))
             continue;
         check_claims(master);
-        if (disk_sink_is_idle(master->sink) && world_chance(sim->world, REPLAY_ONE_IN) == 0)
+        if (disk_redo_is_idle(master->sink) && world_chance(sim->world, REPLAY_ONE_IN) == 0)
             check_replay(master);
     }
 }
@@ -180,7 +180,7 @@ static const char *what_is_under_way(struct sim_master *master)
     }
     if (has_half_made_disks(store_core_view(master->core.store)))
         return "half-made disks";
-    if (!disk_sink_is_idle(master->sink))
+    if (!disk_redo_is_idle(master->sink))
         return "writes";
     return NULL;
 }

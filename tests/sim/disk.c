@@ -7,7 +7,7 @@
 
 #define RECORD_BYTES_MAX (64 << 20)
 
-struct disk_sink {
+struct disk_redo {
     struct store_sink sink;
     struct disk *disk;
     struct store *store;
@@ -76,11 +76,11 @@ int disk_load(struct disk *disk, struct store *store)
 
 /* ---- the sink ---- */
 
-static void sync_begin(struct disk_sink *sink);
+static void sync_begin(struct disk_redo *sink);
 
 static void synced(void *arg)
 {
-    struct disk_sink *sink = arg;
+    struct disk_redo *sink = arg;
     uint64_t generation;
 
     if (sink->is_dead)
@@ -96,7 +96,7 @@ static void synced(void *arg)
         sync_begin(sink);
 }
 
-static void sync_begin(struct disk_sink *sink)
+static void sync_begin(struct disk_redo *sink)
 {
     sink->syncing = sink->waiting_count;
     timer_start(sink->loop, &sink->timer,
@@ -105,7 +105,7 @@ static void sync_begin(struct disk_sink *sink)
 
 static void append(struct store_sink *base, const struct changes *changes)
 {
-    struct disk_sink *sink = CONTAINER_OF(base, struct disk_sink, sink);
+    struct disk_redo *sink = CONTAINER_OF(base, struct disk_redo, sink);
     struct buffer out;
     struct record record = {.generation = changes->generation};
 
@@ -120,11 +120,11 @@ static void append(struct store_sink *base, const struct changes *changes)
         sync_begin(sink);
 }
 
-struct disk_sink *disk_sink_new(struct disk *disk, struct store *store, struct loop *loop, struct random *random)
+struct disk_redo *disk_redo_new(struct disk *disk, struct store *store, struct loop *loop, struct random *random)
 {
-    struct disk_sink *sink = new0(struct disk_sink);
+    struct disk_redo *sink = new0(struct disk_redo);
 
-    *sink = (struct disk_sink){
+    *sink = (struct disk_redo){
         .sink = {.name = "disk", .is_required = true, .append = append},
         .disk = disk,
         .store = store,
@@ -135,19 +135,19 @@ struct disk_sink *disk_sink_new(struct disk *disk, struct store *store, struct l
     return sink;
 }
 
-void disk_sink_flush(struct disk_sink *sink)
+void disk_redo_flush(struct disk_redo *sink)
 {
     timer_stop(&sink->timer);
     sink->syncing = sink->waiting_count;
     synced(sink);
 }
 
-bool disk_sink_is_idle(const struct disk_sink *sink)
+bool disk_redo_is_idle(const struct disk_redo *sink)
 {
     return sink->waiting_count == 0;
 }
 
-void disk_sink_crash(struct disk_sink *sink)
+void disk_redo_crash(struct disk_redo *sink)
 {
     size_t kept;
 
@@ -169,7 +169,7 @@ void disk_sink_crash(struct disk_sink *sink)
     sink->waiting_count = 0;
 }
 
-void disk_sink_slow(struct disk_sink *sink, unsigned ms)
+void disk_redo_slow(struct disk_redo *sink, unsigned ms)
 {
     sink->slow_ms = ms;
 }

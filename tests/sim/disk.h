@@ -33,13 +33,13 @@ void disk_copy(struct disk *, const struct disk *from);
 int disk_load(struct disk *, struct store *);
 
 /* The sink of a running master. */
-struct disk_sink;
-struct disk_sink *disk_sink_new(struct disk *, struct store *, struct loop *, struct random *);
+struct disk_redo;
+struct disk_redo *disk_redo_new(struct disk *, struct store *, struct loop *, struct random *);
 /* Sync all that waits, now. */
-void disk_sink_flush(struct disk_sink *);
+void disk_redo_flush(struct disk_redo *);
 /* Nothing waits for a sync. */
-bool disk_sink_is_idle(const struct disk_sink *);
+bool disk_redo_is_idle(const struct disk_redo *);
 /* The process dies now. The sink stays with it, and does nothing any more. */
-void disk_sink_crash(struct disk_sink *);
+void disk_redo_crash(struct disk_redo *);
 /* Syncs take so much longer until told otherwise. */
-void disk_sink_slow(struct disk_sink *, unsigned ms);
+void disk_redo_slow(struct disk_redo *, unsigned ms);

@@ -152,7 +152,7 @@ static void disk_is_fast(void *arg)
     struct sim *sim = arg;
 
     if (sim_master_is_up(sim_master(sim)))
-        disk_sink_slow(sim_master(sim)->sink, 0);
+        disk_redo_slow(sim_master(sim)->sink, 0);
 }
 
 static void slow_disk(struct faults *faults)
@@ -162,7 +162,7 @@ static void slow_disk(struct faults *faults)
     if (!sim_master_is_up(sim_master(sim)))
         return;
     sim_event(sim, "the disk of %s is slow", sim_master(sim)->process.name);
-    disk_sink_slow(sim_master(sim)->sink, (unsigned) world_chance(sim->world, 3000));
+    disk_redo_slow(sim_master(sim)->sink, (unsigned) world_chance(sim->world, 3000));
     timer_start(sim->world->loop, &faults->disk_timer, some_ms(sim), disk_is_fast, sim);
 }
 

@@ -42,7 +42,7 @@ static void die_now(struct process *process)
     struct sim_master *master = master_of(process);
 
     net_silence(master->transport);
-    disk_sink_crash(master->sink);
+    disk_redo_crash(master->sink);
     master->session[0] = '\0';
 }
 
@@ -128,7 +128,7 @@ static void load(struct sim_master *master)
     core->epoch = ++master->disk.epoch;
     core->holder = ref_new(core->random);
     store_load_end(core->store, core->epoch, highest);
-    master->sink = disk_sink_new(&master->disk, core->store, core->loop, core->random);
+    master->sink = disk_redo_new(&master->disk, core->store, core->loop, core->random);
 }
 
 static void find_pool(struct core *core)
@@ -318,15 +318,15 @@ void sim_pool_make(struct sim_master *master)
     struct sim *sim = master->process.sim;
     struct loop *loop = loop_new(&sim->world->clock.clock);
     struct store *store = store_new(&sim->world->clock.clock, loop);
-    struct disk_sink *sink;
+    struct disk_redo *sink;
     struct txn *txn;
 
     store_load_end(store, ++master->disk.epoch, 0);
-    sink = disk_sink_new(&master->disk, store, loop, sim->world->random);
+    sink = disk_redo_new(&master->disk, store, loop, sim->world->random);
     txn = store_begin(store);
     make_pool(sim, txn);
     store_apply(&txn);
-    disk_sink_flush(sink);
+    disk_redo_flush(sink);
     while (loop_step(loop))
         ;
     loop_destroy(&loop);

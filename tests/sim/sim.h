@@ -62,7 +62,7 @@ struct sim_master {
     struct process process;
     int number;
     struct disk disk;
-    struct disk_sink *sink;
+    struct disk_redo *sink;
     struct link_transport *transport;
     struct core core;
     char session[64];          /* "": none yet */

@@ -334,6 +334,7 @@ static void what_is_undone_leaves_nothing(void **state)
     struct object *draft = draft_new(p->from.call.arena, CLASS_OF(network));
     struct object *vif = draft_new(p->from.call.arena, CLASS_OF(VIF));
     struct txn *txn = store_begin(p->from.call.core->store);
+    struct value all;
     ref_t made;
 
     draft->fields[F_network_name_label] = value_text("of its own");
@@ -347,7 +348,8 @@ static void what_is_undone_leaves_nothing(void **state)
     assert_int_equal(bring_in(&p->to, write_one(&p->from, p->vm, &plain), &options, &import), 0);
     assert_int_equal(count_of(&p->to, CLASS_OF(network)), before[3] + 1);
     txn = store_begin(p->to.call.core->store);
-    ova_import_undo(import, txn);
+    all = ova_import_made(import);
+    ova_import_undo(txn, &all);
     store_apply(&txn);
     for (size_t i = 0; i < ARRAY_SIZE(classes); i++)
         assert_int_equal(count_of(&p->to, &model_classes[classes[i]]), before[i]);

@@ -1,0 +1,252 @@
+/* export.c - GET /export: a VM with its disks, as one stream that the host makes which sees them (wire.md sections 19, 20)
+ *
+ *   task --> claim VM and disks --> ova.xml, by a worker --> slave_export_vm: disks read, stream sent
+ *
+ * The export holds nothing up but what would change VM or disks. It has no effect of its own, so a master that dies leaves
+ * nothing to undo; the slave cuts the stream when another master takes over. */
+#include "master/export.h"
+
+#include "master/claim.h"
+#include "master/ova_write.h"
+#include "master/slaves.h"
+#include "master/task.h"
+#include "shared/workers.h"
+
+/* Exports wait so long for a VM that is busy (wire.md section 10). */
+#define BUSY_WAIT_MS 120000
+/* The text goes to the slave in one frame. */
+#define OVA_BYTES_SENT (LINK_FRAME_BYTES_MAX - 65536)
+
+/* ---- claims ---- */
+
+int transfer_claim(struct claim *claim, struct call *call, const struct class *class, ref_t ref, int operation)
+{
+    uint64_t deadline_ms = clock_now_ms(call->core->clock) + BUSY_WAIT_MS;
+
+    for (;;) {
+        _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
+        int r = claim_begin_txn(claim, call, txn, class, ref, operation);
+
+        if (r == 0)
+            return call_commit(call, &txn);
+        txn_end(&txn);
+        if (r != -ERR_OTHER_OPERATION_IN_PROGRESS || clock_now_ms(call->core->clock) >= deadline_ms)
+            return r;
+        if (claim_wait_object(call, ref, deadline_ms) < 0)
+            return -ERR_TASK_CANCELLED;
+        call->failure.code = 0;
+    }
+}
+
+/* What may be under way on a disk that is read. */
+static bool is_only_read(const struct object *vdi)
+{
+    const struct value *operations = VDI_get_current_operations(vdi);
+
+    for (uint32_t i = 0; i < operations->length; i++) {
+        int operation = operations->items[2 * i + 1].e.index;
+
+        if (operation != vdi_operations_copy && operation != vdi_operations_clone && operation != vdi_operations_snapshot)
+            return false;
+    }
+    return true;
+}
+
+/* Nobody destroys or resizes the disk meanwhile. Its VM's claim has settled that it may be read, whatever VBDs say: those
+ * of a suspended VM stay attached. */
+static int claim_disk(struct claim *claim, struct call *call, ref_t ref)
+{
+    uint64_t deadline_ms = clock_now_ms(call->core->clock) + BUSY_WAIT_MS;
+
+    for (;;) {
+        _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
+        const struct object *vdi = live(call, txn_view(txn), VDI, ref);
+        int r;
+
+        if (!vdi)
+            return -ERR_HANDLE_INVALID;
+        if (is_only_read(vdi)) {
+            r = claim_take_txn(claim, call, txn, CLASS_OF(VDI), ref, vdi_operations_copy, true);
+            return r < 0 ? r : call_commit(call, &txn);
+        }
+        txn_end(&txn);
+        if (clock_now_ms(call->core->clock) >= deadline_ms)
+            return fail(call, VDI_IN_USE, ref_text(call, ref), "copy");
+        if (claim_wait_object(call, ref, deadline_ms) < 0)
+            return -ERR_TASK_CANCELLED;
+    }
+}
+
+/* ---- what is needed ---- */
+
+static int find_vm(struct call *call, const struct view *view, const struct value *params, const struct object **ret)
+{
+    return transfer_object(call, view, params, CLASS_OF(VM), "ref", "uuid", ret);
+}
+
+static bool keeps_memory(const struct object *vm, const struct value *params)
+{
+    return VM_get_power_state(vm) == vm_power_state_Suspended && transfer_flag(params, "preserve_power_state");
+}
+
+/* Does the disk's content go into the stream? */
+static bool is_exported(const struct view *view, const struct object *vdi)
+{
+    const struct object *sr = vdi ? view_get(view, SR, VDI_get_SR(vdi)) : NULL;
+
+    return sr && !streq(SR_get_content_type(sr), "iso");
+}
+
+static int needs(struct call *call, const struct view *view, const struct value *params, struct transfer_needs *ret)
+{
+    const struct object *vm, *vbd, *image;
+    struct view_iter vbds;
+    int r = find_vm(call, view, params, &vm);
+
+    if (r < 0)
+        return r;
+    view_each_inverse(&vbds, view, &CLASS_OF(VM)->fields[F_VM_VBDs], vm->ref);
+    while ((vbd = view_next(&vbds))) {
+        const struct object *vdi = view_get(view, VDI, VBD_get_VDI(vbd));
+
+        if (VBD_get_type(vbd) != vbd_type_CD && !VBD_get_empty(vbd) && is_exported(view, vdi)
+            && ret->count < DISKS_MAX)
+            transfer_needs_add(ret, VDI_get_SR(vdi));
+    }
+    image = view_get(view, VDI, VM_get_suspend_VDI(vm));
+    if (keeps_memory(vm, params) && is_exported(view, image))
+        transfer_needs_add(ret, VDI_get_SR(image));
+    return 0;
+}
+
+/* ---- the work ---- */
+
+struct writing {
+    const struct view *view;
+    struct arena *arena;
+    ref_t vm;
+    struct ova_options options;
+    struct buffer text;
+    struct ova_disk *disks;
+    size_t disk_count;
+};
+
+static void write_ova(void *arg)
+{
+    struct writing *writing = arg;
+
+    ova_write(writing->view, writing->arena, &writing->vm, 1, &writing->options, &writing->text, &writing->disks,
+              &writing->disk_count);
+}
+
+struct value transfer_disk(struct call *call, const struct object *vdi, ref_t host, const char *prefix)
+{
+    const struct view *view = call_view(call);
+    const struct object *sr = view_get(view, SR, VDI_get_SR(vdi));
+    const struct object *pbd = storage_pbd(view, VDI_get_SR(vdi), host);
+
+    return text_map(call->arena, "sr", sr ? SR_get_uuid(sr) : "", "sr_type", sr ? SR_get_type(sr) : "", "sr_location",
+                    pbd ? storage_directory(PBD_get_device_config(pbd)) : "", "location",
+                    arena_strdup(call->arena, VDI_get_location(vdi)), "format", storage_disk_format(vdi), "prefix", prefix,
+                    NULL);
+}
+
+static const char *compression_of(const struct value *params)
+{
+    const char *text = transfer_param(params, "use_compression");
+
+    if (!text || streq(text, "false") || streq(text, "0"))
+        return "none";
+    if (streq(text, "true") || streq(text, "1") || streq(text, "gzip"))
+        return "gzip";
+    return streq(text, "zstd") ? "zstd" : NULL;
+}
+
+/* Claims of the disks that the stream has; on the heap, for there may be many. */
+struct disk_claims {
+    struct claim list[DISKS_MAX];
+    unsigned count;
+};
+
+static void disk_claims_end(struct disk_claims **claims_p)
+{
+    struct disk_claims *claims = TAKE(*claims_p);
+
+    for (unsigned i = 0; claims && i < claims->count; i++)
+        claim_end(&claims->list[i]);
+    free(claims);
+}
+
+static int send_vm(struct http_transfer *transfer, struct writing *writing, const char *compression)
+{
+    _cleanup_(disk_claims_end) struct disk_claims *claims = new0(struct disk_claims);
+    struct call *call = transfer->call;
+    struct value *disks = arena_alloc_array(call->arena, writing->disk_count, sizeof *disks), set, options, answer;
+    int r = 0;
+
+    if (writing->text.is_full || writing->disk_count > DISKS_MAX)
+        return fail(call, INTERNAL_ERROR, "this VM has more to describe than one message to its host can hold");
+    for (size_t i = 0; i < writing->disk_count && r == 0; i++) {
+        const struct object *vdi;
+
+        r = claim_disk(&claims->list[claims->count], call, writing->disks[i].vdi);
+        if (r < 0)
+            return r;
+        claims->count++;
+        vdi = live(call, call_view(call), VDI, writing->disks[i].vdi);
+        if (!vdi)
+            return -ERR_HANDLE_INVALID;
+        disks[i] = transfer_disk(call, vdi, transfer->host, writing->disks[i].prefix);
+    }
+    set = VALUE_SET((uint32_t) writing->disk_count, disks);
+    options = text_map(call->arena, "compression", compression, "file_name", "export.xva", "task",
+                       ref_is_null(call->task) ? "" : ref_text(call, call->task), NULL);
+    task_set_cancellable(call, true);
+    r = slave_export_vm(call, transfer->host,
+                        &(struct slave_export_vm_args){transfer->id, buffer_text(&writing->text), &set, &options}, &answer);
+    r = http_transfer_settle(transfer, r);
+    task_set_cancellable(call, false);
+    return r;
+}
+
+static int run(struct http_transfer *transfer)
+{
+    _cleanup_(claim_end) struct claim claim = {0};
+    _cleanup_(view_unpin) struct view *pinned = NULL;
+    struct call *call = transfer->call;
+    const char *compression = compression_of(transfer->params);
+    struct writing writing = {.arena = call->arena};
+    const struct object *vm;
+    int r = find_vm(call, call_view(call), transfer->params, &vm);
+
+    if (r < 0)
+        return r;
+    if (!compression)
+        return fail(call, INVALID_VALUE, "use_compression", transfer_param(transfer->params, "use_compression"));
+    writing.vm = vm->ref;
+    writing.options = (struct ova_options){
+        .preserve_power_state = transfer_flag(transfer->params, "preserve_power_state"), .host = transfer->host};
+    r = http_transfer_task(transfer, arena_text(call->arena, "Export of VM: %s", VM_get_uuid(vm)), "");
+    if (r == 0)
+        r = transfer_claim(&claim, call, CLASS_OF(VM), writing.vm, vm_operations_export);
+    if (r < 0)
+        return r;
+    pinned = store_pin(call->core->store);
+    writing.view = pinned;
+    buffer_init(&writing.text, OVA_BYTES_SENT);
+    if (workers_run(call->core->workers, write_ova, &writing) < 0)
+        r = fail(call, TOO_BUSY);
+    view_unpin(&pinned); /* a stream may take hours */
+    if (r == 0)
+        r = send_vm(transfer, &writing, compression);
+    buffer_done(&writing.text);
+    return r;
+}
+
+const struct transfer_kind transfer_export = {
+    .name = "VM.export",
+    .realm = "export",
+    .least = ROLE_VM_ADMIN,
+    .needs = needs,
+    .run = run,
+};

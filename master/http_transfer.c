@@ -1,0 +1,553 @@
+/* http_transfer.c - export and import over HTTP: which host serves a request, and the fiber that decides on it */
+#include "master/http_transfer.h"
+
+#include <stdio.h>
+
+#include "master/account.h"
+#include "master/background.h"
+#include "master/dispatch.h"
+#include "master/http_call.h"
+#include "master/roles.h"
+#include "master/session.h"
+#include "master/slaves.h"
+#include "master/task.h"
+#include "shared/fiber.h"
+#include "shared/log.h"
+#include "shared/refmap.h"
+
+static const struct transfer_kind *const kinds[] = {&transfer_export, &transfer_import, &transfer_export_raw,
+                                                    &transfer_import_raw};
+
+/* What the front serves one path with. */
+struct served {
+    struct front *front;
+    const struct transfer_kind *kind;
+};
+
+struct http_transfers {
+    struct core *core;
+    struct refmap active; /* id at the slave -> struct http_transfer, whose fiber lives */
+    struct served served[ARRAY_SIZE(kinds)];
+};
+
+/* ---- parameters ---- */
+
+const char *transfer_param(const struct value *params, const char *name)
+{
+    return value_map_text(params, name, NULL);
+}
+
+bool transfer_flag(const struct value *params, const char *name)
+{
+    const char *text = value_map_text(params, name, "");
+
+    return streq(text, "true") || streq(text, "1");
+}
+
+int transfer_object(struct call *call, const struct view *view, const struct value *params, const struct class *class,
+                    const char *by_ref, const char *by_uuid, const struct object **ret)
+{
+    const char *ref_given = transfer_param(params, by_ref), *uuid = transfer_param(params, by_uuid);
+    ref_t ref;
+
+    *ret = NULL;
+    if (ref_given && ref_parse(ref_given, strlen(ref_given), &ref))
+        *ret = view_object(view, class, ref);
+    if (!*ret && uuid)
+        *ret = view_by_uuid(view, class, uuid);
+    if (*ret)
+        return 0;
+    if (ref_given && (!uuid || strncmp(ref_given, "OpaqueRef:", 10) == 0))
+        return fail(call, HANDLE_INVALID, class->name, ref_given);
+    return uuid ? fail(call, UUID_INVALID, class->name, uuid) : fail(call, INVALID_VALUE, by_uuid, "");
+}
+
+void transfer_needs_add(struct transfer_needs *needs, ref_t sr)
+{
+    for (unsigned i = 0; i < needs->count; i++)
+        if (ref_equal(needs->srs[i], sr))
+            return;
+    assert(needs->count < ARRAY_SIZE(needs->srs));
+    needs->srs[needs->count++] = sr;
+}
+
+/* ---- which host ---- */
+
+static bool sees(const struct view *view, ref_t sr, ref_t host)
+{
+    const struct object *pbd = storage_pbd(view, sr, host);
+
+    return pbd && PBD_get_currently_attached(pbd);
+}
+
+static bool is_live(const struct view *view, const struct object *host)
+{
+    const struct object *metrics = view_get(view, host_metrics, host_get_metrics(host));
+
+    return metrics && host_metrics_get_live(metrics);
+}
+
+/* The first SR that the host does not see; null: it sees all. */
+static ref_t misses(const struct view *view, const struct transfer_needs *needs, ref_t host)
+{
+    for (unsigned i = 0; i < needs->count; i++)
+        if (!sees(view, needs->srs[i], host))
+            return needs->srs[i];
+    return NULL_REF;
+}
+
+/* No host sees all: for each that lives, what it misses. */
+static int refuse_all(struct call *call, const struct view *view, const struct transfer_needs *needs)
+{
+    const char *text = "no host that lives sees all disks";
+    const struct object *host;
+    struct view_iter hosts;
+
+    view_each(&hosts, view, CLASS_OF(host));
+    while ((host = view_next(&hosts))) {
+        const struct object *sr = view_get(view, SR, misses(view, needs, host->ref));
+
+        if (is_live(view, host) && sr && strlen(text) < FAILURE_PARAM_BYTES_MAX / 2)
+            text = arena_text(call->arena, "%s; host %s (%s) does not see SR %s (%s)", text,
+                              host_get_name_label(host), host_get_address(host), SR_get_name_label(sr),
+                              SR_get_uuid(sr));
+    }
+    return fail(call, OPERATION_NOT_ALLOWED, text);
+}
+
+/* Where the request is, if that host will do; else the master's own; else any. */
+static int choose_host(struct call *call, const struct view *view, const struct transfer_needs *needs, ref_t here,
+                       ref_t *ret)
+{
+    const struct object *host;
+    struct view_iter hosts;
+
+    *ret = NULL_REF;
+    view_each(&hosts, view, CLASS_OF(host));
+    while ((host = view_next(&hosts)) && !ref_equal(*ret, here)) {
+        if (!is_live(view, host) || !ref_is_null(misses(view, needs, host->ref)))
+            continue;
+        if (ref_is_null(*ret) || ref_equal(host->ref, here) || ref_equal(host->ref, call->core->host))
+            *ret = host->ref;
+    }
+    return ref_is_null(*ret) ? refuse_all(call, view, needs) : 0;
+}
+
+/* ---- requests at the master: passed on ---- */
+
+struct routing {
+    struct front *front;
+    const struct transfer_kind *kind;
+    struct arena *arena;
+    struct value params;   /* in the arena */
+    ref_t host;            /* [out] */
+};
+
+static int route(struct call *call, void *arg)
+{
+    struct routing *routing = arg;
+    const struct view *view = call_view(call);
+    struct transfer_needs *needs = arena_new0(call->arena, struct transfer_needs);
+    int r = routing->kind->needs(call, view, &routing->params, needs);
+
+    if (r == 0)
+        r = choose_host(call, view, needs, call->core->host, &routing->host);
+    if (r == 0)
+        http_call_pass_on(call);
+    return r;
+}
+
+static void routed(struct http_request *http, struct call *call, int r, void *arg)
+{
+    struct routing *routing = arg;
+
+    if (http && r < 0)
+        http_call_reply_failure(http, &call->failure);
+    else if (http)
+        front_hand_to(routing->front, http, routing->host);
+    arena_destroy(&routing->arena);
+    free(routing);
+}
+
+/* Query and cookies as a map; a cookie goes over a parameter of its name, of several the first counts. */
+static struct value params_of(struct http_request *http, struct arena *arena)
+{
+    const struct http_pair *lists[2];
+    size_t counts[2] = {http_cookies(http, &lists[0]), http_params(http, &lists[1])};
+    struct value *items = arena_alloc_array(arena, 2 * (counts[0] + counts[1]), sizeof *items);
+    uint32_t pairs = 0;
+
+    for (size_t l = 0; l < 2; l++)
+        for (size_t i = 0; i < counts[l]; i++) {
+            struct value so_far = VALUE_MAP(pairs, items);
+
+            if (value_map_find(&so_far, lists[l][i].name))
+                continue;
+            items[2 * pairs] = value_text(arena_strdup(arena, lists[l][i].name));
+            items[2 * pairs++ + 1] = value_text(arena_strdup(arena, lists[l][i].value));
+        }
+    return VALUE_MAP(pairs, items);
+}
+
+static void authenticated(struct http_request *http, struct http_caller *caller, void *arg)
+{
+    const struct served *served = arg;
+    struct routing *routing = new0(struct routing);
+    struct http_call what = {.name = "transfer.route", .run = route, .answer = routed, .arg = routing};
+
+    routing->front = served->front;
+    routing->kind = served->kind;
+    routing->arena = arena_new();
+    routing->params = params_of(http, routing->arena);
+    http_call_start(http, caller, &what);
+}
+
+static void serve(struct http_request *http, void *arg)
+{
+    struct served *served = arg;
+
+    http_authenticate(served->front, http, served->kind->realm, served->kind->least, authenticated, served);
+}
+
+/* ---- requests at slaves: who asks ---- */
+
+static int refuse_credentials(struct call *call, const char *user)
+{
+    return fail(call, SESSION_AUTHENTICATION_FAILED, user, "the request's credentials were refused");
+}
+
+/* The first of these that the request has decides, as in http_auth.h. *ret_session: one for this request only. */
+static int authenticate(struct call *call, const struct value *asked, const struct value *params, ref_t *ret_session)
+{
+    const char *address = call->caller.address, *text;
+    struct value session;
+    char ref[REF_TEXT_BYTES];
+    int r;
+
+    *ret_session = NULL_REF;
+    if (streq(value_map_text(asked, "is_local_root", ""), "true")) {
+        call->caller.role = ROLE_LOCAL_ROOT;
+        call->caller.is_local_superuser = true;
+        call->caller.user_name = "root";
+        return 0;
+    }
+    if ((text = transfer_param(params, "session_id"))) {
+        r = session_check(call, text, NULL);
+        if (r == 0 && session_get_is_local(view_get(call_view(call), session, call->caller.session)))
+            r = fail(call, SESSION_INVALID, text);
+        return r;
+    }
+    if ((text = value_map_text(asked, "pool_secret", NULL))) {
+        if (!session_pool_secret_is(call->core, text))
+            return refuse_credentials(call, "");
+        call->caller.role = ROLE_LOCAL_ROOT;
+        call->caller.is_pool = call->caller.is_local_superuser = true;
+        return 0;
+    }
+    if (!(text = value_map_text(asked, "user", NULL)))
+        return refuse_credentials(call, "");
+    r = session_login_with_password(call,
+                                    &(struct session_login_with_password_args){
+                                        .uname = text,
+                                        .pwd = value_map_text(asked, "password", ""),
+                                        .version = "1.1",
+                                        .originator = "http",
+                                    },
+                                    &session);
+    if (r < 0)
+        return r;
+    *ret_session = session.ref;
+    r = session_check(call, ref_print(ref, session.ref), NULL);
+    call->caller.address = address;
+    return r;
+}
+
+/* ---- the fiber ---- */
+
+/* A request's part of http_transfer.h, in the call's arena. */
+struct asking {
+    struct http_transfer transfer;
+    const struct value *asked; /* the note's body */
+    const char *task_id, *subtask_of;
+};
+
+static int answer_with(struct http_transfer *transfer, int status, const char *headers, const char *text,
+                       const char *redirect)
+{
+    struct slave_transfer_refuse_args args = {transfer->id, status, headers, text, redirect};
+
+    return slave_transfer_refuse(transfer->call, transfer->host, &args, NULL);
+}
+
+static void refuse(struct http_transfer *transfer)
+{
+    struct call *call = transfer->call;
+    _cleanup_(free_p) char *text = http_failure_text(&call->failure);
+    int status = http_failure_status(&call->failure);
+
+    fiber_uncancellable_begin();
+    answer_with(transfer, status,
+                status == 401 ? arena_text(call->arena, "WWW-Authenticate: Basic realm=\"%s\"\r\n", transfer->kind->realm)
+                              : "",
+                text, "");
+    fiber_uncancellable_end();
+}
+
+/* Is this host the one to serve it? *ret_moved: no, and the client was sent to another. */
+static int stay_or_send_on(struct http_transfer *transfer, bool *ret_moved)
+{
+    struct call *call = transfer->call;
+    struct transfer_needs *needs = arena_new0(call->arena, struct transfer_needs);
+    const struct view *view = call_view(call);
+    ref_t host;
+    int r = transfer->kind->needs(call, view, transfer->params, needs);
+
+    if (r == 0)
+        r = choose_host(call, view, needs, transfer->host, &host);
+    if (r < 0 || ref_equal(host, transfer->host))
+        return r;
+    *ret_moved = true;
+    return answer_with(transfer, 302, "", "", arena_strdup(call->arena, host_get_address(view_get(view, host, host))));
+}
+
+static int run(struct asking *asking, bool *ret_moved)
+{
+    struct http_transfer *transfer = &asking->transfer;
+    struct call *call = transfer->call;
+    int r = 0;
+
+    if (call->caller.role < transfer->kind->least)
+        r = role_require(call, transfer->kind->least, arena_text(call->arena, "http/%s", transfer->kind->realm));
+    if (r == 0)
+        r = stay_or_send_on(transfer, ret_moved);
+    if (r < 0 || *ret_moved)
+        return r;
+    if (asking->task_id)
+        r = task_attach(call, call->name, asking->task_id, NULL);
+    if (r == 0 && task_is_cancelled(call))
+        r = task_cancelled(call);
+    return r == 0 ? transfer->kind->run(transfer) : r;
+}
+
+/* What failed before the task was taken is told by it all the same: its client may look nowhere else. */
+static void fail_named_task(struct call *call, const char *task_id)
+{
+    _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
+    ref_t task;
+
+    if (ref_parse(task_id, strlen(task_id), &task))
+        task_put_end(call->core, txn, task, NULL, &call->failure);
+    call_commit(call, &txn);
+}
+
+static void transfer_main(struct request *request)
+{
+    struct call *call = &request->call;
+    struct asking *asking = request->user;
+    struct http_transfer *transfer = &asking->transfer;
+    struct http_transfers *transfers = call->core->transfers;
+    ref_t id = NULL_REF, session;
+    bool is_moved = false;
+    int r;
+
+    call->started_ms = clock_now_ms(call->core->clock);
+    (void) uuid_parse(transfer->id, strlen(transfer->id), &id);
+    refmap_put(&transfers->active, id, transfer);
+    r = authenticate(call, asking->asked, transfer->params, &session);
+    if (r == 0)
+        r = run(asking, &is_moved);
+    if (!ref_is_null(call->task))
+        task_end(call, r);
+    else if (r < 0 && asking->task_id)
+        fail_named_task(call, asking->task_id);
+    if (r < 0) /* what has begun to be answered is not answered again */
+        refuse(transfer);
+    else if (transfer->kind->is_upload && !is_moved)
+        slave_transfer_end(call, transfer->host, &(struct slave_transfer_end_args){transfer->id}, NULL);
+    refmap_take(&transfers->active, id);
+    if (!ref_is_null(session))
+        session_drop(call, session);
+    core_emit(call);
+    request_destroy(&request);
+}
+
+/* It may not begin: too much waits, there is no room. The slave is told by a call of the pool's own. */
+struct turned_away {
+    ref_t host;
+    char *id, *text, *task_id;
+    int status;
+    struct failure failure;
+    struct arena *arena;
+};
+
+static void turn_away(struct call *call, void *arg)
+{
+    struct turned_away *away = arg;
+    struct slave_transfer_refuse_args args = {away->id, away->status, "", away->text, ""};
+
+    call->failure = away->failure;
+    if (away->task_id)
+        fail_named_task(call, away->task_id);
+    slave_transfer_refuse(call, away->host, &args, NULL);
+    free(away->id);
+    free(away->text);
+    free(away->task_id);
+    arena_destroy(&away->arena);
+    free(away);
+}
+
+static void not_begun(struct request *request, int r, bool is_last)
+{
+    struct asking *asking = request->user;
+    struct turned_away *away = new0(struct turned_away);
+
+    (void) r;
+    (void) is_last;
+    away->host = asking->transfer.host;
+    away->id = dup_text(asking->transfer.id);
+    away->text = http_failure_text(&request->call.failure);
+    away->task_id = asking->task_id ? dup_text(asking->task_id) : NULL;
+    away->status = http_failure_status(&request->call.failure);
+    away->arena = arena_new();
+    failure_copy(&away->failure, away->arena, &request->call.failure);
+    background_run(request->call.core, "transfer", "", turn_away, away);
+    request_destroy(&request);
+}
+
+int http_transfer_task(struct http_transfer *transfer, const char *label, const char *description)
+{
+    struct asking *asking = CONTAINER_OF(transfer, struct asking, transfer);
+
+    return ref_is_null(transfer->call->task) ? task_attach_new(transfer->call, label, description, asking->subtask_of) : 0;
+}
+
+bool http_transfer_is_probe(const struct http_transfer *transfer)
+{
+    return transfer->length == 0 && !CONTAINER_OF(transfer, struct asking, transfer)->task_id;
+}
+
+int http_transfer_settle(struct http_transfer *transfer, int r)
+{
+    struct call *call = transfer->call;
+    struct failure before = call->failure;
+
+    if (r == 0 || (r != -ERR_TASK_CANCELLED && !slave_call_in_doubt(call)))
+        return r;
+    fiber_uncancellable_begin();
+    slave_transfer_abort(call, transfer->host, &(struct slave_transfer_abort_args){transfer->id}, NULL);
+    fiber_uncancellable_end();
+    call->failure = before;
+    return r;
+}
+
+/* ---- notes ---- */
+
+static const struct transfer_kind *kind_of(const char *path)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+        size_t length = strlen(kinds[i]->realm);
+
+        if (path[0] == '/' && strncmp(path + 1, kinds[i]->realm, length) == 0
+            && (path[1 + length] == '\0' || path[1 + length] == '/'))
+            return kinds[i];
+    }
+    return NULL;
+}
+
+static void on_transfer(struct core *core, const struct slave_note *note)
+{
+    const struct transfer_kind *kind = kind_of(value_map_text(note->body, "path", ""));
+    const struct value *params = value_map_find(note->body, "params");
+    struct request *request;
+    struct asking *asking;
+    struct arena *arena;
+    struct value *body;
+    char uuid[UUID_TEXT_BYTES];
+
+    if (!kind || !params || params->kind != KIND_MAP) {
+        log_warning(NULL, "a host tells of a transfer that makes no sense");
+        return;
+    }
+    request = request_new(core->dispatch);
+    arena = request->call.arena;
+    asking = arena_new0(arena, struct asking);
+    body = arena_new0(arena, struct value);
+    *body = value_copy(arena, note->body);
+    params = value_map_find(body, "params");
+    asking->asked = body;
+    asking->task_id = transfer_param(params, "task_id");
+    asking->subtask_of = transfer_param(params, "subtask_of");
+    asking->transfer = (struct http_transfer){
+        .call = &request->call,
+        .kind = kind,
+        .host = note->host,
+        .id = arena_strdup(arena, uuid_print(uuid, note->vm_uuid)),
+        .params = params,
+        .length = strtoll(value_map_text(body, "length", "-1"), NULL, 10),
+        .is_head = streq(value_map_text(body, "method", ""), "HEAD"),
+    };
+    request->call.name = kind->name;
+    request->call.caller = (struct caller){
+        .role = ROLE_READ_ONLY, .user_name = "", .originator = "", .address = value_map_text(body, "peer", "")};
+    request->user = asking;
+    request->answer = not_begun;
+    dispatch_work(request, transfer_main);
+}
+
+/* Bytes and rate stand in the task's other_config, for whoever watches it. */
+static void on_progress(struct core *core, const struct slave_note *note)
+{
+    struct http_transfer *transfer = refmap_get(&core->transfers->active, note->vm_uuid);
+    const struct value *share = value_map_find(note->body, "share"), *bytes = value_map_find(note->body, "bytes");
+    const struct value *rate = value_map_find(note->body, "bytes_per_s");
+    _cleanup_(txn_end) struct txn *txn = NULL;
+    const struct object *task;
+    struct value other_config;
+    struct arena *arena;
+
+    if (!transfer || !share || share->kind != KIND_FLOAT || !bytes || bytes->kind != KIND_INT || !rate
+        || rate->kind != KIND_INT || ref_is_null(transfer->call->task))
+        return;
+    task_progress(transfer->call, share->f);
+    txn = store_begin(core->store);
+    task = txn_get(txn, task, transfer->call->task);
+    if (!task || !task_is_pending(task))
+        return;
+    arena = arena_new();
+    other_config = map_with_text(arena, task_get_other_config(task), "transfer_bytes",
+                                 arena_text(arena, "%lld", (long long) bytes->i));
+    other_config = map_with_text(arena, &other_config, "transfer_bytes_per_s", arena_text(arena, "%lld", (long long) rate->i));
+    task_put_other_config(txn, task->ref, &other_config);
+    store_apply(&txn);
+    arena_destroy(&arena);
+}
+
+/* ---- life ---- */
+
+struct http_transfers *http_transfers_new(struct core *core, struct front *front)
+{
+    struct http_transfers *transfers = new0(struct http_transfers);
+    char path[64];
+
+    transfers->core = core;
+    core->transfers = transfers;
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+        transfers->served[i] = (struct served){front, kinds[i]};
+        snprintf(path, sizeof path, "/%s", kinds[i]->realm);
+        front_add(front, kinds[i]->is_upload ? HTTP_PUT : HTTP_GET, path, serve,
+                  &transfers->served[i]);
+    }
+    slaves_on_note(core->slaves, "transfer", on_transfer);
+    slaves_on_note(core->slaves, "transfer_progress", on_progress);
+    return transfers;
+}
+
+void http_transfers_destroy(struct http_transfers **transfers_p)
+{
+    struct http_transfers *transfers = TAKE(*transfers_p);
+
+    if (!transfers)
+        return;
+    refmap_done(&transfers->active);
+    free(transfers);
+}

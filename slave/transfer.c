@@ -1,0 +1,542 @@
+/* transfer.c - HTTP requests that carry VMs and disks: arrival, table, end */
+#include "slave/transfer.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "shared/clock.h"
+#include "shared/fiber.h"
+#include "shared/http_pass.h"
+#include "shared/log.h"
+#include "shared/loop.h"
+#include "shared/random.h"
+#include "shared/workers.h"
+#include "slave/ledger.h"
+#include "slave/slave_front.h"
+#include "slave/storage.h"
+#include "slave/transfer_pipe.h"
+#include "slave/transfer_rate.h"
+#include "slave/transfer_upload.h"
+#include "slave/xva_read.h"
+
+/* Requests that wait or are at work; more are answered 503 at once. Each costs a note, and buffers once it is at work. */
+#define TRANSFERS_MAX 256
+/* For the master's word; it may have to wait itself for a VM that is busy, as clients of exports know. */
+#define WAITING_MS    300000
+#define PROGRESS_MS   1000
+/* Query parameters and cookies together. */
+#define PARAMS_MAX    128
+/* From here on a length is no length: clients that do not know it say 2^50 and close early (npm xen-api). */
+#define LENGTH_UNKNOWN_FROM ((int64_t) 1 << 50)
+
+struct transfers {
+    struct loop *loop;          /* the agent's */
+    struct agent *agent;        /* NULL before there is one; its loop */
+    struct workers *workers;
+    struct transfer_rate *rate;
+    struct refmap table;        /* id -> struct transfer, the agent's loop */
+    atomic_uint count;
+};
+
+/* ---- one transfer ---- */
+
+struct transfer *transfer_ref(struct transfer *transfer)
+{
+    atomic_fetch_add(&transfer->references, 1);
+    return transfer;
+}
+
+void transfer_unref(struct transfer **transfer_p)
+{
+    struct transfer *transfer = TAKE(*transfer_p);
+
+    if (!transfer || atomic_fetch_sub(&transfer->references, 1) > 1)
+        return;
+    xva_reader_destroy(&transfer->reader);
+    upload_source_destroy(&transfer->source);
+    pipe_unref(&transfer->pipe);
+    pthread_mutex_destroy(&transfer->lock);
+    arena_destroy(&transfer->arena);
+    atomic_fetch_sub(&transfer->transfers->count, 1);
+    free(transfer);
+}
+
+/* Whatever its codec does or waits for ends now. */
+static void cancel(struct transfer *transfer)
+{
+    atomic_store(&transfer->is_cancelled, true);
+    pthread_mutex_lock(&transfer->lock);
+    if (transfer->pipe)
+        pipe_cancel(transfer->pipe);
+    pthread_mutex_unlock(&transfer->lock);
+}
+
+/* ---- answers, on the request's loop ---- */
+
+static void cut(struct http_request *request, void *arg)
+{
+    struct transfer *transfer = arg;
+
+    if (request)
+        http_abort(request);
+    transfer_unref(&transfer);
+}
+
+static void answer_cut(struct transfer *transfer)
+{
+    cancel(transfer);
+    http_ticket_post(transfer->ticket, cut, transfer_ref(transfer));
+}
+
+struct refusal {
+    struct transfer *transfer;
+    int status;
+    char *headers, *text, *redirect;
+};
+
+static void refuse(struct http_request *request, void *arg)
+{
+    struct refusal *refusal = arg;
+
+    if (request && refusal->transfer->is_head_sent) {
+        http_abort(request); /* 200 was said already */
+    } else if (request && refusal->redirect) {
+        http_redirect(request, refusal->redirect);
+    } else if (request) {
+        http_close_after(request); /* a body that comes is not wanted */
+        http_reply_html(request, refusal->status, refusal->headers, refusal->text);
+    }
+    transfer_unref(&refusal->transfer);
+    free(refusal->headers);
+    free(refusal->text);
+    free(refusal->redirect);
+    free(refusal);
+}
+
+static void answer_refusal(struct transfer *transfer, int status, const char *headers, const char *text,
+                           const char *redirect)
+{
+    struct refusal *refusal = new0(struct refusal);
+
+    *refusal = (struct refusal){
+        .transfer = transfer_ref(transfer),
+        .status = status,
+        .headers = dup_text(headers),
+        .text = dup_text(text),
+        .redirect = *redirect ? dup_text(redirect) : NULL,
+    };
+    http_ticket_post(transfer->ticket, refuse, refusal);
+}
+
+void transfer_answer(struct transfer *transfer, int status, const char *headers, const char *text)
+{
+    answer_refusal(transfer, status, headers, text, "");
+}
+
+static void end(struct http_request *request, void *arg)
+{
+    struct transfer *transfer = arg;
+
+    if (request)
+        http_reply(request, 200, "", NULL);
+    transfer_unref(&transfer);
+}
+
+/* ---- the table, on the agent's loop ---- */
+
+/* Nothing comes after: it leaves the table, whose reference it was. */
+static void forget(struct transfer *transfer)
+{
+    if (transfer->is_gone)
+        return;
+    transfer->is_gone = true;
+    timer_stop(&transfer->waiting);
+    refmap_take(&transfer->transfers->table, transfer->id);
+    transfer_unref(&transfer);
+}
+
+static void waited_in_vain(void *arg)
+{
+    struct transfer *transfer = transfer_ref(arg);
+
+    log_warning(NULL, "the master has not said what a client's %s is to get", value_map_text(&transfer->asked, "path", ""));
+    answer_refusal(transfer, 503, "", "the pool's master does not answer", "");
+    forget(transfer);
+    transfer_unref(&transfer);
+}
+
+static void announce(void *arg)
+{
+    struct transfer *transfer = arg;
+    struct transfers *transfers = transfer->transfers;
+    struct agent *agent = transfers->agent;
+
+    if (transfer->is_gone) { /* as soon as it came */
+        transfer_unref(&transfer);
+        return;
+    }
+    if (!agent || !agent_is_linked(agent)) {
+        answer_refusal(transfer, 503, "Retry-After: 5\r\n", "this host has no link to the pool's master", "");
+        transfer_unref(&transfer);
+        return;
+    }
+    transfer->id = ref_new(agent->random);
+    transfer->epoch = ledger_epoch(agent->ledger);
+    refmap_put(&transfers->table, transfer->id, transfer); /* the reference goes there */
+    timer_start(transfers->loop, &transfer->waiting, WAITING_MS, waited_in_vain, transfer);
+    /* The note is about no VM: its place names the transfer, so that notes of several do not replace each other. */
+    agent_note(agent, "transfer", transfer->id, 0, &transfer->asked, false);
+}
+
+static void client_gone(void *arg)
+{
+    struct transfer *transfer = arg;
+
+    if (refmap_get(&transfer->transfers->table, transfer->id) == transfer && !transfer->op)
+        forget(transfer);
+    else if (!transfer->op)
+        transfer->is_gone = true;
+    transfer_unref(&transfer);
+}
+
+void transfers_follow(struct transfers *transfers, uint64_t epoch)
+{
+    struct transfer *list[TRANSFERS_MAX];
+    size_t count = 0;
+    void *value;
+
+    for (size_t at = 0; refmap_each(&transfers->table, &at, NULL, &value) && count < ARRAY_SIZE(list);)
+        if (((struct transfer *) value)->epoch != epoch)
+            list[count++] = transfer_ref(value);
+    for (size_t i = 0; i < count; i++) {
+        log_info(NULL, "a transfer is cut: another master has taken over");
+        answer_cut(list[i]);
+        if (!list[i]->op)
+            forget(list[i]);
+        transfer_unref(&list[i]);
+    }
+}
+
+/* ---- arrival, on an HTTP loop ---- */
+
+static void on_gone(struct http_request *request, void *arg)
+{
+    struct transfer *transfer = arg;
+
+    (void) request;
+    loop_call(transfer->transfers->loop, client_gone, transfer_ref(transfer));
+}
+
+static void request_over(void *arg)
+{
+    struct transfer *transfer = arg;
+
+    transfer_unref(&transfer);
+}
+
+struct asked {
+    struct arena *arena;
+    struct value *items;
+    uint32_t pairs;
+};
+
+/* Texts that no record could hold are nobody's parameters. */
+static bool ask(struct asked *asked, const char *key, const char *value)
+{
+    if (!value)
+        return true;
+    if (!text_is_xml(key, strlen(key)) || !text_is_xml(value, strlen(value)))
+        return false;
+    asked->items[2 * asked->pairs] = value_text(arena_strdup(asked->arena, key));
+    asked->items[2 * asked->pairs + 1] = value_text(arena_strdup(asked->arena, value));
+    asked->pairs++;
+    return true;
+}
+
+/* A cookie goes over a parameter of the same name; of several the first counts. */
+static bool ask_params(struct asked *asked, struct http_request *http)
+{
+    const struct http_pair *lists[2];
+    size_t counts[2] = {http_cookies(http, &lists[0]), http_params(http, &lists[1])};
+
+    if (counts[0] + counts[1] > PARAMS_MAX)
+        return false;
+    for (size_t l = 0; l < 2; l++)
+        for (size_t i = 0; i < counts[l]; i++) {
+            struct value so_far = VALUE_MAP(asked->pairs, asked->items);
+
+            if (!value_map_find(&so_far, lists[l][i].name) && !ask(asked, lists[l][i].name, lists[l][i].value))
+                return false;
+        }
+    return true;
+}
+
+/* What the master needs to know of the request: {method, path, length, peer, credentials ..., params: {...}}. */
+static bool describe(struct transfer *transfer, struct http_request *http)
+{
+    struct arena *arena = transfer->arena;
+    struct asked params = {arena, arena_alloc_array(arena, 2 * PARAMS_MAX, sizeof(struct value)), 0};
+    struct asked asked = {arena, arena_alloc_array(arena, 32, sizeof(struct value)), 0};
+    struct http_origin origin;
+    char *user = NULL, *password = NULL;
+    bool is_good = ask_params(&params, http);
+
+    http_origin_of(http, &origin);
+    if (http_basic(http, &user, &password))
+        is_good = is_good && ask(&asked, "user", user) && ask(&asked, "password", password);
+    is_good = is_good && ask(&asked, "method", http->method_text) && ask(&asked, "path", http->path)
+              && ask(&asked, "peer", origin.peer)
+              && ask(&asked, "length", arena_text(arena, "%lld", http->has_body ? (long long) http->content_length : 0));
+    if (origin.is_local)
+        is_good = is_good && ask(&asked, "is_local_root", "true");
+    asked.items[2 * asked.pairs] = value_text("params");
+    asked.items[2 * asked.pairs + 1] = VALUE_MAP(params.pairs, params.items);
+    transfer->asked = VALUE_MAP(asked.pairs + 1, asked.items);
+    free(user);
+    free(password);
+    return is_good;
+}
+
+static const char *header(struct transfer *transfer, struct http_request *http, const char *name)
+{
+    const char *value = http_header(http, name);
+
+    return value ? arena_strdup(transfer->arena, value) : NULL;
+}
+
+static void arrive(struct http_request *http, void *arg)
+{
+    struct transfers *transfers = arg;
+    struct transfer *transfer;
+
+    if (atomic_fetch_add(&transfers->count, 1) >= TRANSFERS_MAX) {
+        atomic_fetch_sub(&transfers->count, 1);
+        http_close_after(http);
+        http_reply_html(http, 503, "Retry-After: 5\r\n", "this host has too many transfers under way");
+        return;
+    }
+    transfer = new0(struct transfer);
+    atomic_store(&transfer->references, 1);
+    transfer->transfers = transfers;
+    pthread_mutex_init(&transfer->lock, NULL);
+    transfer->arena = arena_new();
+    transfer->is_head = http->method == HTTP_HEAD;
+    transfer->is_open_ended = http->content_length >= LENGTH_UNKNOWN_FROM;
+    transfer->range = header(transfer, http, "range");
+    transfer->if_range = header(transfer, http, "if-range");
+    transfer->if_match = header(transfer, http, "if-match");
+    if (!describe(transfer, http)) {
+        transfer_unref(&transfer);
+        http_close_after(http);
+        http_reply_html(http, 400, "", "the request has too many parameters, or some that are no text");
+        return;
+    }
+    http->user = transfer; /* the request's reference */
+    http->user_destroy = request_over;
+    transfer->ticket = http_park(http, on_gone, transfer);
+    loop_call(transfers->loop, announce, transfer_ref(transfer));
+}
+
+/* ---- for the calls ---- */
+
+static struct transfer *find(struct op *op, const char *id)
+{
+    struct transfers *transfers = op->agent->transfers;
+    ref_t ref;
+
+    return transfers && uuid_parse(id, strlen(id), &ref) ? refmap_get(&transfers->table, ref) : NULL;
+}
+
+int transfer_take(struct op *op, const char *id, struct transfer **ret)
+{
+    struct transfer *transfer = find(op, id);
+
+    if (!transfer)
+        return op_fail(op, INTERNAL_ERROR, "the client has closed the connection");
+    if (transfer->op)
+        return op_fail(op, INTERNAL_ERROR, "this transfer is at work already");
+    timer_stop(&transfer->waiting);
+    transfer->op = op;
+    *ret = transfer_ref(transfer);
+    return 0;
+}
+
+void transfer_give(struct transfer **transfer_p, bool is_over)
+{
+    struct transfer *transfer = TAKE(*transfer_p);
+
+    if (!transfer)
+        return;
+    transfer->op = NULL;
+    waitq_wake_all(&transfer->idle);
+    if (is_over || atomic_load(&transfer->is_cancelled))
+        forget(transfer);
+    else
+        timer_start(transfer->transfers->loop, &transfer->waiting, WAITING_MS, waited_in_vain, transfer);
+    transfer_unref(&transfer);
+}
+
+struct transfer_rate *transfer_rate_of(const struct transfer *transfer)
+{
+    return transfer->transfers->rate;
+}
+
+/* ---- progress ---- */
+
+struct reporting {
+    struct op *op;
+    struct transfer *transfer;
+    struct timer timer;
+    int64_t bytes_before;
+};
+
+static void report(void *arg)
+{
+    struct reporting *reporting = arg;
+    struct transfer_figures *figures = &reporting->transfer->figures;
+    int64_t bytes = atomic_load(&figures->stream_bytes), total = atomic_load(&figures->disk_bytes_total);
+    struct value items[6] = {
+        value_text("share"), VALUE_FLOAT(total > 0 ? (double) atomic_load(&figures->disk_bytes_done) / (double) total : 0),
+        value_text("bytes"), VALUE_INT(bytes),
+        value_text("bytes_per_s"), VALUE_INT((bytes - reporting->bytes_before) * 1000 / PROGRESS_MS),
+    };
+    struct value body = VALUE_MAP(3, items);
+
+    reporting->bytes_before = bytes;
+    agent_note(reporting->op->agent, "transfer_progress", reporting->transfer->id, 0, &body, true);
+    timer_start(reporting->op->agent->loop, &reporting->timer, PROGRESS_MS, report, reporting);
+}
+
+int transfer_work(struct op *op, struct transfer *transfer, void (*fn)(void *arg), void *arg)
+{
+    struct reporting reporting = {.op = op, .transfer = transfer};
+    int r;
+
+    timer_start(op->agent->loop, &reporting.timer, PROGRESS_MS, report, &reporting);
+    r = workers_run(transfer->transfers->workers, fn, arg);
+    timer_stop(&reporting.timer);
+    return r < 0 ? op_fail(op, TOO_BUSY) : 0;
+}
+
+int transfer_failed(struct op *op, int error, const char *text, bool is_import)
+{
+    switch (error) {
+    case -ECANCELED:
+        return op_fail(op, INTERNAL_ERROR, "the transfer was called off");
+    case -EPIPE:
+        if (is_import)
+            return op_fail(op, IMPORT_ERROR_PREMATURE_EOF);
+        return op_fail(op, INTERNAL_ERROR, "the client has closed the connection before it had all");
+    case -ENOSPC:
+    case -EDQUOT:
+        return op_fail(op, SR_FULL, "", "");
+    default:
+        return op_fail(op, SR_BACKEND_FAILURE, op_text(op, "%d", -error), "", *text ? text : strerror(-error));
+    }
+}
+
+int transfer_disk_place(struct op *op, const struct value *disk, const char **ret_directory, const char **ret_name,
+                        const char **ret_format)
+{
+    const char *directory = value_map_text(disk, "sr_location", ""), *name = value_map_text(disk, "location", "");
+    const char *format = value_map_text(disk, "format", "");
+
+    if (directory[0] != '/' || !storage_name_is_good(name))
+        return op_fail(op, VDI_LOCATION_MISSING, value_map_text(disk, "sr", ""), name);
+    if (!streq(format, "raw") && !streq(format, "qcow2"))
+        return op_fail(op, INVALID_VALUE, "format", format);
+    *ret_directory = directory;
+    *ret_name = name;
+    *ret_format = format;
+    return 0;
+}
+
+/* ---- the master's word ---- */
+
+/* The request is answered like this; who has gone meanwhile does not hear it. */
+int do_transfer_refuse(struct op *op, const struct slave_transfer_refuse_args *args, struct value *ret)
+{
+    struct transfer *transfer = find(op, args->transfer);
+
+    (void) ret;
+    if (!transfer || transfer->op)
+        return 0;
+    answer_refusal(transfer, (int) args->status, args->headers, args->text, args->redirect);
+    forget(transfer);
+    return 0;
+}
+
+/* Cut, and nothing of it is at work any more. */
+int do_transfer_abort(struct op *op, const struct slave_transfer_abort_args *args, struct value *ret)
+{
+    struct transfer *transfer = find(op, args->transfer);
+
+    (void) ret;
+    if (!transfer)
+        return 0;
+    transfer_ref(transfer);
+    answer_cut(transfer);
+    while (transfer->op)
+        waitq_wait(&transfer->idle, UINT64_MAX);
+    forget(transfer);
+    transfer_unref(&transfer);
+    return 0;
+}
+
+/* An upload whose content has its meaning: the answer, begun early, ends. */
+int do_transfer_end(struct op *op, const struct slave_transfer_end_args *args, struct value *ret)
+{
+    struct transfer *transfer = find(op, args->transfer);
+
+    (void) ret;
+    if (!transfer || transfer->op)
+        return 0;
+    http_ticket_post(transfer->ticket, end, transfer_ref(transfer));
+    forget(transfer);
+    return 0;
+}
+
+/* ---- life ---- */
+
+struct transfers *transfers_new(struct loop *loop, struct slave_front *front, const struct transfers_config *config)
+{
+    static const struct {
+        enum http_method method;
+        const char *path;
+    } served[] = {
+        {HTTP_GET, "/export"}, {HTTP_PUT, "/import"}, {HTTP_GET, "/export_raw_vdi"}, {HTTP_PUT, "/import_raw_vdi"},
+    };
+    struct transfers *transfers = new0(struct transfers);
+
+    transfers->loop = loop;
+    transfers->workers = workers_new(config->threads, TRANSFERS_MAX, "transfer");
+    transfers->rate = transfer_rate_new(config->bytes_per_s);
+    for (size_t i = 0; i < ARRAY_SIZE(served); i++)
+        slave_front_add(front, served[i].method, served[i].path, arrive, transfers);
+    return transfers;
+}
+
+void transfers_start(struct transfers *transfers, struct agent *agent)
+{
+    transfers->agent = agent;
+    agent->transfers = transfers;
+}
+
+void transfers_destroy(struct transfers **transfers_p)
+{
+    struct transfers *transfers = TAKE(*transfers_p);
+    void *value;
+
+    if (!transfers)
+        return;
+    workers_destroy(&transfers->workers);
+    for (size_t at = 0; refmap_each(&transfers->table, &at, NULL, &value);) {
+        struct transfer *transfer = value;
+
+        timer_stop(&transfer->waiting);
+        transfer_unref(&transfer);
+    }
+    refmap_done(&transfers->table);
+    transfer_rate_destroy(&transfers->rate);
+    free(transfers);
+}

@@ -1,0 +1,102 @@
+/* transfer.h - HTTP requests that carry VMs and disks: from their arrival to their end
+ *
+ *   HTTP loop          agent's loop                                   master
+ *   request arrives
+ *   parked ----------> transfer: in the table, a number drawn
+ *                      note "transfer": who asks for what ----------> checks who asks, claims, makes a task
+ *                      <------------- call export_vm, import_open ... on a fiber of its own
+ *   answer begins <--- a thread runs the codec (workers of their own)
+ *   bytes =========== pipe or upload ============ codec === disk
+ *   answer ends -----> result ---------------------------------------> task ends
+ *
+ * The slave decides nothing: without the master's word a request gets no answer but 503. What the master refuses, and with
+ * which status, comes as transfer_refuse. A transfer belongs to the master that was told of it; when another takes over,
+ * which knows nothing of it, it is cut (docs/transfers.md).
+ *
+ *   transfer.c          arrival, table, end
+ *   transfer_export.c   export_vm, export_raw
+ *   transfer_import.c   import_open, import_disks, import_raw */
+#pragma once
+
+#include "shared/fiber.h"
+#include "shared/http.h"
+#include "slave/agent.h"
+#include "slave/stream.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct slave_front;
+struct transfer_rate;
+struct transfers;
+
+struct transfers_config {
+    unsigned threads;        /* transfers at work at once; others wait their turn */
+    int64_t bytes_per_s;     /* of all together; 0: no bound */
+};
+
+/* Registers the handlers of export and import, before the front starts. The loop is the agent's. */
+struct transfers *transfers_new(struct loop *, struct slave_front *, const struct transfers_config *);
+/* There is an agent: until then requests are refused. Sets agent->transfers. */
+void transfers_start(struct transfers *, struct agent *);
+/* After the front has stopped and the agent's loop was abandoned. NULL is fine. */
+void transfers_destroy(struct transfers **);
+
+/* The agent follows a master of this epoch from now on: transfers that another was told of are cut. */
+void transfers_follow(struct transfers *, uint64_t epoch);
+
+/* ---- among the transfer files ---- */
+
+struct transfer {
+    atomic_int references;
+    struct transfers *transfers;
+    ref_t id;
+    struct http_ticket ticket;
+    bool is_open_ended;          /* the client may close when it has sent all, whatever length it said */
+    const char *range, *if_range, *if_match; /* headers, or NULL; in the arena */
+    bool is_head;
+    struct arena *arena;
+    struct value asked;          /* the body of the note */
+
+    /* the agent's loop */
+    uint64_t epoch;              /* of the master that was told */
+    bool is_gone;                /* answered, or the client is */
+    struct timer waiting;        /* for the master's word */
+    struct op *op;               /* at work on it, or NULL */
+    struct waitq idle;           /* woken when that has ended */
+
+    /* shared with the codec's thread */
+    _Atomic bool is_cancelled;
+    struct transfer_figures figures;
+    pthread_mutex_t lock;        /* for what a cancel must reach: */
+    struct pipe *pipe;           /* of an export */
+
+    bool is_head_sent;           /* the answer has begun before its upload; the request's loop only */
+
+    /* the agent's loop, and the codec's thread while its op waits */
+    struct upload_source *source; /* of an import, once it was opened */
+    struct xva_reader *reader;    /* which reads from it, between import_open and import_disks */
+};
+
+/* The transfer that a call names, for the op alone: 0, or the failure when the client has gone, or it is at work. */
+int transfer_take(struct op *, const char *id, struct transfer **ret);
+/* Gives it back. is_over: its answer has ended, nothing comes after. */
+void transfer_give(struct transfer **, bool is_over);
+
+struct transfer *transfer_ref(struct transfer *);
+void transfer_unref(struct transfer **);
+
+/* Have fn(arg) run by one of the transfers' threads; reports progress meanwhile. 0, or op_fail() when too many wait. */
+int transfer_work(struct op *, struct transfer *, void (*fn)(void *arg), void *arg);
+
+struct transfer_rate *transfer_rate_of(const struct transfer *);
+
+/* Answer its request with a page of our own, before anything else was. */
+void transfer_answer(struct transfer *, int status, const char *headers, const char *text);
+
+/* What a codec returned, as the op's failure: -EPIPE, -ECANCELED, -ENOSPC ... `text` says more, or is "". */
+int transfer_failed(struct op *, int error, const char *text, bool is_import);
+
+/* The path of an SR, from the {sr, sr_type, sr_location, location, format} of a call. 0 or the failure. */
+int transfer_disk_place(struct op *, const struct value *disk, const char **ret_directory, const char **ret_name,
+                        const char **ret_format);

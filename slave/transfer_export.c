@@ -1,0 +1,363 @@
+/* transfer_export.c - a VM or a disk as the answer of an HTTP request
+ *
+ *   op's fiber        take the transfer --------------------------------------------> give it back, result
+ *   codec's thread        open disks, entity tag, range   begin | write ... | end
+ *
+ * An export that was interrupted goes on where it was: the stream of a VM that does not run is the same each time, and
+ * the entity tag (RFC 9110, 8.8.3) says so. It is made of all that the stream is made of: the text of ova.xml, and of each
+ * disk's files size, times and inode. With a Range the stream is made twice: first to know its length, which the answer
+ * must name, then to send its end. */
+#include "slave/transfer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "shared/fiber.h"
+#include "slave/disk_io.h"
+#include "slave/raw_stream.h"
+#include "slave/storage.h"
+#include "slave/transfer_pipe.h"
+#include "slave/vhd_write.h"
+#include "slave/xva_write.h"
+
+#define TAG_BYTES     40
+#define HEADERS_BYTES 1024
+#define DISKS_MAX     256
+
+/* What the thread works with; the op's fiber waits meanwhile. */
+struct exporting {
+    struct op *op;              /* its arena is the thread's while the fiber waits */
+    struct transfer *transfer;
+    const struct value *disks;  /* of maps */
+    const struct value *options;
+    const char *ova;            /* NULL: one disk, as it is */
+    struct xva_export_disk open[DISKS_MAX];
+    unsigned count;
+    struct vhd_plan *vhd;       /* of a raw disk sent as one */
+    char tag[TAG_BYTES];
+    int64_t from;               /* first byte that the client wants */
+    int64_t length;             /* of the whole; -1: not known */
+    int refused;                /* HTTP status that says what is wrong with the request's conditions, or 0 */
+    int result;
+    char text[DISK_IO_TEXT_BYTES];
+};
+
+/* ---- the disks ---- */
+
+static int open_disk(struct exporting *exporting, const struct value *map)
+{
+    struct xva_export_disk *disk = &exporting->open[exporting->count];
+    int r = disk_io_open(&disk->io, value_map_text(map, "sr_location", ""), value_map_text(map, "location", ""),
+                         value_map_text(map, "format", ""), false, exporting->text);
+
+    if (r < 0)
+        return r;
+    disk->prefix = value_map_text(map, "prefix", "");
+    exporting->count++;
+    return 0;
+}
+
+static int open_disks(struct exporting *exporting)
+{
+    int r = 0;
+
+    for (uint32_t i = 0; i < exporting->disks->length && r == 0; i++)
+        r = open_disk(exporting, &exporting->disks->items[i]);
+    return r;
+}
+
+static void close_disks(struct exporting *exporting)
+{
+    while (exporting->count > 0)
+        disk_io_close(&exporting->open[--exporting->count].io);
+}
+
+/* ---- the entity tag ---- */
+
+static void tag_file(EVP_MD_CTX *digest, int dir, const char *name)
+{
+    char facts[512];
+    struct stat st;
+
+    if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        memset(&st, 0, sizeof st);
+    snprintf(facts, sizeof facts, "%s %ju %jd %jd.%09ld %jd.%09ld\n", name, (uintmax_t) st.st_ino, (intmax_t) st.st_size,
+             (intmax_t) st.st_mtim.tv_sec, st.st_mtim.tv_nsec, (intmax_t) st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
+    EVP_DigestUpdate(digest, facts, strlen(facts));
+}
+
+/* A disk's file, and those that it rests on. */
+static void tag_disk(EVP_MD_CTX *digest, const struct value *map)
+{
+    _cleanup_(close_fd) int dir = dir_open(value_map_text(map, "sr_location", ""));
+    const char *format = value_map_text(map, "format", "");
+    struct disk_facts facts;
+    char name[256];
+
+    if (dir < 0)
+        return; /* opening it fails, too */
+    snprintf(name, sizeof name, "%s", value_map_text(map, "location", ""));
+    for (unsigned depth = 0; name[0] && depth < 256; depth++) {
+        tag_file(digest, dir, name);
+        if (disk_facts(dir, name, format, &facts) < 0)
+            return;
+        snprintf(name, sizeof name, "%s", facts.backing);
+    }
+}
+
+static void make_tag(struct exporting *exporting)
+{
+    unsigned char sum[EVP_MAX_MD_SIZE];
+    EVP_MD_CTX *digest = EVP_MD_CTX_new();
+    const char *format = value_map_text(exporting->options, "format", value_map_text(exporting->options, "compression", ""));
+
+    EVP_DigestInit_ex(digest, EVP_sha256(), NULL);
+    EVP_DigestUpdate(digest, format, strlen(format) + 1);
+    if (exporting->ova)
+        EVP_DigestUpdate(digest, exporting->ova, strlen(exporting->ova));
+    for (uint32_t i = 0; i < exporting->disks->length; i++)
+        tag_disk(digest, &exporting->disks->items[i]);
+    EVP_DigestFinal_ex(digest, sum, NULL);
+    EVP_MD_CTX_free(digest);
+    snprintf(exporting->tag, sizeof exporting->tag, "\"%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x\"", sum[0],
+             sum[1], sum[2], sum[3], sum[4], sum[5], sum[6], sum[7], sum[8], sum[9], sum[10], sum[11], sum[12], sum[13],
+             sum[14], sum[15]);
+}
+
+/* ---- the stream ---- */
+
+static enum compression compression_of(const struct value *options)
+{
+    const char *text = value_map_text(options, "compression", "none");
+
+    return streq(text, "zstd") ? COMPRESSION_ZSTD : streq(text, "gzip") ? COMPRESSION_GZIP : COMPRESSION_NONE;
+}
+
+static int64_t number_of(const struct value *options, const char *key)
+{
+    return strtoll(value_map_text(options, key, "0"), NULL, 10);
+}
+
+static bool is_vhd(const struct exporting *exporting)
+{
+    return !exporting->ova && streq(value_map_text(exporting->options, "format", "raw"), "vhd");
+}
+
+/* Before the answer: its length is that of the file. */
+static int plan_vhd(struct exporting *exporting)
+{
+    const char *text = value_map_text(exporting->options, "uuid", "");
+    ref_t uuid = NULL_REF;
+
+    (void) uuid_parse(text, strlen(text), &uuid);
+    return vhd_plan_make(&exporting->vhd, exporting->open[0].io, uuid, number_of(exporting->options, "made_utc"), NULL,
+                         exporting->text);
+}
+
+/* The whole from `skip` on. */
+static int write_stream(struct exporting *exporting, int64_t skip, struct sink *sink, struct transfer_figures *figures)
+{
+    struct xva_export export = {
+        .ova = exporting->ova,
+        .disks = exporting->open,
+        .disk_count = exporting->count,
+        .compression = compression_of(exporting->options),
+        .skip = skip,
+    };
+    if (exporting->ova) {
+        export.ova_bytes = strlen(exporting->ova);
+        return xva_write(&export, sink, figures);
+    }
+    if (exporting->vhd)
+        return vhd_write(exporting->vhd, sink, figures);
+    atomic_store(&figures->disk_bytes_total, disk_io_size(exporting->open[0].io) - skip);
+    return raw_export(exporting->open[0].io, skip, disk_io_size(exporting->open[0].io), sink, figures);
+}
+
+/* ---- how long is it? ---- */
+
+/* Counts what it is given, and ends with the transfer. */
+struct counter {
+    struct sink sink;
+    struct transfer *transfer;
+    int64_t bytes;
+};
+
+static int count_bytes(struct sink *sink, const void *bytes, size_t count)
+{
+    struct counter *counter = CONTAINER_OF(sink, struct counter, sink);
+
+    (void) bytes;
+    counter->bytes += (int64_t) count;
+    return atomic_load(&counter->transfer->is_cancelled) ? -ECANCELED : 0;
+}
+
+static int find_length(struct exporting *exporting)
+{
+    struct counter counter = {.sink = {.write = count_bytes}, .transfer = exporting->transfer};
+    struct transfer_figures nobodys = {0};
+    int r;
+
+    if (!exporting->ova) {
+        r = is_vhd(exporting) ? plan_vhd(exporting) : 0;
+        exporting->length = exporting->vhd ? vhd_stream_bytes(exporting->vhd) : disk_io_size(exporting->open[0].io);
+        return r;
+    }
+    r = write_stream(exporting, 0, &counter.sink, &nobodys);
+    exporting->length = counter.bytes;
+    return r;
+}
+
+/* ---- conditions: If-Match, Range, If-Range (RFC 9110, 13 and 14) ---- */
+
+/* "bytes=N-", which is all that somebody asks who has the beginning. Other forms may be ignored, and are. */
+static bool range_from(const char *range, int64_t *ret_from)
+{
+    char *end;
+
+    if (!range || strncmp(range, "bytes=", 6) != 0 || range[6] < '0' || range[6] > '9')
+        return false;
+    errno = 0;
+    *ret_from = strtoll(range + 6, &end, 10);
+    return !errno && streq(end, "-");
+}
+
+static int check_conditions(struct exporting *exporting)
+{
+    const struct transfer *transfer = exporting->transfer;
+    int64_t from;
+    int r = 0;
+
+    exporting->length = -1;
+    if (transfer->if_match && !streq(transfer->if_match, "*") && !strstr(transfer->if_match, exporting->tag)) {
+        exporting->refused = 412;
+        return 0;
+    }
+    if (!exporting->ova)
+        r = find_length(exporting);
+    if (r < 0 || transfer->is_head || exporting->vhd || !range_from(transfer->range, &from)
+        || (transfer->if_range && !streq(transfer->if_range, exporting->tag)))
+        return r;
+    if (exporting->ova)
+        r = find_length(exporting);
+    if (from >= exporting->length)
+        exporting->refused = 416;
+    exporting->from = from;
+    return r;
+}
+
+static void begin(struct exporting *exporting, struct pipe *pipe)
+{
+    const char *task = value_map_text(exporting->options, "task", "");
+    char headers[HEADERS_BYTES];
+    int used = snprintf(headers, sizeof headers,
+                        "content-type: %s\r\ncontent-disposition: attachment; filename=\"%s\"\r\netag: %s\r\n"
+                        "accept-ranges: bytes\r\n",
+                        value_map_text(exporting->options, "content_type", "application/octet-stream"),
+                        value_map_text(exporting->options, "file_name", "export.xva"), exporting->tag);
+    bool is_part = exporting->from > 0;
+
+    assert(used > 0 && used < (int) sizeof headers - 256);
+    if (*task)
+        used += snprintf(headers + used, sizeof headers - (size_t) used, "task-id: %s\r\n", task);
+    if (is_part)
+        snprintf(headers + used, sizeof headers - (size_t) used, "content-range: bytes %" PRId64 "-%" PRId64 "/%" PRId64 "\r\n",
+                 exporting->from, exporting->length - 1, exporting->length);
+    pipe_begin(pipe, is_part ? 206 : 200, headers,
+               exporting->length < 0 ? HTTP_CLOSE_DELIMITED : exporting->length - exporting->from);
+}
+
+/* ---- the thread ---- */
+
+static int send_all(struct exporting *exporting)
+{
+    struct transfer *transfer = exporting->transfer;
+    struct pipe *pipe = pipe_new(transfer->ticket, &transfer->figures, transfer_rate_of(transfer));
+
+    pthread_mutex_lock(&transfer->lock);
+    transfer->pipe = pipe; /* a cancel reaches it from now on */
+    pthread_mutex_unlock(&transfer->lock);
+    if (atomic_load(&transfer->is_cancelled))
+        pipe_cancel(pipe);
+    begin(exporting, pipe);
+    return pipe_end(pipe, transfer->is_head ? 0 : write_stream(exporting, exporting->from, pipe_sink(pipe), &transfer->figures));
+}
+
+static void export_job(void *arg)
+{
+    struct exporting *exporting = arg;
+
+    exporting->result = open_disks(exporting);
+    if (exporting->result == 0) {
+        make_tag(exporting);
+        exporting->result = check_conditions(exporting);
+    }
+    if (exporting->result == 0 && !exporting->refused)
+        exporting->result = send_all(exporting);
+    vhd_plan_destroy(&exporting->vhd);
+    close_disks(exporting);
+}
+
+/* ---- the calls ---- */
+
+static int refuse_conditions(struct exporting *exporting)
+{
+    struct op *op = exporting->op;
+
+    transfer_answer(exporting->transfer, exporting->refused,
+                    exporting->refused == 416
+                        ? op_text(op, "content-range: bytes */%" PRId64 "\r\n", exporting->length)
+                        : "",
+                    exporting->refused == 416 ? "the whole is not so long" : "it is not the same any more");
+    return op_fail(op, INVALID_VALUE, exporting->refused == 416 ? "Range" : "If-Match",
+                   exporting->refused == 416 ? exporting->transfer->range : exporting->transfer->if_match);
+}
+
+static int export_to_client(struct op *op, const char *id, const char *ova, const struct value *disks,
+                            const struct value *options, struct value *ret)
+{
+    _cleanup_(free_p) struct exporting *exporting = new0(struct exporting);
+    struct transfer *transfer = NULL;
+    const char *directory, *name, *format;
+    bool has_begun;
+    int r = 0;
+
+    for (uint32_t i = 0; i < disks->length && r == 0; i++)
+        r = transfer_disk_place(op, &disks->items[i], &directory, &name, &format);
+    if (r == 0 && disks->length > DISKS_MAX)
+        r = op_fail(op, INVALID_VALUE, "disks", op_text(op, "%u", disks->length));
+    if (r == 0)
+        r = transfer_take(op, id, &transfer);
+    if (r < 0)
+        return r;
+    exporting->op = op;
+    exporting->transfer = transfer;
+    exporting->ova = ova;
+    exporting->disks = disks;
+    exporting->options = options;
+    r = transfer_work(op, transfer, export_job, exporting);
+    if (r == 0 && exporting->result < 0)
+        r = transfer_failed(op, exporting->result, exporting->text, false);
+    else if (r == 0 && exporting->refused)
+        r = refuse_conditions(exporting);
+    if (r == 0)
+        *ret = op_map(op, "bytes", op_text(op, "%" PRId64, atomic_load(&transfer->figures.stream_bytes)), "etag",
+                      exporting->tag, NULL);
+    has_begun = transfer->pipe != NULL;
+    transfer_give(&transfer, has_begun || exporting->refused);
+    return r;
+}
+
+int do_export_vm(struct op *op, const struct slave_export_vm_args *args, struct value *ret)
+{
+    return export_to_client(op, args->transfer, args->ova, args->disks, args->options, ret);
+}
+
+int do_export_raw(struct op *op, const struct slave_export_raw_args *args, struct value *ret)
+{
+    return export_to_client(op, args->transfer, NULL, &VALUE_SET(1, args->disk), args->options, ret);
+}

@@ -1,0 +1,294 @@
+/* transfer_import.c - the body of an HTTP request as the disks of a VM, or as one disk
+ *
+ *   import_open       the body is let through; ova.xml is read and told. What follows waits in the socket
+ *                     ... the master makes disks and records ...
+ *   import_disks      the rest of the archive, into those disks
+ *   import_raw        the whole body, into one disk
+ *   transfer_end      (transfer.c) when all of it has its meaning: the answer
+ *
+ * Clients of HTTP/1.0 wait for a status before they send, and so may those that give no true length: they are told 200 at
+ * once, and see a connection that breaks when the import fails. Others are told at the end how it went. (wire.md
+ * sections 19 and 28) */
+#include "slave/transfer.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include "shared/fiber.h"
+#include "slave/disk_io.h"
+#include "slave/raw_stream.h"
+#include "slave/storage.h"
+#include "slave/transfer_upload.h"
+#include "slave/vhd_read.h"
+#include "slave/xva_read.h"
+
+#define RING_BYTES     ((size_t) 2 << 20)
+#define DISKS_MAX      256
+/* The text travels to the master in one frame of the link, with room for what surrounds it. */
+#define OVA_BYTES_SENT (LINK_FRAME_BYTES_MAX - 65536)
+
+/* ---- the body is let through ---- */
+
+struct opening {
+    struct transfer *transfer;
+    struct http_upload *upload; /* [out] */
+    struct completion *done;
+};
+
+static void nobody_listens(struct http_upload *upload, void *arg)
+{
+    (void) upload; /* the codec's thread waits in http_upload_wait() */
+    (void) arg;
+}
+
+static void open_upload(struct http_request *request, void *arg)
+{
+    struct opening *opening = arg;
+
+    if (!request) {
+        completion_post(opening->done, -EPIPE);
+        return;
+    }
+    if (request->minor == 0 || opening->transfer->is_open_ended) {
+        opening->transfer->is_head_sent = true;
+        http_send_head_early(request, 200, "");
+    }
+    http_close_after(request);
+    opening->upload = http_consume(request, RING_BYTES, nobody_listens, NULL);
+    completion_post(opening->done, 0);
+}
+
+/* From the op's fiber, which waits; harmless when it was done before. */
+static int open_source(struct op *op, struct transfer *transfer)
+{
+    struct opening opening = {.transfer = transfer};
+    int r = 0;
+
+    if (transfer->source)
+        return 0;
+    opening.done = completion_new(op->agent->loop);
+    http_ticket_post(transfer->ticket, open_upload, &opening);
+    while (completion_wait(opening.done, UINT64_MAX, &r) < 0)
+        ; /* the loop's thread works with what is on this stack */
+    completion_drop(&opening.done);
+    if (r < 0)
+        return transfer_failed(op, r, "", true);
+    transfer->source = upload_source_new(opening.upload, transfer->is_open_ended, &transfer->is_cancelled,
+                                         &transfer->figures, transfer_rate_of(transfer));
+    return 0;
+}
+
+/* ---- archives ---- */
+
+struct importing {
+    struct op *op;              /* its arena is the thread's while the fiber waits */
+    struct transfer *transfer;
+    const struct value *disks;  /* of maps */
+    const struct value *options;
+    struct xva_import_disk open[DISKS_MAX];
+    unsigned count;
+    const char *ova;
+    size_t ova_bytes;
+    struct value used;          /* [out] prefix -> bytes that the disk's file takes */
+    int result;
+    char text[DISK_IO_TEXT_BYTES];
+};
+
+static void read_ova_job(void *arg)
+{
+    struct importing *importing = arg;
+    struct transfer *transfer = importing->transfer;
+
+    if (!transfer->reader)
+        transfer->reader = xva_reader_new(upload_source_of(transfer->source), &transfer->figures);
+    importing->result = xva_read_ova(transfer->reader, &importing->ova, &importing->ova_bytes);
+}
+
+/* What the reader says of the archive, else what a transfer says of its end. */
+static int archive_failed(struct importing *importing)
+{
+    const struct xva_error *error = importing->transfer->reader ? xva_reader_error(importing->transfer->reader) : NULL;
+    const char *params[XVA_ERROR_PARAMS] = {0};
+
+    if ((importing->result != -EBADMSG && importing->result != -EPIPE) || !error || !error->code)
+        return transfer_failed(importing->op, importing->result, importing->text, true);
+    for (unsigned i = 0; i < error->count; i++)
+        params[i] = error->params[i];
+    return failure_set_text(&importing->op->failure, importing->op->arena, error->code, error->count, params);
+}
+
+int do_import_open(struct op *op, const struct slave_import_open_args *args, struct value *ret)
+{
+    struct importing importing = {.op = op};
+    struct transfer *transfer;
+    int r = transfer_take(op, args->transfer, &transfer);
+
+    if (r < 0)
+        return r;
+    importing.transfer = transfer;
+    r = open_source(op, transfer);
+    if (r == 0)
+        r = transfer_work(op, transfer, read_ova_job, &importing);
+    if (r == 0 && importing.result < 0)
+        r = archive_failed(&importing);
+    if (r == 0 && (importing.ova_bytes > OVA_BYTES_SENT || !text_is_utf8(importing.ova, importing.ova_bytes)))
+        r = op_fail(op, IMPORT_ERROR, importing.ova_bytes > OVA_BYTES_SENT ? "ova.xml is too large" : "ova.xml is no text");
+    if (r == 0)
+        *ret = op_map(op, "ova", (const char *) arena_dup(op->arena, importing.ova, importing.ova_bytes), NULL);
+    transfer_give(&transfer, false);
+    return r;
+}
+
+static int open_disks(struct importing *importing)
+{
+    for (uint32_t i = 0; i < importing->disks->length; i++) {
+        const struct value *map = &importing->disks->items[i];
+        struct xva_import_disk *disk = &importing->open[importing->count];
+        int r = disk_io_open(&disk->io, value_map_text(map, "sr_location", ""), value_map_text(map, "location", ""),
+                             value_map_text(map, "format", ""), true, importing->text);
+
+        if (r < 0)
+            return r;
+        disk->prefix = value_map_text(map, "prefix", "");
+        disk->bytes = strtoll(value_map_text(map, "bytes", "0"), NULL, 10);
+        importing->count++;
+    }
+    return 0;
+}
+
+static void close_disks(struct importing *importing)
+{
+    while (importing->count > 0)
+        disk_io_close(&importing->open[--importing->count].io);
+}
+
+/* For the records: what the files take now. */
+static struct value count_used(struct importing *importing)
+{
+    struct arena *arena = importing->op->arena;
+    uint32_t count = importing->disks->length;
+    struct value *items = arena_alloc_array(arena, 2 * (size_t) count, sizeof *items);
+
+    for (uint32_t i = 0; i < count; i++) {
+        const struct value *map = &importing->disks->items[i];
+        _cleanup_(close_fd) int dir = dir_open(value_map_text(map, "sr_location", ""));
+        struct disk_facts facts = {0};
+
+        if (dir >= 0)
+            (void) disk_facts(dir, value_map_text(map, "location", ""), value_map_text(map, "format", ""), &facts);
+        items[2 * i] = value_text(arena_strdup(arena, value_map_text(map, "prefix", "")));
+        items[2 * i + 1] = value_text(arena_text(arena, "%" PRId64, facts.physical_utilisation));
+    }
+    return VALUE_MAP(count, items);
+}
+
+static void import_disks_job(void *arg)
+{
+    struct importing *importing = arg;
+    const struct value *options = importing->options;
+
+    importing->result = open_disks(importing);
+    if (importing->result == 0) {
+        struct xva_import import = {
+            .disks = importing->open,
+            .count = importing->count,
+            .export_vsn = (int) strtol(value_map_text(options, "export_vsn", "2"), NULL, 10),
+            .force = streq(value_map_text(options, "force", "false"), "true"),
+        };
+
+        importing->result = streq(value_map_text(options, "version", ""), "0.1")
+                                ? xva_read_chunks(importing->transfer->reader, &import)
+                                : xva_read_disks(importing->transfer->reader, &import);
+    }
+    close_disks(importing);
+    if (importing->result == 0)
+        importing->used = count_used(importing);
+}
+
+static int check_places(struct op *op, const struct value *disks)
+{
+    const char *directory, *name, *format;
+    int r = 0;
+
+    if (disks->length > DISKS_MAX)
+        return op_fail(op, INVALID_VALUE, "disks", op_text(op, "%u", disks->length));
+    for (uint32_t i = 0; i < disks->length && r == 0; i++)
+        r = transfer_disk_place(op, &disks->items[i], &directory, &name, &format);
+    return r;
+}
+
+int do_import_disks(struct op *op, const struct slave_import_disks_args *args, struct value *ret)
+{
+    _cleanup_(free_p) struct importing *importing = new0(struct importing);
+    struct transfer *transfer;
+    int r = check_places(op, args->disks);
+
+    if (r == 0)
+        r = transfer_take(op, args->transfer, &transfer);
+    if (r < 0)
+        return r;
+    *importing = (struct importing){.op = op, .transfer = transfer, .disks = args->disks, .options = args->options};
+    if (!transfer->reader)
+        r = op_fail(op, INTERNAL_ERROR, "the archive was not opened before its disks");
+    if (r == 0)
+        r = transfer_work(op, transfer, import_disks_job, importing);
+    if (r == 0 && importing->result < 0)
+        r = archive_failed(importing);
+    if (r == 0)
+        *ret = importing->used;
+    transfer_give(&transfer, false);
+    return r;
+}
+
+/* ---- one disk ---- */
+
+static int read_into(struct importing *importing, struct disk_io *disk)
+{
+    struct transfer *transfer = importing->transfer;
+    struct source *source = upload_source_of(transfer->source);
+    const struct value *options = importing->options;
+
+    atomic_store(&transfer->figures.disk_bytes_total, disk_io_size(disk));
+    if (streq(value_map_text(options, "format", "raw"), "vhd"))
+        return vhd_read(disk, source, NULL_REF, &transfer->figures, importing->text);
+    if (streq(value_map_text(options, "chunked", "false"), "true"))
+        return raw_import_chunked(disk, source, &transfer->figures, importing->text);
+    return raw_import(disk, source, &transfer->figures, importing->text);
+}
+
+static void import_raw_job(void *arg)
+{
+    struct importing *importing = arg;
+
+    importing->result = open_disks(importing);
+    if (importing->result == 0)
+        importing->result = read_into(importing, importing->open[0].io);
+    if (importing->result == 0)
+        importing->result = disk_io_sync(importing->open[0].io);
+    close_disks(importing);
+}
+
+int do_import_raw(struct op *op, const struct slave_import_raw_args *args, struct value *ret)
+{
+    _cleanup_(free_p) struct importing *importing = new0(struct importing);
+    struct value disks = VALUE_SET(1, args->disk);
+    struct transfer *transfer;
+    int r = check_places(op, &disks);
+
+    if (r == 0)
+        r = transfer_take(op, args->transfer, &transfer);
+    if (r < 0)
+        return r;
+    *importing = (struct importing){.op = op, .transfer = transfer, .disks = &disks, .options = args->options};
+    r = open_source(op, transfer);
+    if (r == 0)
+        r = transfer_work(op, transfer, import_raw_job, importing);
+    if (r == 0 && (importing->result == -EFBIG || importing->result == -EBADMSG || importing->result == -EOPNOTSUPP))
+        r = op_fail(op, IMPORT_ERROR, importing->text);
+    else if (r == 0 && importing->result < 0)
+        r = transfer_failed(op, importing->result, importing->text, true);
+    if (r == 0)
+        *ret = op_map(op, "bytes", op_text(op, "%" PRId64, atomic_load(&transfer->figures.stream_bytes)), NULL);
+    transfer_give(&transfer, false);
+    return r;
+}

@@ -1,0 +1,75 @@
+/* transfer_rate.c - how fast all transfers of a host together may be */
+#include "slave/transfer_rate.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <time.h>
+
+#define NS_PER_S      1000000000LL
+#define BURST_PER_S   4                /* the bucket holds a fourth of a second's bytes */
+#define LOOK_NS       (NS_PER_S / 5)   /* between looks whether it is still wanted */
+
+struct transfer_rate {
+    pthread_mutex_t lock;
+    int64_t bytes_per_s;
+    int64_t free_at_ns; /* when all that was taken so far will have been paid for, CLOCK_MONOTONIC */
+};
+
+struct transfer_rate *transfer_rate_new(int64_t bytes_per_s)
+{
+    struct transfer_rate *rate;
+
+    if (bytes_per_s <= 0)
+        return NULL;
+    rate = new0(struct transfer_rate);
+    pthread_mutex_init(&rate->lock, NULL);
+    rate->bytes_per_s = bytes_per_s;
+    return rate;
+}
+
+void transfer_rate_destroy(struct transfer_rate **rate_p)
+{
+    struct transfer_rate *rate = TAKE(*rate_p);
+
+    if (!rate)
+        return;
+    pthread_mutex_destroy(&rate->lock);
+    free(rate);
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * NS_PER_S + now.tv_nsec;
+}
+
+/* Takes the bytes, on credit; returns how long to wait before they may pass. */
+static int64_t take(struct transfer_rate *rate, size_t bytes)
+{
+    int64_t now = now_ns(), wait;
+
+    pthread_mutex_lock(&rate->lock);
+    rate->free_at_ns = MAX(rate->free_at_ns, now - NS_PER_S / BURST_PER_S);
+    rate->free_at_ns += (int64_t) ((double) bytes * NS_PER_S / (double) rate->bytes_per_s);
+    wait = rate->free_at_ns - now;
+    pthread_mutex_unlock(&rate->lock);
+    return wait;
+}
+
+int transfer_rate_wait(struct transfer_rate *rate, size_t bytes, const _Atomic bool *is_cancelled)
+{
+    int64_t wait = rate ? take(rate, bytes) : 0;
+
+    while (wait > 0) {
+        int64_t slice = MIN(wait, LOOK_NS);
+        struct timespec pause = {.tv_sec = slice / NS_PER_S, .tv_nsec = slice % NS_PER_S};
+
+        if (atomic_load(is_cancelled))
+            return -ECANCELED;
+        clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+        wait -= slice;
+    }
+    return 0;
+}

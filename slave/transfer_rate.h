@@ -1,0 +1,19 @@
+/* transfer_rate.h - how fast all transfers of a host together may be
+ *
+ * A bucket that fills at the rate and holds a quarter of a second's worth; who takes more than there is waits its share.
+ * Turns are taken in the order of asking, so transfers at once get alike. */
+#pragma once
+
+#include "shared/base.h"
+
+#include <stdatomic.h>
+
+struct transfer_rate;
+
+/* 0 bytes a second: no bound. */
+struct transfer_rate *transfer_rate_new(int64_t bytes_per_s);
+void transfer_rate_destroy(struct transfer_rate **);
+
+/* Wait until so many bytes may pass: 0, or -ECANCELED when *is_cancelled has become true, which is looked at a few times
+ * a second. NULL for rate: 0 at once. */
+int transfer_rate_wait(struct transfer_rate *, size_t bytes, const _Atomic bool *is_cancelled);

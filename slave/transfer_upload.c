@@ -1,0 +1,72 @@
+/* transfer_upload.c - the body of an HTTP request as the source of an import's codec */
+#include "slave/transfer_upload.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+
+#include "slave/transfer_rate.h"
+
+struct upload_source {
+    struct source source;
+    struct http_upload *upload;
+    bool is_open_ended;
+    const _Atomic bool *is_cancelled;
+    struct transfer_figures *figures;
+    struct transfer_rate *rate;
+    size_t given; /* by the last read, and not yet taken out of the ring */
+};
+
+static ssize_t read_upload(struct source *source, const void **ret_bytes)
+{
+    struct upload_source *self = CONTAINER_OF(source, struct upload_source, source);
+    enum http_upload_state state;
+    const char *bytes;
+    size_t count;
+
+    if (self->given > 0) {
+        http_upload_consumed(self->upload, self->given);
+        atomic_fetch_add(&self->figures->stream_bytes, (int64_t) self->given);
+        if (transfer_rate_wait(self->rate, self->given, self->is_cancelled) < 0)
+            return -ECANCELED;
+        self->given = 0;
+    }
+    count = http_upload_wait(self->upload, &bytes, &state);
+    if (atomic_load(self->is_cancelled))
+        return -ECANCELED;
+    if (count == 0 && state == HTTP_UPLOAD_BROKEN && !self->is_open_ended)
+        return -EPIPE;
+    *ret_bytes = bytes;
+    self->given = count;
+    return (ssize_t) count;
+}
+
+struct upload_source *upload_source_new(struct http_upload *upload, bool is_open_ended, const _Atomic bool *is_cancelled,
+                                        struct transfer_figures *figures, struct transfer_rate *rate)
+{
+    struct upload_source *self = new0(struct upload_source);
+
+    *self = (struct upload_source){
+        .source = {.read = read_upload},
+        .upload = upload,
+        .is_open_ended = is_open_ended,
+        .is_cancelled = is_cancelled,
+        .figures = figures,
+        .rate = rate,
+    };
+    return self;
+}
+
+void upload_source_destroy(struct upload_source **self_p)
+{
+    struct upload_source *self = TAKE(*self_p);
+
+    if (!self)
+        return;
+    http_upload_unref(&self->upload);
+    free(self);
+}
+
+struct source *upload_source_of(struct upload_source *self)
+{
+    return &self->source;
+}

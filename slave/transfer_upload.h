@@ -1,0 +1,24 @@
+/* transfer_upload.h - the body of an HTTP request as the source of an import's codec
+ *
+ *      socket --> http_upload, a bounded ring --> source.read() on the codec's thread
+ *
+ * The codec takes what it needs: what it leaves unread stays in the socket, whose client then waits. */
+#pragma once
+
+#include "shared/http.h"
+#include "slave/stream.h"
+
+struct transfer_rate;
+struct upload_source;
+
+/* Takes the upload's reference.
+ *
+ *   is_open_ended   a body that ends before its length has ended well (clients that do not know it say 2^50)
+ *   is_cancelled    read before each wait: what is still read is not wanted; whoever sets it also breaks the upload
+ *   figures, rate   (may be NULL) outlive it */
+struct upload_source *upload_source_new(struct http_upload *, bool is_open_ended, const _Atomic bool *is_cancelled,
+                                        struct transfer_figures *figures, struct transfer_rate *rate);
+/* NULL is fine. */
+void upload_source_destroy(struct upload_source **);
+
+struct source *upload_source_of(struct upload_source *);
