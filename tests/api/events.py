@@ -367,7 +367,7 @@ def readers_that_do_not_read(m):
         slowest = max(slowest, time.monotonic() - t0)
     grown_kb = memory_kb() - before
     print("     %d kB an answer, %d kB for 100 readers, %.0f ms to one who reads" % (answer_kb, grown_kb, slowest * 1000))
-    assert slowest < 1, slowest
+    assert slowest < (10 if "asan" in BUILD else 2), slowest
     assert grown_kb < 100 * 3 * answer_kb or "asan" in BUILD, grown_kb           # one answer each, not twenty
     for c in connections:
         c.close()
