@@ -8,8 +8,9 @@
  *      each file that it rests on  -- fd 4.. --> opens them as /proc/self/fd/N
  *
  * We connect before the child runs, and the socket's name is gone by then: nobody else can reach it, nothing is left in
- * a directory, and however the agent dies, the child finds the connection closed and ends. Nor does the child open what an
- * image names: files and formats are stated by us, for each was opened here, in the disk's own directory and through no link.
+ * a directory, and however the agent dies, the child finds the connection closed and ends. Nor does the child open what
+ * an image names: files and formats are stated by us, for each was opened here, in the disk's own directory and through
+ * no link.
  *
  * A qcow2 is read in pieces, several on their way at once: one after the other the two processes would wait for each
  * other more than they copy. */
@@ -29,7 +30,7 @@
 
 #define PIECE_BYTES  (512 * 1024)          /* of one request */
 #define PIECES       8                     /* on their way at once */
-#define STATUS_BYTES (1024 * 1024 * 1024)  /* of one question for holes, or one order for zeros: 32 bits is the protocol's end */
+#define STATUS_BYTES (1024 * 1024 * 1024)  /* of one question for holes, one order for zeros: 32 bits at most */
 #define EXTENTS_MAX  4096                  /* remembered of an answer */
 #define CHAIN_MAX    200                   /* files: each clone or snapshot of a disk adds one */
 #define END_MS       10000                 /* for its last writes */

@@ -207,7 +207,7 @@ static int read_table(struct vhd_reader *reader)
 
 /* ---- dynamic: blocks ---- */
 
-/* What the file has no blocks for: zeros, or for a differencing one what is there. Nothing is left of what was behind its end. */
+/* What the file has no blocks for: zeros, or for a differencing one what is there. Behind its end are zeros. */
 static int write_gaps(struct vhd_reader *reader)
 {
     int64_t block_bytes = reader->header.block_bytes, size = reader->footer.size, at = 0;

@@ -292,7 +292,8 @@ static void damaged_disks_are_errors(void **state)
     refused(f, "l1.qcow2", "qcow2", -EIO, "L1");
 
     /* Damage that only shows where it is read: the L1 table points outside of clusters. */
-    run(f, "cp a.qcow2 l2.qcow2 && printf '\\200\\0\\0\\0\\0\\3\\2\\1' | dd of=l2.qcow2 bs=1 seek=$((0x30000)) conv=notrunc status=none");
+    run(f, "cp a.qcow2 l2.qcow2");
+    run(f, "printf '\\200\\0\\0\\0\\0\\3\\2\\1' | dd of=l2.qcow2 bs=1 seek=$((0x30000)) conv=notrunc status=none");
     open_disk(f, "l2.qcow2", "qcow2", false);
     assert_true(disk_io_read(f->disk, bytes, sizeof bytes, MIB) < 0);
     disk_io_close(&f->disk);
