@@ -110,6 +110,7 @@ static void op_free(struct op *op)
     struct arena *arena = op->arena;
 
     refmap_take(&op->agent->running, op->id);
+    waitq_wake_all(&op->agent->op_ended);
     arena_destroy(&arena); /* the op itself is in it */
 }
 

@@ -12,6 +12,7 @@
 
 #include "shared/arena.h"
 #include "shared/failure.h"
+#include "shared/fiber.h"
 #include "shared/link.h"
 #include "shared/refmap.h"
 #include "shared/slave_calls.h"
@@ -65,6 +66,7 @@ struct agent {
     struct refmap driving;        /* number -> struct driving: operations of the driver under way */
     uint64_t driving_last;
     struct refmap running;        /* operation id -> struct op: calls that run in this process */
+    struct waitq op_ended;        /* woken when one of them has */
     struct agent_link *link;
     struct agent_join *join;
     struct samples *samples;

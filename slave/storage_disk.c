@@ -388,6 +388,42 @@ static void drop_bases(int dir, const char *base)
     }
 }
 
+/* Is the operation making a disk of this name? Names are drawn anew for each, so that of another directory does no harm. */
+static bool makes(const struct op *op, const char *name)
+{
+    const struct value *disks = value_map_find(&op->body, "disks");
+
+    switch (op->row->number) {
+    case SLAVE_CALL_disk_create:
+    case SLAVE_CALL_disk_clone:
+    case SLAVE_CALL_disk_copy:
+        return streq(value_map_text(&op->body, "location", ""), name);
+    case SLAVE_CALL_vm_snapshot:
+        for (uint32_t i = 0; disks && disks->kind == KIND_SET && i < disks->length; i++)
+            if (disks->items[i].kind == KIND_MAP && streq(value_map_text(&disks->items[i], "location", ""), name))
+                return true;
+        return false;
+    default:
+        return false;
+    }
+}
+
+/* A master that gave up a disk in the making has it destroyed: that comes after the making, or its last step would leave a file
+ * that nobody knows. */
+static void wait_until_made(struct agent *agent, const char *name)
+{
+    struct op *other = NULL;
+    void *value;
+
+    do {
+        if (other)
+            waitq_wait(&agent->op_ended, 0);
+        other = NULL;
+        for (size_t at = 0; !other && refmap_each(&agent->running, &at, NULL, &value);)
+            other = makes(value, name) ? value : NULL;
+    } while (other);
+}
+
 static int destroy_in(struct disk_job *job, int dir)
 {
     struct disk_facts facts = {0};
@@ -424,6 +460,7 @@ int do_disk_destroy(struct op *op, const struct slave_disk_destroy_args *args, s
         r = check_name(op, job.name);
     if (r < 0 || is_dummy)
         return r;
+    wait_until_made(op->agent, job.name);
     job.format = storage_format_of(job.name, false);
     return run_job(op, destroy_job, &job);
 }

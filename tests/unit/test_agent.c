@@ -1401,6 +1401,33 @@ static void an_interrupted_snapshot_is_finished_by_the_next_agent(void **state)
     two_disks_end(&two);
 }
 
+static void a_disk_is_destroyed_after_it_was_made(void **state)
+{
+    struct fixture *f = *state;
+    struct two_disks two;
+    struct value sr_items[4], sr = VALUE_MAP(2, sr_items);
+    ref_t id = new_id(f), destroyed;
+
+    two_disks_make(f, &two, "raw");
+    sr_items[0] = value_text("type");
+    sr_items[1] = value_text("file");
+    sr_items[2] = value_text("location");
+    sr_items[3] = value_text(two.dir);
+    f->fake.is_holding = true;
+    snapshot_as(f, id, &two, "one", false);
+    destroyed = call(f, SLAVE_CALL_disk_destroy,
+                     &(struct slave_disk_destroy_args){.sr = &sr, .location = two.items[0][3].text});
+    assert_string_equal(code_of(f, destroyed), "no reply");
+    f->fake.is_holding = false;
+    fake_tell(&f->fake);
+    run(f);
+    assert_string_equal(code_of(f, id), "");
+    assert_string_equal(code_of(f, destroyed), "");
+    assert_false(has_file(&two, two.items[0][3].text));
+    assert_true(has_file(&two, two.items[1][3].text));
+    two_disks_end(&two);
+}
+
 static void a_kill_comes_through_a_snapshot(void **state)
 {
     struct fixture *f = *state;
@@ -1472,6 +1499,7 @@ int main(void)
         TEST(a_snapshot_holds_the_guest_for_a_moment),
         TEST(a_snapshot_that_fails_lets_the_guest_go_on),
         TEST(an_interrupted_snapshot_is_finished_by_the_next_agent),
+        TEST(a_disk_is_destroyed_after_it_was_made),
         TEST(a_kill_comes_through_a_snapshot),
     };
 #undef TEST
