@@ -351,6 +351,27 @@ void storage_start(struct core *core)
         core->left_over_disks += !streq(VDI_get_maker(vdi), "");
 }
 
+/* A host that has not said hello to this master yet may still do what the one before has told it. */
+static bool all_have_reported(struct call *call, const struct view *view, ref_t sr)
+{
+    const struct object *pbd;
+    struct view_iter pbds;
+
+    if (!call->core->slaves) /* in tests of handlers */
+        return true;
+    view_each_inverse(&pbds, view, &CLASS_OF(SR)->fields[F_SR_PBDs], sr);
+    while ((pbd = view_next(&pbds))) {
+        const struct object *host = view_get(view, host, PBD_get_host(pbd));
+        const struct object *metrics =
+            host ? view_get(view, host_metrics, host_get_metrics(host)) : NULL;
+
+        if (PBD_get_currently_attached(pbd) && metrics && host_metrics_get_live(metrics)
+            && !slave_has_reported(call->core->slaves, PBD_get_host(pbd)))
+            return false;
+    }
+    return true;
+}
+
 /* A disk that was being made by nobody who still lives, on an SR that the host sees. */
 static ref_t find_left_over(struct call *call, ref_t host, ref_t after)
 {
@@ -366,7 +387,8 @@ static ref_t find_left_over(struct call *call, ref_t host, ref_t after)
             || is_unsettled(view, vdi))
             continue;
         pbd = storage_pbd(view, VDI_get_SR(vdi), host);
-        if (pbd && PBD_get_currently_attached(pbd))
+        if (pbd && PBD_get_currently_attached(pbd)
+            && all_have_reported(call, view, VDI_get_SR(vdi)))
             return vdi->ref;
     }
     return NULL_REF;
