@@ -10,7 +10,8 @@
  *
  * All compressions of a process share COMPRESS_WORKERS_MAX threads: the first ones take one for
  * each processor, later ones what is left, and each has at least one. A worker costs about 1.5 MiB,
- * buffers included, so ten transfers at once stay below 40 MiB on a machine of any size. */
+ * buffers included. So ten exports at once cost 40 MiB in all where there are two processors (which
+ * drover-bench-xva measures), and with the five more workers of a large machine below 50. */
 #pragma once
 
 #include "slave/stream.h"

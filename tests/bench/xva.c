@@ -130,6 +130,22 @@ static void read_disk(void)
     disk_io_close(&io);
 }
 
+/* Out of the page cache, so that it comes from the disk. */
+static void forget_disk(void)
+{
+    int fd = open(path_of("source.disk"), O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0 || fsync(fd) < 0 || posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0)
+        fail("source.disk", -errno);
+    close(fd);
+}
+
+static void read_cold(void)
+{
+    forget_disk();
+    read_disk();
+}
+
 static void hash_disk(void)
 {
     char *bytes = alloc0((size_t) MIB);
@@ -201,6 +217,12 @@ static void export_disk(const char *name, const char *of_format, enum compressio
 static void export_plain(void)
 {
     export_disk("source.disk", format, COMPRESSION_NONE, -1);
+}
+
+static void export_cold(void)
+{
+    forget_disk();
+    export_plain();
 }
 
 static void export_gzip(void)
@@ -303,13 +325,13 @@ static void measure(struct measurement *measurements, unsigned count)
             measurements[i].cpu_s_per_gb = round > 0 ? MIN(measurements[i].cpu_s_per_gb, cpu) : cpu;
         }
     for (unsigned i = 0; i < count; i++)
-        printf("%-32s %8.0f MB/s  %6.3f s of processors a GB\n", measurements[i].name,
+        printf("%-36s %8.0f MB/s  %6.3f s of processors a GB\n", measurements[i].name,
                measurements[i].best, measurements[i].cpu_s_per_gb);
 }
 
 static void share(const char *what, double rate, double of)
 {
-    printf("%-32s %8.0f %% (at least 80)\n", what, 100 * rate / of);
+    printf("%-36s %8.0f %% (at least 80)\n", what, 100 * rate / of);
 }
 
 static int64_t memory_kib(const char *key)
@@ -340,7 +362,7 @@ static void memory(const char *what, void *(*main_fn)(void *), unsigned n)
             fail("thread", -EAGAIN);
     for (unsigned i = 0; i < n; i++)
         pthread_join(threads[i], NULL);
-    printf("%-32s %8.1f MiB (below 64)\n", what, (double) (memory_kib("VmHWM:") - before) / 1024);
+    printf("%-36s %8.1f MiB (below 64)\n", what, (double) (memory_kib("VmHWM:") - before) / 1024);
 }
 
 static void *one_zstd(void *arg)
@@ -363,7 +385,7 @@ static void *one_sparse(void *arg)
 
     (void) arg;
     export_disk("sparse.raw", "raw", COMPRESSION_NONE, -1);
-    printf("%-32s %8.3f s\n", "export of 64 GiB of holes", now_s() - begin);
+    printf("%-36s %8.3f s\n", "export of 64 GiB of holes", now_s() - begin);
     return NULL;
 }
 
@@ -388,7 +410,9 @@ int main(int argc, char **argv)
 {
     struct measurement out[] = {
         {"read", read_disk, 0, 0},          {"hash", hash_disk, 0, 0},
-        {"export", export_plain, 0, 0},     {"zstd -T0 -1", zstd_program, 0, 0},
+        {"export", export_plain, 0, 0},
+                                {"read, not cached", read_cold, 0, 0},
+                                {"export, not cached", export_cold, 0, 0},     {"zstd -T0 -1", zstd_program, 0, 0},
         {"export zstd", export_zstd, 0, 0}, {"export gzip", export_gzip, 0, 0}};
     struct measurement in[] = {{"write and sync", write_disk, 0, 0},
                                {"import", import_plain, 0, 0},
@@ -406,7 +430,8 @@ int main(int argc, char **argv)
     make_disk();
     measure(out, ARRAY_SIZE(out));
     share("export / slower of read and hash", out[2].best, MIN(out[0].best, out[1].best));
-    share("export zstd / zstd -T0", out[4].best, out[3].best);
+    share("export / slower of them, not cached", out[4].best, MIN(out[3].best, out[1].best));
+    share("export zstd / zstd -T0", out[6].best, out[5].best);
     make_xva("plain.xva", COMPRESSION_NONE);
     make_xva("zstd.xva", COMPRESSION_ZSTD);
     measure(in, ARRAY_SIZE(in));
