@@ -18,7 +18,7 @@ int vm_check_memory(struct call *, int64_t static_min, int64_t dynamic_min, int6
 int vm_check_vcpus(struct call *, int64_t max, int64_t at_startup);
 int vm_check_shadow(struct call *, const char *name, double multiplier);
 int vm_check_platform(struct call *, const struct value *platform, int64_t vcpus_max);
-/* All of these, and HVM_shadow_multiplier. */
+/* All of these, and the numbers that have setters with limits. */
 int vm_check(struct call *, const struct object *draft);
 
 /* Deletes the VM with its VBDs, VIFs, consoles and metrics. The disks stay. */

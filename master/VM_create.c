@@ -170,9 +170,8 @@ int vm_check(struct call *call, const struct object *draft)
         r = vm_check_vcpus(call, VM_get_VCPUs_max(draft), VM_get_VCPUs_at_startup(draft));
     if (r == 0)
         r = vm_check_platform(call, VM_get_platform(draft), VM_get_VCPUs_max(draft));
-    if (r == 0 && !(VM_get_HVM_shadow_multiplier(draft) >= 1.0))
-        r = fail(call, INVALID_VALUE, "HVM_shadow_multiplier",
-                 arena_text(call->arena, "%g", VM_get_HVM_shadow_multiplier(draft)));
+    if (r == 0)
+        r = check_numbers(call, draft);
     return r;
 }
 
@@ -190,8 +189,6 @@ int VM_create(struct call *call, const struct VM_create_args *args, struct value
     r = vm_check(call, draft);
     if (r == 0)
         r = settle_power_state(call, txn_view(txn), given, draft);
-    if (r == 0)
-        r = check_numbers(call, draft);
     if (r < 0)
         return r;
     if (pool && pool_get_policy_no_vendor_device(pool))

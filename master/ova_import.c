@@ -7,6 +7,7 @@
 #include "master/ova_import.h"
 
 #include "master/VM.h"
+#include "master/limits.h"
 #include "master/ova_fate.h"
 #include "master/storage.h"
 
@@ -314,7 +315,7 @@ static int list_disks(struct ova_import *import, const struct view *view)
             continue;
         if (import->disk_count == DISKS_MAX)
             return fail(call, IMPORT_ERROR, "too many disks");
-        if (VDI_get_virtual_size(draft) <= 0)
+        if (VDI_get_virtual_size(draft) <= 0 || VDI_get_virtual_size(draft) > VDI_BYTES_MAX)
             return fail(call, INVALID_VALUE, "VDI.virtual_size",
                         int_text(call, VDI_get_virtual_size(draft)));
         if (ref_is_null(sr))

@@ -321,7 +321,8 @@ def files_that_are_wrong(m):
     assert changed(set_vm(VCPUs_max=[])) == ["FIELD_TYPE_ERROR", "VM.VCPUs_max"]
     assert changed(set_vm(actions_after_crash="dance")) == ["INVALID_VALUE", "VM.actions_after_crash", "dance"]
     assert changed(set_vm(VCPUs_max="0")) == ["INVALID_VALUE", "VCPUs_max", "0"]
-    assert changed(set_vm(memory_static_min="-1"))[0] == "MEMORY_CONSTRAINT_VIOLATION"
+    assert changed(set_vm(memory_dynamic_min=str(1 << 29)))[0] == "MEMORY_CONSTRAINT_VIOLATION"
+    assert changed(set_vm(order="-1")) == ["INVALID_VALUE", "order", "-1"]
     assert changed(set_vm(parent="Ref:0"))[0] == "IMPORT_ERROR"
     assert changed(set_vm(affinity="Ref:2")) == ["FIELD_TYPE_ERROR", "VM.affinity"]
     assert changed(lambda o: of_class(o, "VBD")[0]["snapshot"].update(VM="Ref:77")) == \
