@@ -201,8 +201,8 @@ int xva_next_member(struct xva_reader *reader, const char *expected, bool with_d
 
 ssize_t xva_member_read(struct xva_reader *reader, const char **ret_bytes)
 {
-    const void *bytes;
-    size_t count;
+    const void *bytes = NULL;
+    size_t count = 0;
     la_int64_t at;
     int r;
 
@@ -220,7 +220,7 @@ ssize_t xva_member_read(struct xva_reader *reader, const char **ret_bytes)
 ssize_t xva_member_text(struct xva_reader *reader, char *text, size_t room)
 {
     size_t length = 0;
-    const char *bytes;
+    const char *bytes = NULL;
     ssize_t n;
 
     while ((n = xva_member_read(reader, &bytes)) > 0) {
@@ -252,7 +252,7 @@ int xva_read_ova(struct xva_reader *reader, const char **ret_text, size_t *ret_b
 {
     struct member member;
     struct buffer text;
-    const char *bytes;
+    const char *bytes = NULL;
     ssize_t n;
     int r = xva_next_member(reader, "ova.xml", false, &member);
 
