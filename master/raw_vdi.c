@@ -10,20 +10,32 @@
 
 #include <inttypes.h>
 
-/* Formats that clients may ask for and that are not served are told by name. */
-static int check_format(struct call *call, const struct value *params, bool is_upload, const char **ret)
-{
-    const char *format = value_map_text(params, "format", "raw");
+struct format {
+    const char *name, *content_type;
+    bool has_base;      /* may be the difference to another disk */
+};
 
-    *ret = format;
-    if (transfer_param(params, "base"))
-        return fail(call, NOT_IMPLEMENTED, "raw disks with base");
-    if (streq(format, "raw") || streq(format, "vhd"))
-        return 0;
-    if (streq(format, "tar") || streq(format, "qcow2"))
-        return fail(call, NOT_IMPLEMENTED, arena_text(call->arena, "%s of a raw disk with format %s",
-                                                      is_upload ? "import" : "export", format));
-    return fail(call, INTERNAL_ERROR, arena_text(call->arena, "Unknown format %s", format));
+static const struct format formats[] = {
+    {"raw", "application/octet-stream", false},
+    {"vhd", "application/vhd", true},
+    {"tar", "application/x-tar", false},
+    {"qcow2", "application/x-qemu-disk", true},
+};
+
+/* What is not served is told by name. */
+static int find_format(struct call *call, const struct value *params, const struct format **ret)
+{
+    const char *name = value_map_text(params, "format", "raw");
+
+    for (size_t i = 0; i < ARRAY_SIZE(formats); i++)
+        if (streq(formats[i].name, name)) {
+            *ret = &formats[i];
+            if (transfer_param(params, "base") && !formats[i].has_base)
+                return fail(call, INTERNAL_ERROR,
+                            arena_text(call->arena, "Format %s knows no differences to a base", name));
+            return 0;
+        }
+    return fail(call, INTERNAL_ERROR, arena_text(call->arena, "Unknown format %s", name));
 }
 
 static int find_vdi(struct call *call, const struct view *view, const struct value *params, const struct object **ret)
@@ -60,37 +72,71 @@ static int needs_vdi(struct call *call, const struct view *view, const struct va
 
 /* ---- out ---- */
 
-static int run_export(struct http_transfer *transfer)
+static int needs_export(struct call *call, const struct view *view, const struct value *params, struct transfer_needs *ret)
 {
-    _cleanup_(claim_end) struct claim claim = {0};
-    struct call *call = transfer->call;
-    const char *format, *uuid;
-    struct value disk, options;
-    const struct object *vdi;
-    ref_t ref;
-    int r = find_vdi(call, call_view(call), transfer->params, &vdi);
+    const struct object *base;
+    int r = needs_vdi(call, view, params, ret);
 
-    if (r == 0)
-        r = check_format(call, transfer->params, false, &format);
-    if (r < 0)
-        return r;
-    ref = vdi->ref;
-    uuid = arena_strdup(call->arena, VDI_get_uuid(vdi));
-    r = http_transfer_task(transfer, "VDI.export_raw_vdi", uuid);
-    if (r == 0)
-        r = transfer_claim(&claim, call, CLASS_OF(VDI), ref, vdi_operations_copy);
+    if (r == 0 && transfer_param(params, "base")) {
+        r = transfer_object(call, view, params, CLASS_OF(VDI), "base", "base", &base);
+        if (r == 0)
+            transfer_needs_add(ret, VDI_get_SR(base));
+    }
+    return r;
+}
+
+/* A disk that is read: claimed, and where it is. */
+static int take_disk(struct http_transfer *transfer, ref_t ref, struct claim *claim, struct value *ret_disk)
+{
+    struct call *call = transfer->call;
+    const struct object *vdi;
+    int r = transfer_claim(claim, call, CLASS_OF(VDI), ref, vdi_operations_copy);
+
     if (r < 0)
         return r;
     vdi = live(call, call_view(call), VDI, ref);
     if (!vdi)
         return -ERR_HANDLE_INVALID;
-    disk = transfer_disk(call, vdi, transfer->host, "");
-    options = text_map(call->arena, "format", format, "uuid", uuid, "file_name",
-                       arena_text(call->arena, "%s.%s", uuid, format), "content_type",
-                       streq(format, "vhd") ? "application/vhd" : "application/octet-stream", "task",
+    *ret_disk = transfer_disk(call, vdi, transfer->host, "vdi");
+    return 0;
+}
+
+static int run_export(struct http_transfer *transfer)
+{
+    _cleanup_(claim_end) struct claim claim = {0}, base_claim = {0};
+    struct call *call = transfer->call;
+    const struct object *vdi, *base = NULL;
+    const struct format *format;
+    struct value disks[2], set, options;
+    const char *uuid, *base_uuid = "";
+    ref_t ref, base_ref = NULL_REF;
+    int r = find_vdi(call, call_view(call), transfer->params, &vdi);
+
+    if (r == 0)
+        r = find_format(call, transfer->params, &format);
+    if (r == 0 && transfer_param(transfer->params, "base"))
+        r = transfer_object(call, call_view(call), transfer->params, CLASS_OF(VDI), "base", "base", &base);
+    if (r < 0)
+        return r;
+    ref = vdi->ref;
+    uuid = arena_strdup(call->arena, VDI_get_uuid(vdi));
+    if (base) {
+        base_ref = base->ref;
+        base_uuid = arena_strdup(call->arena, VDI_get_uuid(base));
+    }
+    r = http_transfer_task(transfer, "VDI.export_raw_vdi", uuid);
+    if (r == 0)
+        r = take_disk(transfer, ref, &claim, &disks[0]);
+    if (r == 0 && !ref_is_null(base_ref))
+        r = take_disk(transfer, base_ref, &base_claim, &disks[1]);
+    if (r < 0)
+        return r;
+    set = VALUE_SET(ref_is_null(base_ref) ? 1 : 2, disks);
+    options = text_map(call->arena, "format", format->name, "uuid", uuid, "base_uuid", base_uuid, "file_name",
+                       arena_text(call->arena, "%s.%s", uuid, format->name), "content_type", format->content_type, "task",
                        ref_is_null(call->task) ? "" : ref_text(call, call->task), NULL);
     task_set_cancellable(call, true);
-    r = slave_export_raw(call, transfer->host, &(struct slave_export_raw_args){transfer->id, &disk, &options}, NULL);
+    r = slave_export_raw(call, transfer->host, &(struct slave_export_raw_args){transfer->id, &set, &options}, NULL);
     r = http_transfer_settle(transfer, r);
     task_set_cancellable(call, false);
     return r;
@@ -113,7 +159,7 @@ static int needs_target(struct call *call, const struct view *view, const struct
     return r;
 }
 
-static int receive(struct http_transfer *transfer, ref_t ref, const char *format)
+static int receive(struct http_transfer *transfer, ref_t ref, const struct format *format)
 {
     struct call *call = transfer->call;
     const struct object *vdi = live(call, call_view(call), VDI, ref);
@@ -122,8 +168,8 @@ static int receive(struct http_transfer *transfer, ref_t ref, const char *format
 
     if (!vdi)
         return -ERR_HANDLE_INVALID;
-    disk = transfer_disk(call, vdi, transfer->host, "");
-    options = text_map(call->arena, "format", format, "chunked",
+    disk = transfer_disk(call, vdi, transfer->host, "vdi");
+    options = text_map(call->arena, "format", format->name, "chunked",
                        transfer_param(transfer->params, "chunked") ? "true" : "false", NULL);
     task_set_cancellable(call, true);
     r = slave_import_raw(call, transfer->host, &(struct slave_import_raw_args){transfer->id, &disk, &options}, NULL);
@@ -133,7 +179,7 @@ static int receive(struct http_transfer *transfer, ref_t ref, const char *format
 }
 
 /* Over what a disk holds. It is busy for everybody else meanwhile, and no VM may have it open. */
-static int run_import_into(struct http_transfer *transfer, const char *format)
+static int run_import_into(struct http_transfer *transfer, const struct format *format)
 {
     _cleanup_(claim_end) struct claim claim = {0};
     struct call *call = transfer->call;
@@ -157,7 +203,7 @@ static int run_import_into(struct http_transfer *transfer, const char *format)
 }
 
 /* Into a new disk of the body's size. */
-static int run_import_new(struct http_transfer *transfer, const char *format)
+static int run_import_new(struct http_transfer *transfer, const struct format *format)
 {
     _cleanup_(disks_undo) struct disks *disks = NULL;
     _cleanup_(txn_end) struct txn *txn = NULL;
@@ -170,7 +216,7 @@ static int run_import_new(struct http_transfer *transfer, const char *format)
     if (r < 0)
         return r;
     sr_ref = sr->ref;
-    if (!streq(format, "raw") || transfer_param(transfer->params, "chunked"))
+    if (!streq(format->name, "raw") || transfer_param(transfer->params, "chunked"))
         return fail(call, VDI_MISSING, ref_text(call, sr_ref), ""); /* only plain bytes tell the size beforehand */
     if (transfer->length <= 0)
         return fail(call, INVALID_VALUE, "content-length", int_text(call, transfer->length));
@@ -204,9 +250,11 @@ static int run_import_new(struct http_transfer *transfer, const char *format)
 
 static int run_import(struct http_transfer *transfer)
 {
-    const char *format;
-    int r = check_format(transfer->call, transfer->params, true, &format);
+    const struct format *format;
+    int r = find_format(transfer->call, transfer->params, &format);
 
+    if (r == 0 && transfer_param(transfer->params, "base"))
+        r = fail(transfer->call, INTERNAL_ERROR, "Differences are not taken in");
     if (r < 0 || http_transfer_is_probe(transfer))
         return r;
     return transfer_param(transfer->params, "vdi") ? run_import_into(transfer, format) : run_import_new(transfer, format);
@@ -216,7 +264,7 @@ const struct transfer_kind transfer_export_raw = {
     .name = "VDI.export_raw_vdi",
     .realm = "export_raw_vdi",
     .least = ROLE_VM_ADMIN,
-    .needs = needs_vdi,
+    .needs = needs_export,
     .run = run_export,
 };
 

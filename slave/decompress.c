@@ -126,6 +126,7 @@ struct source *decompress_new(struct source *below)
     struct decompress *decompress = new0(struct decompress);
 
     decompress->source.read = decompress_read;
+    decompress->source.is_endless = below->is_endless;
     decompress->below = below;
     return &decompress->source;
 }

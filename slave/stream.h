@@ -20,12 +20,15 @@ struct sink {
 };
 
 struct source {
+    /* Nobody knows where it ends (clients that do not know a length say 2^50): who has all that the format has, looks no
+     * further, for the next read might wait for ever. */
+    bool is_endless;
     /* The next bytes, at least one, good until the next call: their number; 0 at the proper end; or a negative errno:
      * -EPIPE when the bytes end before their time. */
     ssize_t (*read)(struct source *, const void **ret_bytes);
 };
 
-/* How far a transfer is; any thread reads, the codec's thread adds. */
+/* How far a transfer is; any thread reads. Codecs count the disks, whatever is behind sink and source the stream. */
 struct transfer_figures {
     _Atomic int64_t disk_bytes_done;  /* of the disks, holes included: for the share that is done */
     _Atomic int64_t disk_bytes_total;

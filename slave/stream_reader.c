@@ -54,7 +54,10 @@ int stream_reader_skip(struct stream_reader *reader, int64_t count)
 int stream_reader_end(struct stream_reader *reader)
 {
     const char *some;
-    ssize_t n = stream_reader_some(reader, &some, 1);
+    ssize_t n;
 
+    if (reader->source->is_endless && reader->left == 0)
+        return 0;
+    n = stream_reader_some(reader, &some, 1);
     return n < 0 ? (int) n : n > 0 ? -EFBIG : 0;
 }

@@ -18,6 +18,7 @@
 
 #include "shared/fiber.h"
 #include "slave/disk_io.h"
+#include "slave/qcow2_write.h"
 #include "slave/raw_stream.h"
 #include "slave/storage.h"
 #include "slave/transfer_pipe.h"
@@ -37,7 +38,8 @@ struct exporting {
     const char *ova;            /* NULL: one disk, as it is */
     struct xva_export_disk open[DISKS_MAX];
     unsigned count;
-    struct vhd_plan *vhd;       /* of a raw disk sent as one */
+    struct vhd_plan *vhd;       /* of one disk sent as a VHD */
+    struct qcow2_plan *qcow2;   /* ... as a qcow2 */
     char tag[TAG_BYTES];
     int64_t from;               /* first byte that the client wants */
     int64_t length;             /* of the whole; -1: not known */
@@ -137,25 +139,42 @@ static enum compression compression_of(const struct value *options)
     return streq(text, "zstd") ? COMPRESSION_ZSTD : streq(text, "gzip") ? COMPRESSION_GZIP : COMPRESSION_NONE;
 }
 
-static int64_t number_of(const struct value *options, const char *key)
+static ref_t uuid_of(const struct exporting *exporting, const char *key)
 {
-    return strtoll(value_map_text(options, key, "0"), NULL, 10);
-}
-
-static bool is_vhd(const struct exporting *exporting)
-{
-    return !exporting->ova && streq(value_map_text(exporting->options, "format", "raw"), "vhd");
-}
-
-/* Before the answer: its length is that of the file. */
-static int plan_vhd(struct exporting *exporting)
-{
-    const char *text = value_map_text(exporting->options, "uuid", "");
+    const char *text = value_map_text(exporting->options, key, "");
     ref_t uuid = NULL_REF;
 
     (void) uuid_parse(text, strlen(text), &uuid);
-    return vhd_plan_make(&exporting->vhd, exporting->open[0].io, uuid, number_of(exporting->options, "made_utc"), NULL,
-                         exporting->text);
+    return uuid;
+}
+
+/* One disk as a file of its own: its length is known before the answer. A second disk is what the file is based on. */
+static int plan_file(struct exporting *exporting)
+{
+    struct disk_io *disk = exporting->open[0].io, *base = exporting->count > 1 ? exporting->open[1].io : NULL;
+    ref_t uuid = uuid_of(exporting, "uuid"), base_uuid = uuid_of(exporting, "base_uuid");
+    struct vhd_base vhd_base = {base, base_uuid, 0};
+    struct qcow2_base qcow2_base = {base, base_uuid};
+    const char *format = value_map_text(exporting->options, "format", "raw");
+    int r = 0;
+
+    exporting->length = disk_io_size(disk);
+    if (streq(format, "vhd")) {
+        r = vhd_plan_make(&exporting->vhd, disk, uuid, 0, base ? &vhd_base : NULL, exporting->text);
+        if (r == 0)
+            exporting->length = vhd_stream_bytes(exporting->vhd);
+    } else if (streq(format, "qcow2")) {
+        r = qcow2_plan_make(&exporting->qcow2, disk, base ? &qcow2_base : NULL);
+        if (r == 0)
+            exporting->length = qcow2_stream_bytes(exporting->qcow2);
+    }
+    return r;
+}
+
+/* An archive, whose length nobody knows before it was made: that of a VM, or of a disk's blocks alone. */
+static bool is_archive(const struct exporting *exporting)
+{
+    return exporting->ova || streq(value_map_text(exporting->options, "format", ""), "tar");
 }
 
 /* The whole from `skip` on. */
@@ -168,13 +187,14 @@ static int write_stream(struct exporting *exporting, int64_t skip, struct sink *
         .compression = compression_of(exporting->options),
         .skip = skip,
     };
-    if (exporting->ova) {
-        export.ova_bytes = strlen(exporting->ova);
+    if (is_archive(exporting)) {
+        export.ova_bytes = exporting->ova ? strlen(exporting->ova) : 0;
         return xva_write(&export, sink, figures);
     }
     if (exporting->vhd)
         return vhd_write(exporting->vhd, sink, figures);
-    atomic_store(&figures->disk_bytes_total, disk_io_size(exporting->open[0].io) - skip);
+    if (exporting->qcow2)
+        return qcow2_write(exporting->qcow2, sink, figures);
     return raw_export(exporting->open[0].io, skip, disk_io_size(exporting->open[0].io), sink, figures);
 }
 
@@ -202,11 +222,8 @@ static int find_length(struct exporting *exporting)
     struct transfer_figures nobodys = {0};
     int r;
 
-    if (!exporting->ova) {
-        r = is_vhd(exporting) ? plan_vhd(exporting) : 0;
-        exporting->length = exporting->vhd ? vhd_stream_bytes(exporting->vhd) : disk_io_size(exporting->open[0].io);
-        return r;
-    }
+    if (!is_archive(exporting))
+        return plan_file(exporting);
     r = write_stream(exporting, 0, &counter.sink, &nobodys);
     exporting->length = counter.bytes;
     return r;
@@ -237,14 +254,14 @@ static int check_conditions(struct exporting *exporting)
         exporting->refused = 412;
         return 0;
     }
-    if (!exporting->ova)
+    if (!is_archive(exporting))
         r = find_length(exporting);
-    if (r < 0 || transfer->is_head || exporting->vhd || !range_from(transfer->range, &from)
+    if (r < 0 || transfer->is_head || exporting->vhd || exporting->qcow2 || !range_from(transfer->range, &from)
         || (transfer->if_range && !streq(transfer->if_range, exporting->tag)))
         return r;
-    if (exporting->ova)
+    if (is_archive(exporting))
         r = find_length(exporting);
-    if (from >= exporting->length)
+    if (r == 0 && from >= exporting->length)
         exporting->refused = 416;
     exporting->from = from;
     return r;
@@ -299,6 +316,7 @@ static void export_job(void *arg)
     if (exporting->result == 0 && !exporting->refused)
         exporting->result = send_all(exporting);
     vhd_plan_destroy(&exporting->vhd);
+    qcow2_plan_destroy(&exporting->qcow2);
     close_disks(exporting);
 }
 
@@ -359,5 +377,5 @@ int do_export_vm(struct op *op, const struct slave_export_vm_args *args, struct 
 
 int do_export_raw(struct op *op, const struct slave_export_raw_args *args, struct value *ret)
 {
-    return export_to_client(op, args->transfer, NULL, &VALUE_SET(1, args->disk), args->options, ret);
+    return export_to_client(op, args->transfer, NULL, args->disks, args->options, ret);
 }

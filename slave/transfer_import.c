@@ -16,6 +16,7 @@
 
 #include "shared/fiber.h"
 #include "slave/disk_io.h"
+#include "slave/qcow2_read.h"
 #include "slave/raw_stream.h"
 #include "slave/storage.h"
 #include "slave/transfer_upload.h"
@@ -242,14 +243,30 @@ int do_import_disks(struct op *op, const struct slave_import_disks_args *args, s
 
 /* ---- one disk ---- */
 
+/* Blocks of one disk, in the form that archives of VMs have them. */
+static int read_tar(struct importing *importing)
+{
+    struct transfer *transfer = importing->transfer;
+    struct xva_import import = {.disks = importing->open, .count = 1, .export_vsn = 2};
+
+    importing->open[0].bytes = disk_io_size(importing->open[0].io);
+    transfer->reader = xva_reader_new(upload_source_of(transfer->source), &transfer->figures);
+    return xva_read_disks(transfer->reader, &import);
+}
+
 static int read_into(struct importing *importing, struct disk_io *disk)
 {
     struct transfer *transfer = importing->transfer;
     struct source *source = upload_source_of(transfer->source);
     const struct value *options = importing->options;
+    const char *format = value_map_text(options, "format", "raw");
 
-    atomic_store(&transfer->figures.disk_bytes_total, disk_io_size(disk));
-    if (streq(value_map_text(options, "format", "raw"), "vhd"))
+    if (streq(format, "tar"))
+        return read_tar(importing);
+    if (streq(format, "qcow2"))
+        return qcow2_read(disk, source, value_map_text(&importing->disks->items[0], "sr_location", ""), &transfer->figures,
+                          importing->text);
+    if (streq(format, "vhd"))
         return vhd_read(disk, source, NULL_REF, &transfer->figures, importing->text);
     if (streq(value_map_text(options, "chunked", "false"), "true"))
         return raw_import_chunked(disk, source, &transfer->figures, importing->text);
@@ -283,7 +300,9 @@ int do_import_raw(struct op *op, const struct slave_import_raw_args *args, struc
     r = open_source(op, transfer);
     if (r == 0)
         r = transfer_work(op, transfer, import_raw_job, importing);
-    if (r == 0 && (importing->result == -EFBIG || importing->result == -EBADMSG || importing->result == -EOPNOTSUPP))
+    if (r == 0 && transfer->reader && importing->result < 0)
+        r = archive_failed(importing);
+    else if (r == 0 && (importing->result == -EFBIG || importing->result == -EBADMSG || importing->result == -EOPNOTSUPP))
         r = op_fail(op, IMPORT_ERROR, importing->text);
     else if (r == 0 && importing->result < 0)
         r = transfer_failed(op, importing->result, importing->text, true);

@@ -46,7 +46,7 @@ struct upload_source *upload_source_new(struct http_upload *upload, bool is_open
     struct upload_source *self = new0(struct upload_source);
 
     *self = (struct upload_source){
-        .source = {.read = read_upload},
+        .source = {.is_endless = is_open_ended, .read = read_upload},
         .upload = upload,
         .is_open_ended = is_open_ended,
         .is_cancelled = is_cancelled,

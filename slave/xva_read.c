@@ -1,6 +1,6 @@
 /* xva_read.c - the reader: from the source to members of the tar (xva_read.h)
  *
- *      caller's source -> counted -> unpacked (decompress.c) -> bounded
+ *      caller's source -> unpacked (decompress.c) -> bounded
  *                      -> libarchive: tar and nothing else -> members
  *
  * libarchive understands long names, extended headers and sparse members; nothing of that is in an
@@ -56,16 +56,6 @@ int xva_fail_text(struct xva_reader *reader, const char *format, ...)
 
 /* ---- bytes ---- */
 
-static ssize_t counted_read(struct source *source, const void **ret_bytes)
-{
-    struct xva_reader *reader = CONTAINER_OF(source, struct xva_reader, counted);
-    ssize_t n = reader->below->read(reader->below, ret_bytes);
-
-    if (n > 0)
-        atomic_fetch_add(&reader->figures->stream_bytes, (int64_t) n);
-    return n;
-}
-
 static ssize_t bounded_read(struct xva_reader *reader, const void **ret_bytes)
 {
     ssize_t n;
@@ -100,9 +90,7 @@ struct xva_reader *xva_reader_new(struct source *source, struct transfer_figures
 {
     struct xva_reader *reader = new0(struct xva_reader);
 
-    reader->below = source;
-    reader->counted.read = counted_read;
-    reader->source = decompress_new(&reader->counted);
+    reader->source = decompress_new(source);
     reader->figures = figures;
     reader->unpacked_max = 2 * XVA_OVA_BYTES_MAX;
     return reader;
@@ -238,6 +226,8 @@ int xva_finish(struct xva_reader *reader)
     ssize_t n;
 
     reader->unpacked_max = reader->unpacked + PADDING_BYTES_MAX;
+    if (reader->source->is_endless)
+        return 0;
     while (!reader->is_source_ended) {
         n = bounded_read(reader, &bytes);
         if (n < 0)

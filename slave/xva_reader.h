@@ -13,8 +13,6 @@ struct archive;
 
 struct xva_reader {
     struct source *source; /* unpacked */
-    struct source counted; /* the caller's, counted */
-    struct source *below;  /* the caller's */
     struct transfer_figures *figures;
     struct archive *archive;
     int source_result; /* what the source refused with */

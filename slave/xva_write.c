@@ -161,22 +161,17 @@ struct outlet {
     struct sink sink; /* what libarchive, or the compression, writes to */
     struct sink *below;
     int64_t skip; /* bytes that are still held back */
-    struct transfer_figures *figures;
 };
 
 static int outlet_write(struct sink *sink, const void *bytes, size_t count)
 {
     struct outlet *outlet = CONTAINER_OF(sink, struct outlet, sink);
     size_t skipped = (size_t) MIN(outlet->skip, (int64_t) count);
-    int r;
 
     outlet->skip -= (int64_t) skipped;
     if (skipped == count)
         return 0;
-    r = outlet->below->write(outlet->below, (const char *) bytes + skipped, count - skipped);
-    if (r == 0)
-        atomic_fetch_add(&outlet->figures->stream_bytes, (int64_t) (count - skipped));
-    return r;
+    return outlet->below->write(outlet->below, (const char *) bytes + skipped, count - skipped);
 }
 
 struct writing {
@@ -365,7 +360,7 @@ static int write_all(struct writing *writing, const struct xva_export *export)
     struct reading reading = {
         .disks = writing->disks, .disk_count = export->disk_count, .is_dense = writing->is_dense};
     pthread_t thread;
-    int r = write_member(writing, "ova.xml", export->ova, export->ova_bytes);
+    int r = export->ova ? write_member(writing, "ova.xml", export->ova, export->ova_bytes) : 0;
 
     if (r < 0)
         return r;
@@ -396,8 +391,7 @@ int xva_write(const struct xva_export *export, struct sink *sink, struct transfe
         .figures = figures,
         .outlet = {.sink.write = outlet_write,
                    .below = sink,
-                   .skip = export->skip,
-                   .figures = figures},
+                   .skip = export->skip},
         .archive = archive_write_new(),
         .entry = archive_entry_new(),
         .hash = XXH64_createState(),

@@ -16,7 +16,7 @@ struct xva_export_disk {
 };
 
 struct xva_export {
-    const char *ova; /* text of ova.xml */
+    const char *ova; /* text of ova.xml; NULL: disks alone, as the format "tar" of raw disks has them */
     size_t ova_bytes;
     const struct xva_export_disk *disks; /* in any order */
     unsigned disk_count;
@@ -25,8 +25,7 @@ struct xva_export {
 };
 
 /* Make the stream; takes as long as disks and sink do, in the caller's thread, and 1 MiB of memory
- * beside what compress.h says. The figures' total is set at once; stream_bytes counts what was
- * sent.
+ * beside what compress.h says. The figures' total is set at once.
  *
  * Returns 0; the negative errno of a disk or of the sink; -ERANGE when the stream is shorter than
  * `skip`. */
