@@ -71,7 +71,7 @@ static int read_bytes(struct world *world, const char *bytes, size_t count, read
 {
     struct transfer_figures figures = {0};
     struct memory_source source;
-    struct xva_reader *reader = xva_reader_new(&source.base, &figures);
+    struct xva_reader *reader;
     struct xva_import import = {world->import, world->count, world->export_vsn, world->force};
     const char *text;
     size_t text_bytes;
@@ -79,6 +79,7 @@ static int read_bytes(struct world *world, const char *bytes, size_t count, read
 
     memory_source_init(&source, bytes, count, world->step);
     source.end = world->end_result;
+    reader = xva_reader_new(&source.base, &figures);
     r = xva_read_ova(reader, &text, &text_bytes);
     if (r == 0)
         r = read(reader, &import);
