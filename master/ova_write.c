@@ -289,6 +289,19 @@ static void show_host(struct value *fields)
     }
 }
 
+/* How full an SR is, and how much room a disk takes there, changes with what others do: an export that was interrupted
+ * must be able to go on (docs/transfers.md). */
+static void show_storage(const struct class *class, struct value *fields)
+{
+    if (class == CLASS_OF(VDI)) {
+        fields[F_VDI_physical_utilisation] = VALUE_INT(0);
+        return;
+    }
+    fields[F_SR_virtual_allocation] = VALUE_INT(0);
+    fields[F_SR_physical_utilisation] = VALUE_INT(0);
+    fields[F_SR_physical_size] = VALUE_INT(0);
+}
+
 /* The record's members as they are in the file, references still as references. */
 static void show(const struct walk *w, const struct object *object, struct value *fields)
 {
@@ -308,6 +321,8 @@ static void show(const struct walk *w, const struct object *object, struct value
         show_vm(w, fields);
     else if (class == CLASS_OF(VBD) || class == CLASS_OF(VIF))
         show_device(w, class, fields);
+    else if (class == CLASS_OF(VDI) || class == CLASS_OF(SR))
+        show_storage(class, fields);
     else if (class == CLASS_OF(host))
         show_host(fields);
     else if (class == CLASS_OF(network))

@@ -293,6 +293,28 @@ static void a_snapshot_alone_is_the_result(void **state)
                      1);
 }
 
+/* What others do to the SR changes no byte: an export that was interrupted can go on. */
+static void others_change_nothing_in_the_text(void **state)
+{
+    struct pools *p = *state;
+    static const struct ova_options plain = {0};
+    _cleanup_(free_p) char *before = dup_text(write_one(&p->from, p->vm, &plain));
+    struct txn *txn = store_begin(p->from.call.core->store);
+    struct view_iter srs;
+    const struct object *sr;
+    unsigned count = 0;
+
+    view_each(&srs, view_of(&p->from), CLASS_OF(SR));
+    while ((sr = view_next(&srs))) {
+        storage_count(txn, sr->ref, 1 << 30, 1 << 20);
+        SR_put_physical_size(txn, sr->ref, 4711);
+        count++;
+    }
+    store_apply(&txn);
+    assert_true(count > 0);
+    assert_string_equal(write_one(&p->from, p->vm, &plain), before);
+}
+
 static void default_templates_and_control_domains_are_here_already(void **state)
 {
     struct pools *p = *state;
@@ -368,6 +390,7 @@ int main(void)
         TEST(restore_refuses_a_vm_that_is_here),
         TEST(a_suspended_vm_keeps_its_image),
         TEST(a_snapshot_alone_is_the_result),
+        TEST(others_change_nothing_in_the_text),
         TEST(default_templates_and_control_domains_are_here_already),
         TEST(what_is_undone_leaves_nothing),
     };
