@@ -2,6 +2,8 @@
  */
 #include "tests/unit/ova_place.h"
 
+#include "master/storage.h"
+
 /* ---- a pool with something in it ---- */
 
 static ref_t make_vm(struct place *place, struct txn *txn, const char *name)
