@@ -214,13 +214,13 @@ static int sqlite_prepare(struct sqlite_store *store)
     return 0;
 }
 
-struct ledger_store *ledger_sqlite_open(const char *path, int *ret_error)
+struct ledger_store *ledger_sqlite_open(const char *path, const char *vfs, int *ret_error)
 {
     struct sqlite_store *store = new0(struct sqlite_store);
     mode_t mask = umask(077); /* the file holds the host's secret key */
 
     *ret_error = -EIO;
-    if (sqlite3_open_v2(path, &store->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL)
+    if (sqlite3_open_v2(path, &store->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, vfs)
         == SQLITE_OK)
         *ret_error = sqlite_prepare(store);
     else

@@ -160,7 +160,7 @@ static int open_ledger(struct slave *slave)
         return -1;
     }
     snprintf(path, sizeof path, "%s/ledger.sqlite", slave->settings.dir);
-    store = ledger_sqlite_open(path, &error);
+    store = ledger_sqlite_open(path, NULL, &error);
     if (store)
         slave->ledger = ledger_new(slave->loop, store, &error);
     if (slave->ledger)

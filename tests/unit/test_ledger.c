@@ -57,7 +57,7 @@ static void open_file(struct fixture *f)
     struct ledger_store *store;
     int error;
 
-    store = ledger_sqlite_open(f->path, &error);
+    store = ledger_sqlite_open(f->path, NULL, &error);
     assert_non_null(store);
     f->ledger = ledger_new(f->loop, store, &error);
     assert_non_null(f->ledger);
@@ -167,7 +167,7 @@ static void a_ledger_has_one_holder(void **state)
     int error = 0;
 
     open_file(f);
-    assert_null(ledger_sqlite_open(f->path, &error));
+    assert_null(ledger_sqlite_open(f->path, NULL, &error));
     assert_int_equal(error, -EBUSY);
 }
 
@@ -191,15 +191,15 @@ static void what_makes_no_sense_is_refused(void **state)
     sync_by(f, 1);
     ledger_destroy(&f->ledger);
     change_file(f, "UPDATE rows SET value = x'01' WHERE kind = 'vm'");
-    store = ledger_sqlite_open(f->path, &error);
+    store = ledger_sqlite_open(f->path, NULL, &error);
     assert_non_null(store);
     assert_null(ledger_new(f->loop, store, &error));
     assert_int_equal(error, -EBADMSG);
 
     change_file(f, "PRAGMA user_version=2");
-    assert_null(ledger_sqlite_open(f->path, &error));
+    assert_null(ledger_sqlite_open(f->path, NULL, &error));
     assert_int_equal(error, -EPROTO);
-    assert_null(ledger_sqlite_open("/nonexistent/ledger", &error));
+    assert_null(ledger_sqlite_open("/nonexistent/ledger", NULL, &error));
     assert_int_equal(error, -EIO);
 }
 
