@@ -511,6 +511,7 @@ int VM_pool_migrate(struct call *call, const struct VM_pool_migrate_args *args, 
 const struct work_kind work_pool_migrate = {
     .name = "pool_migrate",
     .operation = vm_operations_pool_migrate,
+    .lets_run = true,
     .is_cancellable = true,
 };
 
@@ -535,6 +536,13 @@ static bool went_back(struct call *call, const struct object *intent)
 
     return vm && ref_equal(VM_get_resident_on(vm), intent_get_source(intent))
            && VM_get_epoch(vm) == intent_get_epoch(intent) + 2;
+}
+
+int64_t move_epochs_taken(const struct object *intent, ref_t resident)
+{
+    if (!streq(intent_get_step(intent), STEP_COMMITTED))
+        return 0;
+    return ref_equal(resident, intent_get_source(intent)) ? 2 : 1;
 }
 
 bool move_can_be_settled(struct call *call, const struct object *intent, ref_t gone)
@@ -579,6 +587,11 @@ static int settle_uncommitted(struct move *move, ref_t gone)
     }
     if (!ref_equal(move->destination, gone))
         r = copy_drop(move);
+    if (r == -ERR_VM_BAD_POWER_STATE) { /* it ran: another master has committed, and these records are older than that */
+        call->failure = (struct failure){0};
+        commit(move, move->destination, move->source);
+        return move_finish(move, false);
+    }
     if (r == 0 && !ref_equal(move->source, gone)) {
         r = source_resume(move);
         if (r == -ERR_VM_BAD_POWER_STATE) /* it ended; the source's report says how */

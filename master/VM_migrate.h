@@ -14,3 +14,6 @@ int move_settle(struct call *, const struct object *intent, ref_t gone);
 
 /* The hosts that a move needs to hear from before it can be settled. */
 bool move_can_be_settled(struct call *, const struct object *intent, ref_t gone);
+
+/* By how many the VM's epoch may be above that of the move's INTENT, when it is resident there. */
+int64_t move_epochs_taken(const struct object *intent, ref_t resident);

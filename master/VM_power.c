@@ -57,7 +57,7 @@ int arrival_begin(struct work *work, struct txn *txn, enum host_allowed_operatio
     if (r < 0)
         return r;
     VM_put_scheduled_to_be_resident_on(txn, work->vm, work->host);
-    work->epoch = vm_put_next_epoch(txn, work->vm);
+    work->epoch = vm_put_fresh_epoch(call->core, txn, work->vm);
     work->is_arrival = true;
     return 0;
 }
@@ -103,6 +103,7 @@ static bool start_was_done(enum guest_is guest)
 const struct work_kind work_start = {
     .name = "start",
     .operation = vm_operations_start,
+    .lets_run = true,
     .begin = start_begin,
     .done = start_done,
     .undone = start_undone,
@@ -111,6 +112,7 @@ const struct work_kind work_start = {
 const struct work_kind work_start_on = {
     .name = "start_on",
     .operation = vm_operations_start_on,
+    .lets_run = true,
     .begin = start_begin,
     .done = start_done,
     .undone = start_undone,
@@ -168,7 +170,7 @@ static int restart_begin(struct work *work, struct txn *txn)
     if (ref_is_null(work->host)) /* it was stopped for good meanwhile */
         return fail(work->call, VM_BAD_POWER_STATE, ref_text(work->call, work->vm), "running",
                     "halted");
-    work->epoch = vm_put_next_epoch(txn, work->vm);
+    work->epoch = vm_put_fresh_epoch(core_of(work), txn, work->vm);
     return 0;
 }
 
@@ -185,13 +187,24 @@ static void restart_undone(struct work *work, struct txn *txn)
     vm_put_halted(txn, work->vm);
 }
 
+/* Whoever wanted the restart had seen the old guest end, but a reboot may have made a new one since. The kill ends what there
+ * is, and bars it. */
+static int restart_see_undone(struct work *work)
+{
+    struct slave_vm_kill_args kill = {work->uuid, (int64_t) work->epoch};
+
+    return slave_vm_kill(work->call, work->host, &kill, NULL);
+}
+
 const struct work_kind work_restart = {
     .name = "restart",
     .operation = vm_operations_clean_reboot, /* what it is to a user */
+    .lets_run = true,
     .is_ours = true,
     .begin = restart_begin,
     .done = restart_done,
     .undone = restart_undone,
+    .see_undone = restart_see_undone,
     .was_done = start_was_done,
 };
 
@@ -263,6 +276,7 @@ static bool unpause_was_done(enum guest_is guest)
 const struct work_kind work_unpause = {
     .name = "unpause",
     .operation = vm_operations_unpause,
+    .lets_run = true,
     .done = unpause_done,
     .was_done = unpause_was_done,
 };

@@ -162,6 +162,7 @@ static bool resume_was_done(enum guest_is guest)
 const struct work_kind work_resume = {
     .name = "resume",
     .operation = vm_operations_resume,
+    .lets_run = true,
     .begin = resume_begin,
     .done = resume_done,
     .undone = arrival_undone,
@@ -171,6 +172,7 @@ const struct work_kind work_resume = {
 const struct work_kind work_resume_on = {
     .name = "resume_on",
     .operation = vm_operations_resume_on,
+    .lets_run = true,
     .begin = resume_begin,
     .done = resume_done,
     .undone = arrival_undone,

@@ -10,6 +10,7 @@
 #include "shared/ref.h"
 
 struct accounts;
+struct awaited;
 struct call;
 struct config;
 struct dispatch;
@@ -47,6 +48,7 @@ struct core {
     struct room *room;           /* room.h */
     struct flows *flows;         /* flows.h: whose turn it is to move */
     struct recovery *recovery;   /* recovery.h */
+    struct awaited *awaited;     /* awaited.h; NULL: nobody is */
     struct guests *guests;       /* guest_changes.h */
     struct http_transfers *transfers; /* http_transfer.h */
     uint64_t epoch;              /* of this master, and who holds it: */

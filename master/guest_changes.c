@@ -23,6 +23,7 @@
 #include "master/background.h"
 #include "master/claim.h"
 #include "master/core.h"
+#include "master/lost_move.h"
 #include "master/message.h"
 #include "master/put.h"
 #include "master/recovery.h"
@@ -70,6 +71,9 @@ void guests_destroy(struct guests **guests_p)
     for (size_t i = 0; refmap_each(&guests->usages, &i, NULL, &bounce);)
         free(bounce);
     refmap_done(&guests->usages);
+    for (size_t i = 0; refmap_each(&guests->lost_moves, &i, NULL, &bounce);)
+        free(bounce);
+    refmap_done(&guests->lost_moves);
     free(guests);
 }
 
@@ -127,9 +131,14 @@ static bool wait_until_idle(struct call *call, const struct ward *ward, ref_t *r
     return false;
 }
 
+static uint64_t epoch_of(const struct value *state)
+{
+    return strtoull(value_map_text(state, "epoch", "0"), NULL, 10);
+}
+
 static bool is_at_epoch(const struct value *state, uint64_t epoch)
 {
-    return strtoull(value_map_text(state, "epoch", "0"), NULL, 10) == epoch;
+    return epoch_of(state) == epoch;
 }
 
 /* Claim the VM when nobody works on it any more. False when the matter is settled meanwhile. */
@@ -160,14 +169,13 @@ static int ask(struct call *call, const struct ward *ward, struct value *ret_sta
                         &(struct slave_vm_ask_args){uuid_print(uuid, ward->vm_uuid)}, ret_state);
 }
 
-static int forget(struct call *call, const struct ward *ward)
+static int forget(struct call *call, const struct ward *ward, uint64_t epoch)
 {
     char uuid[UUID_TEXT_BYTES];
 
     return slave_vm_forget(
         call, ward->host,
-        &(struct slave_vm_forget_args){uuid_print(uuid, ward->vm_uuid), (int64_t) ward->epoch},
-        NULL);
+        &(struct slave_vm_forget_args){uuid_print(uuid, ward->vm_uuid), (int64_t) epoch}, NULL);
 }
 
 static void put_ended(struct call *call, struct claim *claim, const struct ward *ward)
@@ -293,6 +301,8 @@ static bool look_claimed(struct call *call, struct ward *ward, struct claim *cla
     if (!is_current(vm, ward)) /* halted by decree while we asked */
         return false;
     text = value_map_text(&state, "state", "");
+    if (epoch_of(&state) > ward->epoch && !streq(text, "ended") && !streq(text, "none"))
+        return false; /* these records are old: its hello proves it */
     if (!is_at_epoch(&state, ward->epoch) || streq(text, "none")) {
         if (ward->ending == ENDING_NONE)
             ward->ending = ENDING_LOST; /* with its host: nobody wants it to begin anew unasked */
@@ -311,7 +321,7 @@ static bool look_claimed(struct call *call, struct ward *ward, struct claim *cla
     if (wants_restart(vm, ward->ending)) {
         claim_end(claim);
         begin_anew(call, ref, ward);
-    } else if (forget(call, ward) == 0) {
+    } else if (forget(call, ward, MAX(ward->epoch, epoch_of(&state))) == 0) {
         put_ended(call, claim, ward);
     } else {
         return after_refusal(call, ward, claim);
@@ -544,9 +554,12 @@ static void look_at(struct core *core, ref_t host, const struct slave_guest *gue
             tell_unknown(core, host, uuid);
         return;
     }
-    if (ref_equal(VM_get_resident_on(vm), host) && guest->epoch == (uint64_t) VM_get_epoch(vm))
-        return; /* compare_residents() has seen to it */
     intent = intent_of_vm(view, vm->ref);
+    if (ref_equal(VM_get_resident_on(vm), host) && guest->epoch == (uint64_t) VM_get_epoch(vm)) {
+        if (streq(guest->state, "sent") && !intent)
+            lost_move_undo(core, host, guest->vm_uuid, guest->epoch, guest->move);
+        return; /* compare_residents() has seen to the others */
+    }
     if (intent
         && (ref_equal(intent_get_source(intent), host)
             || ref_equal(intent_get_destination(intent), host)))

@@ -7,6 +7,7 @@
 struct guests {
     struct refmap bounces; /* VM -> struct bounce: guests that begin anew too often */
     struct refmap usages;  /* VM -> struct usage: the last samples of their CPU time */
+    struct refmap lost_moves; /* lost_move.c: being undone, by the VM's uuid */
 };
 
 /* Listen to the notes that carry figures. */

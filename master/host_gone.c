@@ -4,6 +4,7 @@
  * operator's word for it, as far as the pool does not know better: a host that still talks to us is
  * live, whatever anyone says. A guest that runs on nevertheless is ended when its host returns: its
  * VM's epoch is lower than the model's. */
+#include "master/awaited.h"
 #include "master/core.h"
 #include "master/guest_changes.h"
 #include "master/put.h"
@@ -86,7 +87,13 @@ int host_declare_dead(struct call *call, const struct host_declare_dead_args *ar
     int r = assert_not_live(call, args->host);
 
     (void) ret;
-    return r < 0 ? r : recovery_host_gone(call, args->host);
+    if (r == 0)
+        r = recovery_host_gone(call, args->host);
+    if (r < 0)
+        return r;
+    slaves_declare_dead(call->core->slaves, args->host);
+    awaited_host_done(call->core, args->host);
+    return 0;
 }
 
 static void delete_all(struct txn *txn, const struct class *class, const struct field *inverse,
@@ -132,5 +139,7 @@ int host_destroy(struct call *call, const struct host_destroy_args *args, struct
     if (txn_get(txn, host_metrics, metrics))
         txn_delete(txn, CLASS_OF(host_metrics), metrics);
     txn_delete(txn, CLASS_OF(host), args->self);
-    return call_commit(call, &txn);
+    call_commit(call, &txn);
+    awaited_host_done(call->core, args->self);
+    return 0;
 }

@@ -394,20 +394,24 @@ void journal_head(struct journal *journal, struct journal_head *ret)
 {
     _cleanup_(sql_finalize) sqlite3_stmt *statement = NULL;
     char text[JOURNAL_TEXT_BYTES];
+    uint64_t first;
 
     assert(!journal->is_running);
     *ret = (struct journal_head){.generation = journal->generation};
-    if (sql_prepare(&journal->log, "SELECT epoch, holder FROM epochs ORDER BY epoch DESC LIMIT 1",
+    if (sql_prepare(&journal->log, "SELECT epoch, holder, first FROM epochs ORDER BY epoch DESC LIMIT 1",
                     &statement, text)
             < 0
         || sql_row(&journal->log, statement, text) <= 0)
         return;
     ret->epoch = (uint64_t) sqlite3_column_int64(statement, 0);
     sql_column_ref(statement, 1, &ret->holder);
+    first = (uint64_t) sqlite3_column_int64(statement, 2);
+    if (first > store_first_generation(ret->generation))
+        ret->known = first - 1;
 }
 
-int journal_claim_epoch(struct journal *journal, uint64_t epoch, ref_t holder,
-                        uint64_t highest_known, char text[JOURNAL_TEXT_BYTES])
+static int put_epoch(struct journal *journal, uint64_t epoch, ref_t holder, uint64_t first,
+                     uint64_t inherited, char *text)
 {
     _cleanup_(sql_finalize) sqlite3_stmt *statement = NULL;
     struct journal_head head;
@@ -426,9 +430,24 @@ int journal_claim_epoch(struct journal *journal, uint64_t epoch, ref_t holder,
         return r;
     sqlite3_bind_int64(statement, 1, (int64_t) epoch);
     sql_bind_ref(statement, 2, holder);
-    sqlite3_bind_int64(statement, 3, (int64_t) store_first_generation(highest_known));
-    sqlite3_bind_int64(statement, 4, (int64_t) highest_known);
+    sqlite3_bind_int64(statement, 3, (int64_t) first);
+    sqlite3_bind_int64(statement, 4, (int64_t) inherited);
     return sql_do(&journal->log, statement, text);
+}
+
+int journal_claim_epoch(struct journal *journal, uint64_t epoch, ref_t holder,
+                        uint64_t highest_known, char text[JOURNAL_TEXT_BYTES])
+{
+    return put_epoch(journal, epoch, holder, store_first_generation(highest_known), highest_known,
+                     text);
+}
+
+/* It inherits what this store has: whoever has seen more has seen what is lost. */
+int journal_learn_epoch(struct journal *journal, uint64_t epoch, ref_t holder, uint64_t generation,
+                        char text[JOURNAL_TEXT_BYTES])
+{
+    return put_epoch(journal, epoch, holder, store_first_generation(generation),
+                     journal->generation, text);
 }
 
 /* ---- loading ---- */

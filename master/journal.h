@@ -61,6 +61,7 @@ struct journal_head {
     uint64_t epoch;      /* the highest claimed here, 0: none */
     ref_t holder;        /* who claimed it */
     uint64_t generation; /* the newest */
+    uint64_t known;      /* so high others have been, by what was learnt (journal_learn_epoch); 0: nothing */
 };
 void journal_head(struct journal *, struct journal_head *ret);
 
@@ -79,6 +80,17 @@ int journal_fill(struct journal *, const struct view *, uint64_t generation,
  * one, was claimed already. */
 int journal_claim_epoch(struct journal *, uint64_t epoch, ref_t holder, uint64_t highest_known,
                         char text[JOURNAL_TEXT_BYTES]);
+
+/* Others have claimed this epoch, above all that are known here, and had generations up to `generation` in it or before; this
+ * store has none of them. What is claimed next goes above both. Durable when it returns 0; -EEXIST as above. */
+int journal_learn_epoch(struct journal *, uint64_t epoch, ref_t holder, uint64_t generation,
+                        char text[JOURNAL_TEXT_BYTES]);
+
+/* A file of this name in a store's directory says that the store is a copy, and may lack what was acknowledged since it was
+ * made. Copies of journal_backup() have it. */
+#define JOURNAL_COPY_MARK "copy"
+/* Make the file of this path, durably. 0, or -EIO with a sentence. */
+int journal_mark_copy(const char *path, char text[JOURNAL_TEXT_BYTES]);
 
 /* The epochs claimed here, newest first, at most `count_max`; returns how many. */
 size_t journal_epochs(struct journal *, struct epoch_entry *ret, size_t count_max);

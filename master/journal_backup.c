@@ -67,7 +67,7 @@ static int check_copy(struct journal *journal, const char *directory, char *text
 static void remove_copy(const char *directory, const char *name)
 {
     static const char *const files[] = {"journal.db", "objects.db", "journal.db-journal",
-                                        "objects.db-journal"};
+                                        "objects.db-journal", JOURNAL_COPY_MARK};
     _cleanup_(free_p) char *folder = journal_path(directory, name);
 
     for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
@@ -117,6 +117,24 @@ int64_t journal_newest_backup(const char *directory)
     return newest_utc_s;
 }
 
+int journal_mark_copy(const char *path, char text[JOURNAL_TEXT_BYTES])
+{
+    static const char says[] = "This store is a copy. A master that starts from it waits for all hosts.\n";
+    _cleanup_(close_fd) int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+    if (file >= 0 && write(file, says, sizeof says - 1) == (ssize_t) sizeof says - 1 && fsync(file) == 0)
+        return 0;
+    journal_say(text, "cannot write %s: %s", path, strerror(errno));
+    return -EIO;
+}
+
+static int mark_copy(const char *directory, char *text)
+{
+    _cleanup_(free_p) char *path = journal_path(directory, JOURNAL_COPY_MARK);
+
+    return journal_mark_copy(path, text);
+}
+
 int journal_backup(struct journal *journal, const char *directory, unsigned keep,
                    char text[JOURNAL_TEXT_BYTES])
 {
@@ -132,7 +150,8 @@ int journal_backup(struct journal *journal, const char *directory, unsigned keep
     }
     if ((r = copy_file(journal, "journal.db", made, text)) < 0
         || (r = copy_file(journal, "objects.db", made, text)) < 0
-        || (r = check_copy(journal, made, text)) < 0 || (r = sync_path(made, text)) < 0) {
+        || (r = check_copy(journal, made, text)) < 0 || (r = mark_copy(made, text)) < 0
+        || (r = sync_path(made, text)) < 0) {
         remove_copy(directory, UNFINISHED);
         return r;
     }

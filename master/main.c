@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "master/account.h"
+#include "master/awaited.h"
 #include "master/backup.h"
 #include "master/bootstrap.h"
 #include "master/claim.h"
@@ -30,6 +31,7 @@
 #include "master/guest_changes.h"
 #include "master/http_transfer.h"
 #include "master/import.h"
+#include "master/message.h"
 #include "master/metadata_http.h"
 #include "master/metrics.h"
 #include "master/recovery.h"
@@ -64,6 +66,7 @@ struct master {
     struct store_parts parts;
     struct link_transport *link, *door;
     char link_public[LINK_KEY_BYTES];
+    struct slaves_known above; /* epoch not 0: begin anew above that */
     bool has_failed;
     char url[256]; /* of the first listener */
 };
@@ -219,6 +222,7 @@ static int start_model(struct master *master)
     core->flows = flows_new((unsigned) config->migrations_per_host);
     core->recovery = recovery_new(core);
     core->guests = guests_new(core);
+    awaited_new(core);
     if (bootstrap(core, &first) < 0)
         return -1;
     pool_furnish(core);
@@ -324,6 +328,53 @@ static int link_key(struct master *master, char ret_public[LINK_KEY_BYTES],
     return 0;
 }
 
+/* Another master has taken over, as it seems. */
+static void superseded(struct core *core, uint64_t epoch)
+{
+    struct txn *txn = store_begin(core->store);
+    const struct object *pool = txn_get(txn, pool, core->pool);
+    char text[256];
+
+    snprintf(text, sizeof text,
+             "A host follows another master, of epoch %llu; this one's is %llu. The host is not "
+             "welcomed here: send it back, or end this master",
+             (unsigned long long) epoch, (unsigned long long) core->epoch);
+    if (pool)
+        message_raise(txn, core, "MASTER_SUPERSEDED", 1, cls_Pool, pool_get_uuid(pool), text);
+    store_apply(&txn);
+    txn_end(&txn);
+}
+
+static void hosts_know_more(struct core *core, uint64_t generation)
+{
+    char why[128];
+
+    snprintf(why, sizeof why, "a host was told of generation %llu, which is not among them",
+             (unsigned long long) generation);
+    awaited_begin(core, why);
+}
+
+static void begin_above_main(void *arg)
+{
+    struct master *master = arg;
+    struct core *core = &master->core;
+
+    store_wait_visible(core->store,
+                       awaited_begin(core, "the hosts follow an epoch that they do not know"));
+    loop_stop(core->loop);
+}
+
+/* The store was put back from before this master's last starts. It is written down there that it waits for all hosts, then what
+ * epoch they follow, and then this process begins anew. */
+static void begin_above(struct core *core, const struct slaves_known *known)
+{
+    struct master *master = CONTAINER_OF(core, struct master, core);
+
+    master->above = *known;
+    if (!fiber_spawn(core->loop, begin_above_main, master, "begin anew"))
+        die("no fiber to begin anew with");
+}
+
 static struct link_transport *listen_link(struct master *master, const char *address,
                                           const char *secret, bool is_open)
 {
@@ -348,6 +399,10 @@ static int start_hosts(struct master *master)
     struct slaves_config slaves = {
         .host_dead_ms = 1000 * (uint64_t) config->host_dead_s,
         .key = master->link_public,
+        .generation = master->parts.generation,
+        .on_higher_epoch = superseded,
+        .begin_above = begin_above,
+        .on_newer_generation = hosts_know_more,
     };
 
     if (!secret || link_key(master, master->link_public, secret_key) < 0)
@@ -368,6 +423,9 @@ static int start_hosts(struct master *master)
     core->slaves = slaves_new(core, &slaves, master->link, master->door);
     guests_start(core);
     http_transfers_new(core, master->front);
+    awaited_start(core);
+    if (master->parts.may_lack)
+        awaited_begin(core, master->parts.may_lack);
     slaves_start(core->slaves);
     return 0;
 }
@@ -378,6 +436,7 @@ static void serve(void *arg)
     struct master *master = arg;
 
     store_wait_visible(master->core.store, store_newest(master->core.store));
+    start_is_told(&master->config);
     fiber_on_loop_stack(listen_and_say_so, master);
 }
 
@@ -430,6 +489,7 @@ static void stop(struct master *master)
         master->door->destroy(&master->door);
     loop_destroy(&core->loop);
     guests_destroy(&core->guests);
+    awaited_destroy(&core->awaited);
     recovery_destroy(&core->recovery);
     flows_destroy(&core->flows);
     claims_destroy(&core->claims);
@@ -509,6 +569,8 @@ int main(int argc, char **argv)
         loop_unwatch_fd(master.core.loop, master.signal_fd);
     }
     stop(&master);
+    if (master.above.epoch > 0 && start_learn(&master.config, &master.parts, &master.above) == 0)
+        begin_anew(&master);
     close(master.signal_fd);
     config_done(&master.config);
     return r == 0 && !master.has_failed ? 0 : 1;

@@ -10,6 +10,7 @@
  * their own (VM_migrate.c). */
 #include "master/recovery.h"
 
+#include "master/awaited.h"
 #include "master/background.h"
 #include "master/core.h"
 #include "master/guest_changes.h"
@@ -32,6 +33,9 @@
 /* Hosts have so long after a master's start to say hello; then tasks that wait for them end. */
 #define HELLO_MS 30000
 
+/* After the last work that was overtaken; there may be more. */
+#define LOOK_MS 1000
+
 struct orphan {
     struct core *core;
     ref_t intent;
@@ -43,6 +47,7 @@ struct orphan {
 struct recovery {
     struct refmap orphans; /* of struct orphan, by intent */
     struct timer hello;
+    struct timer look; /* work that was overtaken is gone: hosts are asked what runs there */
 };
 
 struct recovery *recovery_new(struct core *core)
@@ -64,6 +69,7 @@ void recovery_destroy(struct recovery **recovery_p)
     }
     refmap_done(&recovery->orphans);
     timer_stop(&recovery->hello);
+    timer_stop(&recovery->look);
     free(recovery);
 }
 
@@ -134,6 +140,25 @@ static int settle_by_state(struct work *work)
     return 0;
 }
 
+/* The host has not heard of the operation - or has forgotten it, since another master has concluded it and these records are older
+ * than that. Where a right to run was to be given, the guest tells: at the work's epoch it can only be by this work. */
+static int settle_never(struct work *work)
+{
+    struct call *call = work->call;
+    struct value state = VALUE_VOID;
+    enum guest_is guest = GUEST_IS_NOWHERE;
+    int r = work->kind->lets_run && work->kind->was_done ? ask_state(work, &guest, &state) : 0;
+
+    if (r < 0)
+        return r;
+    if (guest != GUEST_IS_NOWHERE && work->kind->was_done(guest)) {
+        work_conclude(work, 0, &state);
+        return 0;
+    }
+    fail(call, HOST_OFFLINE, ref_text(call, work->host));
+    return work_see_undone(work);
+}
+
 /* Wait for an operation that goes on, and ask again. A guest that takes its time to shut down may
  * be overtaken by a hard operation: then nothing is left to wait for. */
 static int ask_until_over(struct work *work, ref_t operation, enum slave_answer *ret_answer,
@@ -156,7 +181,7 @@ static int work_settle(struct call *call, const struct object *intent)
     const char *id_text = intent_get_operation_id(intent);
     enum slave_answer answer = SLAVE_ANSWER_INTERRUPTED;
     struct value result = VALUE_VOID;
-    ref_t operation = NULL_REF;
+    ref_t operation = NULL_REF, ref = intent->ref;
     int r = 0, operation_result = 0;
 
     work_adopt(&work, call, intent);
@@ -166,13 +191,16 @@ static int work_settle(struct call *call, const struct object *intent)
     if (r == -ERR_TASK_CANCELLED)
         return 0; /* work_end: the hard operation that cancelled us takes it from here */
     fiber_uncancellable_begin();
-    if (r == 0 && answer == SLAVE_ANSWER_INTERRUPTED)
+    if (r == 0 && answer == SLAVE_ANSWER_INTERRUPTED) {
         r = settle_by_state(&work);
-    else if (r == 0 && answer == SLAVE_ANSWER_NEVER)
-        fail(call, HOST_OFFLINE, ref_text(call, work.host));
-    else if (r == 0)
+    } else if (r == 0 && answer == SLAVE_ANSWER_NEVER) {
+        r = settle_never(&work);
+    } else if (r == 0) {
         work_conclude(&work, operation_result, &result);
-    if (r < 0)
+        if (view_get(call_view(call), intent, ref)) /* what it says is not seen to yet */
+            r = -ERR_HOST_OFFLINE;
+    }
+    if (r < 0 && work.call)
         work_abandon(&work);
     fiber_uncancellable_end();
     if (r < 0)
@@ -208,6 +236,78 @@ static void work_settle_gone(struct call *call, const struct object *intent)
         suspend_image_destroy(call, work.vdi);
 }
 
+/* A higher epoch of the VM was believed: a master that these records do not know of has concluded the work, and gone on from
+ * there. */
+static bool is_overtaken(struct call *call, const struct object *intent)
+{
+    const struct object *vm = view_get(call_view(call), VM, intent_get_VM(intent));
+    int64_t highest = intent_get_epoch(intent);
+
+    if (vm && streq(intent_get_operation(intent), work_pool_migrate.name))
+        highest += move_epochs_taken(intent, VM_get_resident_on(vm));
+    return vm && VM_get_epoch(vm) > highest;
+}
+
+static uint64_t epoch_at(struct call *call, ref_t host, const char *uuid)
+{
+    struct value state = VALUE_VOID;
+
+    if (ref_is_null(host) || !slave_is_linked(call->core->slaves, host)
+        || slave_vm_ask(call, host, &(struct slave_vm_ask_args){uuid}, &state) < 0)
+        return 0;
+    return strtoull(value_map_text(&state, "epoch", "0"), NULL, 10);
+}
+
+/* The same of a VM that is over by now, so no host has told of it: a host that takes part refuses, since it has seen a higher
+ * epoch than the work can have given it. */
+static bool was_overtaken(struct call *call, ref_t ref)
+{
+    const struct object *intent = view_get(call_view(call), intent, ref);
+    const struct object *vm = intent ? view_get(call_view(call), VM, intent_get_VM(intent)) : NULL;
+    bool is_move = intent && streq(intent_get_operation(intent), work_pool_migrate.name);
+    uint64_t at_source, at_destination;
+    ref_t source, destination;
+    const char *uuid;
+
+    if (!vm)
+        return false;
+    source = intent_get_source(intent);
+    destination = intent_get_destination(intent);
+    uuid = arena_strdup(call->arena, VM_get_uuid(vm));
+    at_source = at_destination = (uint64_t) intent_get_epoch(intent);
+    if (is_move) {
+        at_source += (uint64_t) move_epochs_taken(intent, source);
+        at_destination++;
+    }
+    return epoch_at(call, source, uuid) > at_source || epoch_at(call, destination, uuid) > at_destination;
+}
+
+static void look_at_hosts(void *arg)
+{
+    struct core *core = arg;
+
+    slaves_ask_hellos(core->slaves);
+}
+
+/* Nothing of it is ours to do; what the VM is now, its hosts have told, or tell when nobody works on it. */
+static void settle_overtaken(struct call *call, const struct object *intent)
+{
+    struct work work = {0};
+    struct txn *txn;
+
+    work_adopt(&work, call, intent);
+    fail(call, INTERNAL_ERROR, "the pool's records were old, so what became of this is not known");
+    txn = work_finish_begin(&work);
+    VM_put_scheduled_to_be_resident_on(txn, work.vm, NULL_REF);
+    if (work.kind->undone && !work.kind->see_undone) /* what was set aside for it; the state is told */
+        work.kind->undone(&work, txn);
+    call_commit(call, &txn);
+    if (!work.kind->is_cancellable)
+        fiber_uncancellable_end();
+    /* What hosts have told of this VM was left to the work. */
+    timer_start(call->core->loop, &call->core->recovery->look, LOOK_MS, look_at_hosts, call->core);
+}
+
 /* ---- orphans ---- */
 
 /* Work of other classes has INTENTs of other kinds; those are their modules' affair. */
@@ -221,6 +321,10 @@ static bool can_be_settled(struct call *call, const struct object *intent, ref_t
     ref_t host = ref_is_null(intent_get_destination(intent)) ? intent_get_source(intent)
                                                              : intent_get_destination(intent);
 
+    /* The records may be old, and the work may have been concluded, and followed by other work: to go
+     * on with it may give a right to run a second time. */
+    if (awaited_any(call->core) && ref_is_null(gone))
+        return false;
     if (streq(intent_get_operation(intent), work_pool_migrate.name))
         return move_can_be_settled(call, intent, gone);
     return ref_equal(host, gone) || slave_is_linked(call->core->slaves, host);
@@ -229,7 +333,7 @@ static bool can_be_settled(struct call *call, const struct object *intent, ref_t
 /* 0: settled. */
 static int settle(struct call *call, const struct object *intent, ref_t gone)
 {
-    ref_t task = intent_get_task(intent);
+    ref_t ref = intent->ref, task = intent_get_task(intent);
     bool is_move = streq(intent_get_operation(intent), work_pool_migrate.name);
     ref_t host = ref_is_null(intent_get_destination(intent)) ? intent_get_source(intent)
                                                              : intent_get_destination(intent);
@@ -238,14 +342,19 @@ static int settle(struct call *call, const struct object *intent, ref_t gone)
     int r = 0;
 
     call->failure = (struct failure){0};
-    if (is_move)
+    if (is_overtaken(call, intent))
+        settle_overtaken(call, intent);
+    else if (is_move)
         r = move_settle(call, intent, gone);
     else if (ref_equal(host, gone))
         work_settle_gone(call, intent);
     else
         r = work_settle(call, intent);
-    if (r < 0)
-        return r;
+    if (r < 0) {
+        if (!was_overtaken(call, ref))
+            return r;
+        settle_overtaken(call, view_get(call_view(call), intent, ref));
+    }
     txn = store_begin(call->core->store);
     task_put_end(call->core, txn, task, &nothing, call->failure.code ? &call->failure : NULL);
     call_commit(call, &txn);
@@ -329,6 +438,18 @@ void recovery_host_is_there(struct core *core, ref_t host)
         if (intent && !orphan->is_settling
             && (ref_equal(intent_get_source(intent), host)
                 || ref_equal(intent_get_destination(intent), host)))
+            timer_start(core->loop, &orphan->retry, 0, orphan_wake, orphan);
+    }
+}
+
+void recovery_look_again(struct core *core)
+{
+    void *value;
+
+    for (size_t i = 0; refmap_each(&core->recovery->orphans, &i, NULL, &value);) {
+        struct orphan *orphan = value;
+
+        if (!orphan->is_settling)
             timer_start(core->loop, &orphan->retry, 0, orphan_wake, orphan);
     }
 }

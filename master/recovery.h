@@ -21,6 +21,8 @@ void recovery_start(struct core *);
 /* Nobody works on this INTENT; taken up at once if its hosts are there. */
 void recovery_orphan(struct core *, ref_t intent);
 
+/* What could not be settled so far may be now. */
+void recovery_look_again(struct core *);
 /* The host has said hello, and what it said was looked at: what waits for it goes on. */
 void recovery_host_is_there(struct core *, ref_t host);
 

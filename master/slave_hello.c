@@ -17,6 +17,7 @@ struct greeting {
     struct arena *arena;
     struct peer *peer;
     uint64_t link;
+    bool is_ours;          /* said as one that follows this master */
     struct slave_guest *guests;
     size_t guest_count;
     struct value operations;
@@ -99,6 +100,7 @@ static void commit_epoch(struct core *core, struct peer *peer, const struct obje
                        : streq(guest->state, "running") ? vm_power_state_Running
                                                         : vm_power_state_Paused);
     VM_put_domid(txn, ref, is_ended ? -1 : guest->domid);
+    VM_put_suspend_VDI(txn, ref, NULL_REF); /* what has run since does not fit to it */
     store_apply(&txn);
     txn_end(&txn);
 }
@@ -164,6 +166,7 @@ static void greet_main(void *arg)
         believe_epochs(greeting);
         store_wait_visible(core->store, store_newest(core->store));
         peer->has_reported = true;
+        peer->has_followed |= greeting->is_ours;
         for (size_t i = 0; i < slaves->hello_hook_count; i++)
             slaves->hello_hooks[i](core, peer->host, greeting->guests, greeting->guest_count);
         send_directory(greeting);
@@ -208,6 +211,7 @@ void slave_hello_greet(struct peer *peer, const struct wire_frame *frame)
         .arena = arena,
         .peer = peer,
         .link = frame->link,
+        .is_ours = peer->follows_us,
         .guests = arena_alloc_array(arena, frame->guests.length, sizeof(struct slave_guest)),
         .operations = value_copy(arena, &frame->operations),
     };

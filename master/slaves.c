@@ -12,6 +12,7 @@
 
 #include <stdio.h>
 
+#include "master/awaited.h"
 #include "shared/arena.h"
 #include "shared/buffer.h"
 
@@ -53,6 +54,7 @@ static void peer_free(struct peer *peer)
     slave_notes_drop(peer);
     refmap_done(&peer->requests);
     refmap_done(&peer->askings);
+    free(peer->hello);
     free(peer);
 }
 
@@ -112,6 +114,18 @@ static void send_again(struct peer *peer, uint64_t link, const char *text)
     send_raw(peer, &frame);
 }
 
+/* What a host has said before it followed us may be old by now: others could still order there. */
+static void ask_for_hello(struct peer *peer)
+{
+    uint64_t now = clock_now_ms(peer->slaves->core->clock);
+
+    if (!peer->is_linked || peer->follows_us || !awaited_any(peer->slaves->core)
+        || (peer->asked_ms && now < peer->asked_ms + BEAT_MS))
+        return;
+    peer->asked_ms = now;
+    send_again(peer, peer->link, "the master asks what runs here now that it is followed");
+}
+
 static void link_over(struct peer *peer, const char *why)
 {
     if (!peer->is_linked)
@@ -156,18 +170,22 @@ static void beat(void *arg)
 {
     struct slaves *slaves = arg;
     uint64_t now = clock_now_ms(slaves->core->clock);
+    uint64_t generation = store_newest_durable(slaves->core->store);
     void *value;
     ref_t key;
 
+    if (generation > store_visible(slaves->core->store))
+        generation = 0; /* it may be taken back by a crash; the next beat tells */
     timer_start(slaves->core->loop, &slaves->beat_timer, BEAT_MS, beat, slaves);
     for (size_t at = 0; refmap_each(&slaves->peers, &at, &key, &value);) {
         struct peer *peer = value;
-        struct wire_frame frame = {.type = WIRE_BEAT};
+        struct wire_frame frame = {.type = WIRE_BEAT, .generation = generation};
 
         if (!peer->is_gone && now >= peer->heard_ms + slaves->config.host_dead_ms)
             give_up(peer);
         else
             peer_send(peer, &frame);
+        ask_for_hello(peer);
     }
 }
 
@@ -176,6 +194,20 @@ bool slave_is_linked(const struct slaves *slaves, ref_t host)
     const struct peer *peer = slaves_peer(slaves, host);
 
     return peer && peer->is_linked;
+}
+
+bool slave_may_hold_guests(const struct slaves *slaves, ref_t host)
+{
+    const struct peer *peer = slaves_peer(slaves, host);
+
+    return peer && !peer->is_declared_dead;
+}
+
+bool slave_has_followed(const struct slaves *slaves, ref_t host)
+{
+    const struct peer *peer = slaves_peer(slaves, host);
+
+    return peer && peer->has_followed;
 }
 
 bool slave_has_reported(const struct slaves *slaves, ref_t host)
@@ -187,7 +219,19 @@ bool slave_has_reported(const struct slaves *slaves, ref_t host)
 
 /* ---- hello ---- */
 
-static bool may_link(struct peer *peer, const struct wire_frame *frame)
+bool hello_is_ours(const struct peer *peer, const struct wire_frame *frame)
+{
+    const struct core *core = peer->slaves->core;
+
+    return frame->epoch == core->epoch && ref_equal(frame->holder, core->holder);
+}
+
+bool hello_is_above(const struct peer *peer, const struct wire_frame *frame)
+{
+    return frame->epoch >= peer->slaves->core->epoch && !hello_is_ours(peer, frame);
+}
+
+bool hello_makes_sense(struct peer *peer, const struct wire_frame *frame)
 {
     struct core *core = peer->slaves->core;
     const struct object *pool = view_get(store_core_view(core->store), pool, core->pool);
@@ -204,13 +248,6 @@ static bool may_link(struct peer *peer, const struct wire_frame *frame)
     }
     if (pool && !ref_is_null(frame->pool) && !streq(uuid_print(uuid, frame->pool), pool_get_uuid(pool))) {
         log_warning(peer->uuid, "the host belongs to the pool %s", uuid);
-        return false;
-    }
-    if (frame->epoch > core->epoch || (frame->epoch == core->epoch && !ref_equal(frame->holder, core->holder))) {
-        log_error(peer->uuid, "the host follows a master of epoch %llu, ours is %llu",
-                  (unsigned long long) frame->epoch, (unsigned long long) core->epoch);
-        if (peer->slaves->config.on_higher_epoch)
-            peer->slaves->config.on_higher_epoch(core, frame->epoch);
         return false;
     }
     return true;
@@ -239,7 +276,20 @@ bool slaves_own_socket(struct slaves *slaves, char ret_path[SLAVE_SOCKET_BYTES])
     return *ret_path;
 }
 
-static void take_hello(struct peer *peer, const struct wire_frame *frame)
+static void refuse_hello(struct peer *peer, const struct wire_frame *frame)
+{
+    struct slaves *slaves = peer->slaves;
+
+    if (peer->refused_epoch == frame->epoch)
+        return; /* it asks every other second */
+    peer->refused_epoch = frame->epoch;
+    log_error(peer->uuid, "the host follows a master of epoch %llu, ours is %llu: it is not welcomed",
+              (unsigned long long) frame->epoch, (unsigned long long) slaves->core->epoch);
+    if (slaves->config.on_higher_epoch)
+        slaves->config.on_higher_epoch(slaves->core, frame->epoch);
+}
+
+void hello_take(struct peer *peer, const struct wire_frame *frame)
 {
     struct core *core = peer->slaves->core;
     struct wire_frame welcome = {
@@ -247,12 +297,20 @@ static void take_hello(struct peer *peer, const struct wire_frame *frame)
     const struct object *pool = view_get(store_core_view(core->store), pool, core->pool);
     const struct object *own = view_get(store_core_view(core->store), host, core->host);
 
-    if (frame->link <= peer->link || !may_link(peer, frame))
+    if (frame->link <= peer->link)
         return;
+    if (hello_is_above(peer, frame)) {
+        refuse_hello(peer, frame);
+        return;
+    }
+    if (!hello_is_ours(peer, frame) && frame->generation > peer->slaves->config.generation
+        && peer->slaves->config.on_newer_generation)
+        peer->slaves->config.on_newer_generation(core, frame->generation);
     peer->link = frame->link;
     peer->sent = peer->taken = 0;
     peer->is_linked = true;
-    peer->is_gone = false;
+    peer->is_gone = peer->is_declared_dead = false;
+    peer->follows_us = hello_is_ours(peer, frame);
     peer->again_ms = 0;
     peer->heard_ms = clock_now_ms(core->clock);
     if (pool)
@@ -271,6 +329,7 @@ static void take_hello(struct peer *peer, const struct wire_frame *frame)
     slave_calls_relinked(peer);
     waitq_wake_all(&peer->changed);
     slave_hello_greet(peer, frame);
+    ask_for_hello(peer);
 }
 
 /* ---- receiving ---- */
@@ -282,11 +341,15 @@ static void take_frame(struct peer *peer, const struct wire_frame *frame)
         slave_call_reply(peer, frame);
         break;
     case WIRE_ANSWER:
-        if (!CRASH_POINT("master.answer.before"))
+        if (CRASH_POINT("master.answer.before"))
+            peer->taken--; /* as if it had not come: the next frame shows it */
+        else
             slave_call_answer(peer, frame);
         break;
     case WIRE_NOTE:
-        if (!CRASH_POINT("master.note.before"))
+        if (CRASH_POINT("master.note.before"))
+            peer->taken--;
+        else
             slave_note_take(peer, frame);
         break;
     default: /* beat */
@@ -299,11 +362,12 @@ static bool is_slave_frame(enum wire_type type)
     return type == WIRE_REPLY || type == WIRE_ANSWER || type == WIRE_NOTE || type == WIRE_BEAT;
 }
 
-static void take_any(struct peer *peer, const struct wire_frame *frame)
+static void take_any(struct peer *peer, const struct wire_frame *frame, const void *bytes, size_t count)
 {
     if (frame->type == WIRE_HELLO) {
-        if (!CRASH_POINT("master.hello.before"))
-            take_hello(peer, frame);
+        if (!CRASH_POINT("master.hello.before") && hello_makes_sense(peer, frame)
+            && !opening_keeps(peer, bytes, count))
+            hello_take(peer, frame);
     } else if (frame->type == WIRE_REFUSE) {
         if (frame->link != peer->link)
             return;
@@ -315,7 +379,7 @@ static void take_any(struct peer *peer, const struct wire_frame *frame)
         peer->slaves->figures.frames_refused++;
     } else if (!peer->is_linked || frame->link != peer->link) {
         if (frame->link >= peer->link)
-            send_again(peer, frame->link, "no such link");
+            send_again(peer, frame->link, "the master does not know it");
     } else if (frame->seq == peer->taken + 1) {
         peer->taken = frame->seq;
         peer->heard_ms = clock_now_ms(peer->slaves->core->clock);
@@ -337,7 +401,7 @@ static void on_frame(void *arg, const char *key, const void *bytes, size_t count
         return;
     arena = arena_new();
     if (peer && wire_decode(bytes, count, arena, &frame) == 0) {
-        take_any(peer, &frame);
+        take_any(peer, &frame, bytes, count);
     } else {
         slaves->figures.frames_refused++;
         log_warning(peer ? peer->uuid : NULL, "a frame that makes no sense came from %s", key);
@@ -421,6 +485,29 @@ static void on_visible(struct store_listener *listener, uint64_t generation, con
         follow_hosts(slaves);
 }
 
+void slaves_ask_hellos(struct slaves *slaves)
+{
+    void *value;
+    ref_t key;
+
+    for (size_t at = 0; refmap_each(&slaves->peers, &at, &key, &value);) {
+        struct peer *peer = value;
+
+        if (peer->is_linked)
+            send_again(peer, peer->link, "the master asks what runs here");
+    }
+}
+
+void slaves_declare_dead(struct slaves *slaves, ref_t host)
+{
+    struct peer *peer = slaves_peer(slaves, host);
+
+    if (peer && !peer->is_linked) {
+        peer->is_declared_dead = true;
+        opening_judge(slaves);
+    }
+}
+
 /* ---- hooks ---- */
 
 void slaves_on_note(struct slaves *slaves, const char *name, void (*fn)(struct core *, const struct slave_note *))
@@ -487,6 +574,7 @@ void slaves_start(struct slaves *slaves)
     store_add_listener(slaves->core->store, &slaves->listener);
     slaves->transport->receiver = (struct link_receiver){on_frame, on_down, slaves};
     timer_start(slaves->core->loop, &slaves->beat_timer, BEAT_MS, beat, slaves);
+    opening_start(slaves);
 }
 
 /* The loop runs no fiber any more. */
@@ -499,6 +587,7 @@ void slaves_destroy(struct slaves **slaves_p)
     if (!slaves)
         return;
     timer_stop(&slaves->beat_timer);
+    timer_stop(&slaves->opening.timer);
     slaves->transport->receiver = (struct link_receiver){0};
     slave_join_destroy(&slaves->join);
     for (size_t at = 0; refmap_each(&slaves->peers, &at, &key, &peer);)

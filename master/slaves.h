@@ -71,11 +71,15 @@ int slave_ask(struct call *, ref_t host, ref_t operation, enum slave_answer *ret
 
 /* Linked: it has said hello to this master, and its beats arrive. */
 bool slave_is_linked(const struct slaves *, ref_t host);
+/* It has an agent, and was not declared dead since that was heard. */
+bool slave_may_hold_guests(const struct slaves *, ref_t host);
 /* Wait until it is, or returns -ERR_HOST_OFFLINE [host] at the deadline, -ERR_TASK_CANCELLED. */
 int slave_wait_linked(struct call *, ref_t host, uint64_t deadline_ms);
-/* Has it said hello at this master's epoch, ever? A master that lacks acknowledged generations starts VMs only when all
- * hosts that could hold them have. */
+/* Has it said hello to this master, ever? */
 bool slave_has_reported(const struct slaves *, ref_t host);
+/* And as one that follows it, so that nobody else has ordered anything there since? Only hosts that are waited for are asked to
+ * (awaited.h). */
+bool slave_has_followed(const struct slaves *, ref_t host);
 
 /* The unix socket at which the slave of the master's own host serves HTTP, as its last hello named it; false when there
  * has been none. From any thread, since HTTP loops ask. `slaves` may be NULL. */
@@ -113,15 +117,34 @@ void slaves_on_hello(struct slaves *, void (*fn)(struct core *, ref_t host, cons
 /* A host is linked, or was given up (host_dead_s without a beat): on the core thread, outside of fibers. */
 void slaves_on_live(struct slaves *, void (*fn)(struct core *, ref_t host, bool is_live));
 
+/* Every host that is linked is to say hello anew: to tell what runs there. */
+void slaves_ask_hellos(struct slaves *);
+
+/* An operator says that the host is dead: it is not waited for any more. */
+void slaves_declare_dead(struct slaves *, ref_t host);
+
 /* ---- set up ---- */
+
+/* What hosts know that this master does not (slave_opening.c). */
+struct slaves_known {
+    uint64_t epoch;      /* the highest that a host follows, */
+    ref_t holder;        /* and who had it */
+    uint64_t generation; /* the newest that any of them was told of */
+};
 
 struct slaves_config {
     uint64_t host_dead_ms;       /* 0: 10 s */
     const char *pool_secret;     /* enrolment by secret; NULL: none */
     const char *link_endpoint;   /* what enrolled slaves are told: "tcp://ADDRESS:PORT" */
     const char *key;             /* this master's public key */
-    /* A host follows a master of this epoch, which is not below ours: we are not the one, or lack what it knows. */
+    uint64_t generation;         /* the newest that was known to this master when it started */
+    /* A host follows another master, of this epoch, which is not below ours: it is not welcomed. */
     void (*on_higher_epoch)(struct core *, uint64_t epoch);
+    /* Before any host was welcomed: the hosts are ours, and follow an epoch that we have forgotten. The master is to begin anew
+     * above it; until then nobody is. NULL: it cannot. */
+    void (*begin_above)(struct core *, const struct slaves_known *);
+    /* A host knows of generations that this master never had. */
+    void (*on_newer_generation)(struct core *, uint64_t generation);
 };
 
 /* The transport is the caller's and outlives it; both may be NULL: then every host is away. Sets core->slaves. */

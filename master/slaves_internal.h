@@ -28,7 +28,14 @@ struct peer {
     char key[LINK_KEY_BYTES];
     bool is_linked;
     bool is_gone;                /* given up: calls fail at once until it says hello */
-    bool has_reported;
+    bool has_reported;           /* it has said hello, and what that proves is committed */
+    bool has_followed;           /* likewise one as one that follows us */
+    bool follows_us;             /* so it said in its last hello */
+    uint64_t asked_ms;           /* last time it was asked for a hello that says so */
+    uint64_t refused_epoch;      /* the last one that was told to people, which it follows instead */
+    bool is_declared_dead;       /* since its last hello */
+    void *hello;                 /* kept until the opening is over; NULL: none */
+    size_t hello_bytes;
     bool is_forgotten;           /* no host of the pool any more; freed when no fiber uses it */
     uint64_t link;               /* the slave's number; 0: none yet */
     uint64_t sent, taken;        /* numbers of frames on this link */
@@ -62,6 +69,12 @@ struct slaves {
     struct store_listener listener;
     uint64_t seen_generation;    /* of the store, whose hosts have been looked at */
     struct timer beat_timer;
+    struct opening {
+        struct timer timer;
+        bool is_over;            /* somebody may be welcomed, or has been */
+        bool has_waited;         /* who has not said hello by now is away */
+        bool is_beginning_anew;  /* above what the hosts follow: nobody is welcomed any more */
+    } opening;
     struct note_handler note_handlers[NOTE_HANDLERS_MAX];
     size_t note_handler_count;
     void (*hello_hooks[HOOKS_MAX])(struct core *, ref_t, const struct slave_guest *, size_t);
@@ -85,6 +98,21 @@ void peer_lose(struct peer *);
 /* What is told to, and found out by, fibers when the link is new or the host was given up. */
 void slave_calls_relinked(struct peer *);
 void slave_calls_gone(struct peer *);
+
+/* Does the host follow us? And if not, somebody whom we may not take it from? */
+bool hello_is_ours(const struct peer *, const struct wire_frame *);
+bool hello_is_above(const struct peer *, const struct wire_frame *);
+/* Is it the host whose key brought it, of this pool and our version? Logs what it is else. */
+bool hello_makes_sense(struct peer *, const struct wire_frame *);
+/* Welcome it, or not. */
+void hello_take(struct peer *, const struct wire_frame *);
+
+/* slave_opening.c */
+void opening_start(struct slaves *);
+/* Keeps the hello for later; false when the opening is over. */
+bool opening_keeps(struct peer *, const void *bytes, size_t count);
+/* Somebody need not be waited for any more. */
+void opening_judge(struct slaves *);
 
 /* slave_call.c */
 void slave_call_reply(struct peer *, const struct wire_frame *);

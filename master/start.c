@@ -8,7 +8,13 @@
  *
  * SQLite decides (mode `local`). When Redis knows more than SQLite does - somebody has put back an
  * old copy of the store - the operator is told, and the new epoch makes everybody read again.
- * (design.md section 4, "Starting") */
+ * (design.md section 4, "Starting")
+ *
+ * What was started from may be an old copy: read from Redis, below what Redis has, or put back from
+ * a backup, which has a mark. Then parts->may_lack says why, and the caller waits for the hosts
+ * (awaited.h). The mark stays with the store until that is written down in it. What only the hosts
+ * know is heard later (slave_opening.c); when that is a higher epoch, start_learn() writes it down
+ * and the master begins anew. */
 #include "master/start.h"
 
 #include "master/journal.h"
@@ -16,6 +22,7 @@
 #include "master/mirror.h"
 #include "master/secret.h"
 #include "master/secret_file.h"
+#include "master/slaves.h"
 #include "master/store.h"
 #include "shared/arena.h"
 #include "shared/log.h"
@@ -133,13 +140,70 @@ static int mirror_key(struct core *core, const struct config *config,
     return 0;
 }
 
+/* ---- a store that is a copy ---- */
+
+static void mark_path(const struct config *config, char ret_path[4096])
+{
+    snprintf(ret_path, 4096, "%s/store/" JOURNAL_COPY_MARK, config->dir);
+}
+
+static bool is_marked(const struct config *config)
+{
+    char path[4096];
+
+    mark_path(config, path);
+    return access(path, F_OK) == 0;
+}
+
+void start_is_told(const struct config *config)
+{
+    char path[4096];
+
+    mark_path(config, path);
+    if (unlink(path) < 0 && errno != ENOENT)
+        log_warning(NULL, "%s: %s; each start waits for all hosts", path, strerror(errno));
+}
+
+/* Why the store may lack what was acknowledged, or NULL. */
+static const char *what_may_be_missing(const struct config *config, const struct journal_head *on_disk,
+                                       const struct mirror_head *in_redis)
+{
+    if (is_marked(config))
+        return "the store is a copy";
+    if (on_disk->generation == 0 && in_redis->generation > 0)
+        return "they were read from Redis, which follows the store at a distance";
+    if (in_redis->generation > on_disk->generation || in_redis->epoch > on_disk->epoch)
+        return "Redis has newer ones than the store";
+    return NULL;
+}
+
+int start_learn(const struct config *config, const struct store_parts *parts,
+                const struct slaves_known *known)
+{
+    struct journal_config journal_config = {.clock = clock_real(), .pool = parts->pool_uuid};
+    char directory[4096], text[JOURNAL_TEXT_BYTES];
+    struct journal *journal;
+    int r;
+
+    snprintf(directory, sizeof directory, "%s/store", config->dir);
+    journal_config.directory = directory;
+    r = journal_open(&journal_config, &journal, text);
+    if (r == 0) {
+        r = journal_learn_epoch(journal, known->epoch, known->holder, known->generation, text);
+        journal_close(&journal);
+    }
+    if (r < 0)
+        log_error(NULL, "%s", text);
+    return r < 0 ? -1 : 0;
+}
+
 /* ---- filling the store ---- */
 
-static int load_from_mirror(struct core *core, const struct mirror_config *mirror,
+static int load_from_mirror(struct core *core, const struct config *config, const struct mirror_config *mirror,
                             const struct mirror_head *head, struct journal *journal)
 {
     _cleanup_(view_unpin) struct view *view = NULL;
-    char text[TEXT_BYTES], journal_text[JOURNAL_TEXT_BYTES];
+    char text[TEXT_BYTES], journal_text[JOURNAL_TEXT_BYTES], path[4096];
     size_t objects;
 
     log_info(NULL, "the store is empty: reading generation %" PRIu64 " from Redis",
@@ -150,6 +214,11 @@ static int load_from_mirror(struct core *core, const struct mirror_config *mirro
         return -1;
     }
     store_load_end(core->store, core->epoch, head->generation);
+    mark_path(config, path);
+    if (journal_mark_copy(path, journal_text) < 0) {
+        log_error(NULL, "%s", journal_text);
+        return -1;
+    }
     view = store_pin(core->store);
     if (journal_fill(journal, view, head->generation, journal_text) < 0) {
         log_error(NULL, "%s", journal_text);
@@ -242,13 +311,15 @@ int start_store(struct core *core, const struct config *config, struct store_par
     core->epoch = 1 + MAX(on_disk.epoch, in_redis.epoch);
     core->holder = ref_new(core->random);
     core->store = store_new(core->clock, core->loop);
-    highest = MAX(on_disk.generation, in_redis.generation);
+    highest = MAX(MAX(on_disk.generation, in_redis.generation), on_disk.known);
+    parts->generation = highest;
+    parts->may_lack = what_may_be_missing(config, &on_disk, &in_redis);
     if (journal_claim_epoch(parts->journal, core->epoch, core->holder, highest, journal_text) < 0) {
         log_error(NULL, "%s", journal_text);
         return -1;
     }
     r = is_empty && in_redis.generation > 0
-            ? load_from_mirror(core, &mirror_config, &in_redis, parts->journal)
+            ? load_from_mirror(core, config, &mirror_config, &in_redis, parts->journal)
             : load_from_journal(core, parts->journal, highest);
     if (r < 0)
         return -1;

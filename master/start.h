@@ -19,6 +19,8 @@ struct store_parts {
     struct journal *journal;
     struct mirror *mirror;      /* NULL: no Redis is configured */
     ref_t pool_uuid, host_uuid; /* as the role file says */
+    uint64_t generation;        /* the newest that was known at the start */
+    const char *may_lack;       /* the store may be an old copy, for this reason; NULL: no sign of it */
     struct core *core;
     void (*failed)(
         void *arg); /* the disk failed: the outcome of what was not acknowledged is unknown */
@@ -29,6 +31,14 @@ struct store_parts {
  * core->store, claims an epoch above all known ones and starts journal and mirror. Sets
  * core->store, epoch and holder. Outside of fibers. 0, or -1 with sentences in the log. */
 int start_store(struct core *, const struct config *, struct store_parts *);
+
+/* What is written from now on says by itself that the store may lack something: a new start need not be told. */
+void start_is_told(const struct config *);
+
+/* The hosts follow this epoch, which the store has forgotten: the next start claims one above it. With the store ended. 0, or -1
+ * with a sentence in the log. */
+struct slaves_known;
+int start_learn(const struct config *, const struct store_parts *, const struct slaves_known *);
 
 /* After the last transaction: writes what is queued. The store itself is the caller's. */
 void end_store(struct store_parts *);

@@ -26,6 +26,17 @@ uint64_t vm_put_next_epoch(struct txn *txn, ref_t vm)
     return (uint64_t) epoch;
 }
 
+uint64_t vm_put_fresh_epoch(struct core *core, struct txn *txn, ref_t vm)
+{
+    uint64_t epoch = (uint64_t) VM_get_epoch(txn_get(txn, VM, vm)) + 1;
+
+    /* A host would take an epoch that it has seen to its end for one that has run already. */
+    if (core->awaited)
+        epoch = MAX(epoch, core->epoch * VM_EPOCHS_A_MASTER);
+    VM_put_epoch(txn, vm, (int64_t) epoch);
+    return epoch;
+}
+
 /* ---- devices ---- */
 
 void vm_put_reserved(struct txn *txn, ref_t vm, bool is_reserved)

@@ -29,3 +29,7 @@ void vm_put_reserved(struct txn *, ref_t vm, bool is_reserved);
 
 /* The VM's next epoch: the right to run changes. */
 uint64_t vm_put_next_epoch(struct txn *, ref_t vm);
+/* For a right that is new: above all that a master before this one can have given, also one that the records have forgotten.
+ * Its epoch says so, for a master's epoch is above all earlier ones': so many rights to one VM fit into each. */
+#define VM_EPOCHS_A_MASTER (1ull << 20)
+uint64_t vm_put_fresh_epoch(struct core *, struct txn *, ref_t vm);

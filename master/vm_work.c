@@ -1,6 +1,7 @@
 /* vm_work.c - one operation of one VM that acts on a host: claim, INTENT, and how both end */
 #include "master/vm_work.h"
 
+#include "master/awaited.h"
 #include "master/core.h"
 #include "master/guest_changes.h"
 #include "master/put.h"
@@ -162,6 +163,13 @@ static int wait_for_others(struct work *work, uint64_t since_ms)
     return r;
 }
 
+/* While the records may be old no right to run is given. A call waits as long as a silent host is taken to be alive; the pool's
+ * own work has time. */
+static int wait_for_hosts(struct call *call, const struct work_kind *kind, uint64_t since_ms)
+{
+    return kind->lets_run ? awaited_wait(call, kind->is_ours ? 0 : since_ms + LINK_WAIT_MS) : 0;
+}
+
 /* The claim and whatever `begin` adds to its transaction; waits while another operation is in the
  * way. */
 int work_claim(struct work *work, struct call *call, const struct work_kind *kind, ref_t vm,
@@ -174,6 +182,11 @@ int work_claim(struct work *work, struct call *call, const struct work_kind *kin
     work->kind = kind;
     work->vm = vm;
     for (;;) {
+        r = wait_for_hosts(call, kind, since_ms);
+        if (r < 0) {
+            work->call = NULL;
+            return r;
+        }
         r = begin_once(work, begin);
         if (r == 0)
             return 0;
@@ -225,6 +238,7 @@ static int begin_all(struct work *work, struct txn *txn)
 static int wait_until_alone(struct work *work)
 {
     struct call *call = work->call;
+    uint64_t deadline_ms = loop_now_ms(call->core->loop) + LINK_WAIT_MS;
     const struct object *intent;
     int r;
 
@@ -235,7 +249,10 @@ static int wait_until_alone(struct work *work)
         intent = intent_of_vm(call_view(call), work->vm);
         if (!intent)
             return 0;
-        r = assert_hosts_linked(call, intent);
+        r = awaited_wait(call, deadline_ms);
+        intent = intent_of_vm(call_view(call), work->vm);
+        if (r == 0 && intent)
+            r = assert_hosts_linked(call, intent);
         if (r == 0)
             r = claim_wait_object(call, work->vm, loop_now_ms(call->core->loop) + SETTLING_MS);
         if (r < 0)
@@ -340,11 +357,20 @@ static void finish(struct work *work, const struct value *answer)
         storage_sweep(call, work->host);
 }
 
+int work_see_undone(struct work *work)
+{
+    struct failure kept = work->call->failure;
+    int r = work->kind->see_undone ? work->kind->see_undone(work) : 0;
+
+    work->call->failure = kept;
+    return r;
+}
+
 int work_conclude(struct work *work, int r, const struct value *answer)
 {
     struct call *call = work->call;
 
-    if (r < 0 && slave_call_in_doubt(call)) {
+    if (r < 0 && (slave_call_in_doubt(call) || work_see_undone(work) < 0)) {
         work_leave_in_doubt(work);
     } else if (r < 0) {
         undo(work);

@@ -36,12 +36,16 @@ struct work_kind {
     int operation;    /* enum vm_operations: what the claim shows */
     bool is_ours;     /* the pool's own work: begins when nothing else is under way, rules aside */
     bool is_hard;     /* begins beside others, and cancels them */
+    bool lets_run; /* gives a right to run: not while hosts are awaited (awaited.h) */
     bool is_cancellable; /* waiting for the host may be given up: the guest may take its time */
     /* In the first transaction, after the claim: more checks, what is reserved, host and epoch.
      * NULL: the host where the VM is resident, at the epoch that it has. */
     int (*begin)(struct work *, struct txn *);
     void (*done)(struct work *, struct txn *, enum guest_is, int64_t domid);
     void (*undone)(struct work *, struct txn *); /* NULL: nothing to put back */
+    /* Before `undone`: see to it that what that says is true. Negative: the host cannot be asked, and
+     * the work is in doubt. NULL: it is true when the operation did not happen. */
+    int (*see_undone)(struct work *);
     /* After the last transaction is durable: what may fail without harm. NULL: nothing. */
     void (*after)(struct work *);
     /* The agent was restarted in the middle of the operation, or has never heard of it, and the
@@ -72,6 +76,9 @@ int work_begin(struct work *, struct call *, const struct work_kind *, ref_t vm)
 
 /* `r` and `answer` are those of the slave call. Returns what the handler returns. */
 int work_conclude(struct work *, int r, const struct value *answer);
+
+/* Whether `undone` may be said now: 0, or negative. Failures of the work's own call stay what they were. */
+int work_see_undone(struct work *);
 
 /* What is under way and not concluded did not happen. */
 void work_end(struct work *);

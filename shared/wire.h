@@ -62,6 +62,7 @@ struct wire_frame {
     uint64_t seq;             /* of the frame on this link and in this direction, from 1; on hello and welcome 0 */
     uint64_t epoch;           /* master's */
     ref_t holder;
+    uint64_t generation;      /* beat of a master, hello: the newest durable one of that epoch; 0: none was told */
     ref_t id;                 /* operation */
     const char *name;         /* of the call or note */
     int64_t deadline_ms;      /* left, when it was sent */
@@ -78,7 +79,7 @@ struct wire_frame {
     struct value about;       /* hello, join: string map that describes the host */
     struct value guests;      /* hello: set of maps, what runs */
     struct value operations;  /* hello: unconfirmed operations; confirm: those to forget: set of ids */
-    const char *key;          /* challenge, joined: the master's public key */
+    const char *key;          /* challenge, joined: the master's public key; hello: of the master that had the epoch */
     const char *nonce;        /* join, challenge */
     const char *proof;        /* proof, joined */
     const char *endpoint;     /* joined: where the master listens */

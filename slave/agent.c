@@ -166,6 +166,7 @@ static void op_main(void *arg)
         op->is_repeated = known;
         if (!known)
             ledger_op_begin(ledger, op->id, op->row->name);
+        agent_link_remember(op->agent);
         ledger_sync(ledger);
         crash_call(CRASH_SLAVE_BEGUN, op->row->number);
     }
@@ -223,7 +224,14 @@ void agent_take_call(struct agent *agent, struct arena *arena, ref_t id, const c
     } else {
         op = arena_new0(arena, struct op);
         *op = (struct op){
-            .agent = agent, .arena = arena, .row = row, .id = id, .body = *body, .deadline_ms = deadline_ms};
+            .agent = agent,
+            .arena = arena,
+            .row = row,
+            .id = id,
+            .body = *body,
+            .deadline_ms = deadline_ms,
+            .epoch = ledger_epoch(agent->ledger),
+        };
         uuid_print(op->id_text, id);
         refmap_put(&agent->running, id, op);
         if (!fiber_spawn(agent->loop, op_main, op, row->name)) {

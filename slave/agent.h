@@ -98,6 +98,7 @@ struct op {
     char id_text[UUID_TEXT_BYTES];
     struct value body;            /* arguments as they came */
     uint64_t deadline_ms;         /* by the loop's clock */
+    uint64_t epoch;               /* of the master that asked */
     bool is_repeated;             /* begun before the agent was restarted: part of its effect may be there */
     struct failure failure;
 };
@@ -143,6 +144,8 @@ void agent_link_to(struct agent *, const char *endpoint, const char *key);
 bool agent_is_linked(const struct agent *);
 /* For crash points: the frame that was just received, or is about to be sent, counts as lost; the other end notices. */
 void agent_link_lose(struct agent *, bool was_received);
+/* What the master has told of itself goes into the ledger with the next sync. */
+void agent_link_remember(struct agent *);
 /* Outcome: packed [code or nil, params or nil, result or nil]. */
 void agent_link_reply(struct agent *, ref_t id, const void *outcome, size_t bytes);
 void agent_link_answer(struct agent *, ref_t id, const char *state, const void *outcome, size_t bytes);

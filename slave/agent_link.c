@@ -61,6 +61,8 @@ struct agent_link {
     uint64_t sent, taken;        /* numbers of frames on this link */
     uint64_t heard_ms;           /* last frame of this link */
     uint64_t again_ms;           /* until the next hello, if there is no answer */
+    uint64_t generation;         /* the newest durable one that the master of the ledger's epoch has told */
+    bool must_sync;              /* whom we follow is not in the file yet */
     struct timer hello_timer, beat_timer;
     char endpoint[256], key[LINK_KEY_BYTES];
     struct note *notes, **notes_end;
@@ -238,9 +240,8 @@ void agent_note(struct agent *agent, const char *name, ref_t vm, uint64_t vm_epo
 
 /* ---- hello and beats ---- */
 
-static void say_hello(void *arg)
+static void send_hello(struct agent_link *link)
 {
-    struct agent_link *link = arg;
     struct agent *agent = link->agent;
     struct arena *arena = arena_new();
     struct wire_frame frame = {.type = WIRE_HELLO, .host = agent->host, .version = WIRE_VERSION};
@@ -256,6 +257,8 @@ static void say_hello(void *arg)
             ids[id_count++] = VALUE_REF(op->id);
     frame.epoch = ledger_epoch(agent->ledger);
     frame.holder = ledger_holder(agent->ledger);
+    frame.generation = link->generation;
+    frame.key = ledger_meta(agent->ledger, "epoch_key", NULL);
     (void) uuid_parse(pool, strlen(pool), &frame.pool);
     frame.about = agent_about(agent, arena);
     frame.guests = vms_report(agent, arena);
@@ -267,6 +270,38 @@ static void say_hello(void *arg)
         send_frame(link, &frame);
     CRASH_POINT("slave.hello.after");
     arena_destroy(&arena);
+}
+
+static void sync_main(void *arg)
+{
+    struct agent_link *link = arg;
+    uint64_t epoch = ledger_epoch(link->agent->ledger);
+
+    ledger_sync(link->agent->ledger);
+    if (epoch == ledger_epoch(link->agent->ledger))
+        link->must_sync = false;
+}
+
+/* What hello says about whom we follow must stay true: a master that may lack what others have ordered builds on it. */
+static void hello_main(void *arg)
+{
+    struct agent_link *link = arg;
+
+    sync_main(link);
+    if (link->state == LINK_HELLO && !link->must_sync)
+        send_hello(link);
+}
+
+static void say_hello(void *arg)
+{
+    struct agent_link *link = arg;
+
+    if (!link->must_sync) {
+        send_hello(link);
+        return;
+    }
+    hello_in(link, link->again_ms); /* if there is no fiber now */
+    (void) fiber_spawn(link->agent->loop, hello_main, link, "hello");
 }
 
 static void beat(void *arg)
@@ -294,6 +329,11 @@ static void refuse(struct agent_link *link, uint64_t epoch, const char *text)
     send_frame(link, &frame);
 }
 
+void agent_link_remember(struct agent *agent)
+{
+    ledger_put_meta_number(agent->ledger, "generation", agent->link->generation);
+}
+
 /* Remembered before the first effect of its calls: what an operation writes down goes to the file behind this. */
 static bool follow(struct agent_link *link, const struct wire_frame *frame)
 {
@@ -304,15 +344,16 @@ static bool follow(struct agent_link *link, const struct wire_frame *frame)
                frame->epoch < ledger_epoch(ledger) ? "a higher epoch is known here" : "another holder has this epoch");
         return false;
     }
+    if (frame->epoch > ledger_epoch(ledger)) {
+        link->must_sync = true;
+        link->generation = 0;
+        ledger_put_meta(ledger, "epoch_key", link->key);
+        agent_link_remember(link->agent);
+    }
     ledger_follow(ledger, frame->epoch, frame->holder);
     if (link->agent->transfers)
         transfers_follow(link->agent->transfers, frame->epoch);
     return true;
-}
-
-static void sync_main(void *arg)
-{
-    ledger_sync(((struct agent_link *) arg)->agent->ledger);
 }
 
 static void welcomed(struct agent_link *link, const struct wire_frame *frame)
@@ -370,22 +411,29 @@ static bool take_frame(struct agent_link *link, const struct wire_frame *frame, 
                         clock_now_ms(agent->clock) + (uint64_t) frame->deadline_ms);
         return true;
     case WIRE_ASK:
-        if (!CRASH_POINT("slave.ask.before"))
+        if (CRASH_POINT("slave.ask.before"))
+            link->taken--; /* as if it had not come: the next frame shows it */
+        else
             agent_take_ask(agent, frame->id);
         break;
     case WIRE_CONFIRM:
-        if (!CRASH_POINT("slave.confirm.before"))
+        if (CRASH_POINT("slave.confirm.before"))
+            link->taken--;
+        else
             agent_take_confirm(agent, &frame->operations);
         CRASH_POINT("slave.confirm.after");
         break;
     case WIRE_ACK:
-        if (!CRASH_POINT("slave.ack.before"))
+        if (CRASH_POINT("slave.ack.before"))
+            link->taken--;
+        else
             notes_drop_until(link, frame->number);
         break;
     case WIRE_DIRECTORY:
         directory(agent, &frame->body);
         break;
     default: /* beat */
+        link->generation = MAX(link->generation, frame->generation);
         break;
     }
     return false;
@@ -411,7 +459,7 @@ static void on_frame(void *arg, const char *key, const void *bytes, size_t count
             welcomed(link, &frame);
     } else if (frame.type == WIRE_AGAIN) {
         if (frame.link == link->number && link->state == LINK_UP)
-            link_over(link, "the master does not know it");
+            link_over(link, frame.text ? frame.text : "the master says so");
     } else if (is_master_frame(frame.type) && link->state == LINK_UP && frame.link == link->number
                && frame.seq > link->taken) {
         if (frame.seq != link->taken + 1) {
@@ -443,6 +491,7 @@ struct agent_link *agent_link_new(struct agent *agent)
     link->agent = agent;
     link->notes_end = &link->notes;
     link->again_ms = HELLO_AGAIN_MS;
+    link->generation = ledger_meta_number(agent->ledger, "generation");
     agent->transport->receiver = (struct link_receiver){on_frame, on_down, link};
     return link;
 }

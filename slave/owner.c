@@ -2,7 +2,7 @@
  *
  *   vm1.raw   vm1.raw.owner: "12 6f1f0c3e-...\n"      VM epoch, host
  *
- * A slave opens no disk whose record is of a higher epoch. Master and ledger see to it that no guest runs twice; the record
+ * A slave opens no disk whose record is of a higher epoch, or of the same one at another host: an epoch is one host's right. Master and ledger see to it that no guest runs twice; the record
  * is what stays true when an operator says that a host is dead and it is not: its guest may still write for a while, but
  * nobody takes the disk back from the higher epoch, and a host that returns finds its right gone. */
 #include <errno.h>
@@ -17,7 +17,7 @@ struct taking {
     const char *disks;          /* paths, each with a newline */
     uint64_t epoch;
     char host[UUID_TEXT_BYTES];
-    uint64_t found_epoch;       /* [out] higher than ours */
+    uint64_t found_epoch;       /* [out] higher than ours, or another host's */
     int error;                  /* [out] 0, or a negative errno */
     char disk[512];             /* [out] where it failed */
 };
@@ -25,7 +25,7 @@ struct taking {
 /* The record's file, locked: 0 or a negative errno. */
 static int take_one(struct taking *taking, const char *disk)
 {
-    char path[sizeof taking->disk + 8], text[128] = "", wanted[128];
+    char path[sizeof taking->disk + 8], text[128] = "", wanted[128], host[UUID_TEXT_BYTES] = "";
     _cleanup_(close_fd) int fd = -1;
     unsigned long long epoch = 0;
     ssize_t length;
@@ -37,9 +37,9 @@ static int take_one(struct taking *taking, const char *disk)
     length = pread(fd, text, sizeof text - 1, 0);
     if (length < 0)
         return -errno;
-    if (length > 0 && sscanf(text, "%llu ", &epoch) != 1)
+    if (length > 0 && sscanf(text, "%llu %36s", &epoch, host) != 2)
         return -EBADMSG;
-    if (epoch > taking->epoch) {
+    if (epoch > taking->epoch || (epoch == taking->epoch && !streq(host, taking->host))) {
         taking->found_epoch = epoch;
         return 0;
     }

@@ -37,6 +37,8 @@ int vm_let_run(struct op *op, struct vm *vm, uint64_t epoch, const char *disks)
     bool was_sent = vm->state == GUEST_SENT;
     int r = owner_take(op, disks, epoch);
 
+    if (r == 0)
+        r = op_check_master(op);
     if (r < 0)
         return r;
     vm_put(vm, epoch, VM_RAN);
@@ -68,6 +70,9 @@ static int make_guest(struct op *op, const struct begin *begin)
     struct ledger_vm row;
     int r = guest_plan_make(op, vm, begin->epoch, begin->config, begin->disks, begin->nics, op->arena, &plan);
 
+    if (r < 0)
+        return r;
+    r = op_check_master(op);
     if (r < 0)
         return r;
     plan.config.domid = vm->domid = ledger_next_domid(ledger);
@@ -136,7 +141,9 @@ static int begin_guest(struct op *op, const struct begin *begin, struct value *r
             return r;
         r = make_guest(op, begin);
         if (r < 0)
-            return failed_to_make(op, vm, begin->epoch, r);
+            return op_check_master(op) < 0 && vm_row(vm).epoch < begin->epoch
+                       ? r /* the next master may give this epoch anew */
+                       : failed_to_make(op, vm, begin->epoch, r);
     }
     *ret = vm_answer(op, vm);
     return r;
@@ -239,6 +246,8 @@ static int unpause_at(struct op *op, struct vm *vm, uint64_t epoch)
     if (vm->state == GUEST_RUNNING && row.progress == VM_RAN) {
         int r = owner_take(op, row.disks, epoch);
 
+        if (r == 0)
+            r = op_check_master(op);
         if (r == 0)
             vm_put(vm, epoch, VM_RAN);
         return r;

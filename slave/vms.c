@@ -125,6 +125,13 @@ int vm_bad_state(struct op *op, const struct vm *vm, const char *expected)
     return op_fail(op, VM_BAD_POWER_STATE, vm->text, expected, wire[vm->state]);
 }
 
+int op_check_master(struct op *op)
+{
+    if (op->epoch == ledger_epoch(op->agent->ledger))
+        return 0;
+    return op_fail(op, INTERNAL_ERROR, "the master that asked for this is not followed any more");
+}
+
 int vm_check_epoch(struct op *op, const struct vm *vm, int64_t epoch)
 {
 #ifndef DROVER_BUG_epoch_check_off

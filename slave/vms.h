@@ -59,6 +59,10 @@ const char *guest_state_text(enum guest_state);
 /* {state, domid}, as calls about a VM's life answer. */
 struct value vm_answer(struct op *, const struct vm *);
 int vm_bad_state(struct op *, const struct vm *, const char *expected);
+/* Refuses an operation that was asked for by a master that is not followed any more. What this host may run is told to a new
+ * master once it is followed, and is complete: nothing of an older order begins to run behind that. Asked right before a
+ * right to run is written down, with no wait between. */
+int op_check_master(struct op *);
 /* Refuses epochs below the highest seen. */
 int vm_check_epoch(struct op *, const struct vm *, int64_t epoch);
 

@@ -130,6 +130,18 @@ static bool has_half_made_disks(const struct view *view)
     return false;
 }
 
+static int guests_of(struct sim *sim, int vm)
+{
+    int count = 0;
+
+    for (int i = 0; i < WORLD_HOSTS; i++) {
+        const struct world_guest *guest = world_guest(&sim->world->hosts[i], sim->vm_uuids[vm]);
+
+        count += guest && guest->state != GUEST_ENDED;
+    }
+    return count;
+}
+
 static const char *what_is_under_way(struct sim_master *master)
 {
     struct sim *sim = master->process.sim;
@@ -180,6 +192,11 @@ static const char *what_is_under_way(struct sim_master *master)
     }
     if (has_half_made_disks(store_core_view(master->core.store)))
         return "half-made disks";
+    for (int i = 0; i < SIM_VMS; i++)
+        if (guests_of(sim, i) > 1) {
+            snprintf(text, sizeof text, "%s has two guests", sim->vm_names[i]);
+            return text;
+        }
     if (!disk_redo_is_idle(master->sink))
         return "writes";
     return NULL;
@@ -257,15 +274,19 @@ static void check_room(struct sim *sim, struct sim_master *master, const struct 
     }
 }
 
-/* Each disk has its file, and each file its disk: what was not finished is gone. */
+/* Each disk has its file, and each file its disk: what was not finished is gone. Unless records were put back: nobody touches the
+ * files that they do not know, and those that are gone stay so; SR.scan shows it. */
 static void check_disks(struct sim *sim, const struct view *view)
 {
     const struct object *vdi;
     struct view_iter vdis;
     struct dirent *entry;
     int disks = 0, files = 0;
-    DIR *dir = opendir(sim->directory);
+    DIR *dir;
 
+    if (sim->records_were_old)
+        return;
+    dir = opendir(sim->directory);
     view_each(&vdis, view, CLASS_OF(VDI));
     while ((vdi = view_next(&vdis))) {
         if (VDI_get_type(vdi) == vdi_type_suspend)

@@ -329,6 +329,12 @@ static void ask(void *arg)
 
 /* ---- deaths and promises ---- */
 
+void clients_forget(struct clients *clients)
+{
+    memset(clients->acked, 0, sizeof clients->acked);
+    clients->task_count = 0;
+}
+
 void clients_master_died(struct clients *clients, struct sim_master *master)
 {
     for (int i = 0; i < CLIENTS; i++) {

@@ -41,7 +41,7 @@ static void put(struct disk *disk, struct record record)
 
 void disk_copy(struct disk *disk, const struct disk *from)
 {
-    *disk = (struct disk){.epoch = from->epoch, .sync_ms_max = from->sync_ms_max};
+    *disk = (struct disk){.epoch = from->epoch, .known = from->known, .sync_ms_max = from->sync_ms_max};
     for (size_t i = 0; i < from->count; i++) {
         struct record record = from->records[i];
 

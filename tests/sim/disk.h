@@ -21,6 +21,7 @@ struct disk {
     size_t count, room;
     uint64_t epoch;          /* the highest claimed here */
     uint64_t generation;     /* of the last record */
+    uint64_t known;          /* so high others have been */
     unsigned sync_ms_max;
 };
 

@@ -26,6 +26,8 @@ struct faults {
     struct timer follow_timers[WORLD_HOSTS];
     struct timer return_timer;   /* the old master goes on */
     unsigned successors;
+    struct disk kept;            /* the master's disk as it was */
+    int kept_of;                 /* its number; 0: none is kept */
 };
 
 static uint64_t some_ms(struct sim *sim)
@@ -191,7 +193,7 @@ static void follow_newest(void *arg)
     sim_host_follow(host, sim_master(host->process.sim));
 }
 
-static struct sim_master *begin_successor(struct faults *faults)
+static struct sim_master *begin_successor(struct faults *faults, bool is_from_copy)
 {
     struct sim *sim = faults->sim;
     struct sim_master *old = sim_master(sim), *master;
@@ -203,6 +205,7 @@ static struct sim_master *begin_successor(struct faults *faults)
         process_crash(&sim->masters[i]->process); /* at most two at a time */
     master = sim_master_add(sim, &old->disk);
     old->is_superseded = true;
+    master->is_from_copy = is_from_copy;
     sim_event(sim, "%s is given up", old->process.name);
     sim_master_start(master);
     for (int i = 0; i < WORLD_HOSTS; i++)
@@ -242,7 +245,7 @@ static void second_master(struct faults *faults)
 
     if (!sim_master_is_up(sim_master(sim)) || (sim->master_count > 1 && !is_known_to_all(sim)))
         return;
-    old = begin_successor(faults);
+    old = begin_successor(faults, false);
     if (!old)
         return;
     old->process.stopped_until_ms = UINT64_MAX;
@@ -264,21 +267,46 @@ static void wrong_master(struct faults *faults)
 }
 
 /* The second master begins from a copy, as of the mirror, while the old one lives and goes on with the hosts that it still
- * has: what it does is missing in the copy. (design.md section 5 says how that stays harmless; not all of it is built, so
- * this happens only when asked for.) */
+ * has: what it does is missing in the copy. */
 static void old_copy(struct faults *faults)
 {
-    struct sim_master *old = begin_successor(faults);
+    struct sim_master *old;
 
+    if (!sim_master_is_up(sim_master(faults->sim)))
+        return;
+    old = begin_successor(faults, true);
     if (old && world_chance(faults->sim->world, 2) == 0)
         old->process.stopped_until_ms = sim_now_ms(faults->sim) + some_ms(faults->sim);
+}
+
+/* The master's disk is put back to what it was some faults ago, and the master starts from that. */
+static void old_disk(struct faults *faults)
+{
+    struct sim *sim = faults->sim;
+    struct sim_master *master = sim_master(sim);
+
+    if (faults->kept_of != master->number) {
+        disk_done(&faults->kept);
+        disk_copy(&faults->kept, &master->disk);
+        faults->kept_of = master->number;
+        return;
+    }
+    if (!sim_master_is_up(master))
+        return;
+    sim_event(sim, "the disk of %s is put back from epoch %llu to %llu", master->process.name,
+              (unsigned long long) master->disk.epoch, (unsigned long long) faults->kept.epoch);
+    process_crash(&master->process);
+    disk_done(&master->disk);
+    disk_copy(&master->disk, &faults->kept);
+    master->is_from_copy = true;
+    clients_forget(sim->clients);
+    faults->kept_of = 0;
 }
 
 static const struct {
     const char *name;
     void (*happen)(struct faults *);
     unsigned weight;
-    bool is_extra; /* only when asked for */
 } table[] = {
     {"crash_host", crash_host, 6},
     {"crash_master", crash_master, 6},
@@ -293,7 +321,8 @@ static const struct {
     {"clock", wall_clock_jumps, 1},
     {"second_master", second_master, 2},
     {"wrong_master", wrong_master, 6},
-    {"old_copy", old_copy, 2, true},
+    {"old_copy", old_copy, 2},
+    {"old_disk", old_disk, 2},
 };
 
 bool faults_has(const char *name)
@@ -315,7 +344,7 @@ static void next_fault(void *arg)
         total += table[j].weight;
     for (at = world_chance(sim->world, total); at >= table[i].weight; i++)
         at -= table[i].weight;
-    if (table[i].is_extra ? strstr(sim->with, table[i].name) != NULL : !strstr(sim->without, table[i].name))
+    if (!strstr(sim->without, table[i].name))
         table[i].happen(faults);
     timer_start(sim->world->loop, &faults->timer, world_chance(sim->world, PAUSE_MS), next_fault, faults);
 }

@@ -35,7 +35,6 @@ static int usage(int status)
             "  --minutes M       simulated minutes with faults (10), before the pool is let come to rest\n"
             "  --seconds N       stop after so much real time\n"
             "  --without FAULT   one of faults.c does not happen, or \"points\", those at crash points; may be repeated\n"
-            "  --with FAULT      one that else does not happen\n"
             "  --points          then say how often each crash point was passed, and was the last\n"
             "  --expect-failure  succeed if a seed fails, fail if none does\n");
     return status;
@@ -66,7 +65,7 @@ static void read_options(struct options *options, int argc, char **argv)
         {"first", required_argument, NULL, 'f'},   {"minutes", required_argument, NULL, 'm'},
         {"seconds", required_argument, NULL, 't'}, {"verbose", no_argument, NULL, 'v'},
         {"twice", no_argument, NULL, '2'},         {"expect-failure", no_argument, NULL, 'x'},
-        {"without", required_argument, NULL, 'w'}, {"with", required_argument, NULL, 'W'}, {"points", no_argument, NULL, 'p'},
+        {"without", required_argument, NULL, 'w'}, {"points", no_argument, NULL, 'p'},
         {"help", no_argument, NULL, 'h'},          {0},
     };
     int option;
@@ -104,9 +103,6 @@ static void read_options(struct options *options, int argc, char **argv)
             break;
         case 'w':
             add_fault(options->sim.without, sizeof options->sim.without, optarg);
-            break;
-        case 'W':
-            add_fault(options->sim.with, sizeof options->sim.with, optarg);
             break;
         case 'x':
             options->expects_failure = true;

@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "master/account.h"
+#include "master/awaited.h"
 #include "master/claim.h"
 #include "master/dispatch.h"
 #include "master/events.h"
@@ -99,6 +100,8 @@ static void login_main(void *arg)
     char text[REF_TEXT_BYTES];
     ref_t session;
 
+    store_wait_visible(call.core->store, store_newest(call.core->store));
+    login->master->is_from_copy = false; /* that is written down now */
     if (session_create(&call, &root, &session) == 0)
         snprintf(login->master->session, sizeof login->master->session, "%s", ref_print(text, session));
     arena_destroy(&login->arena);
@@ -114,6 +117,38 @@ static void login(struct sim_master *master)
         die("simulator: no fiber for a login");
 }
 
+/* ---- the hosts know more ---- */
+
+static void begin_above_main(void *arg)
+{
+    struct sim_master *master = arg;
+    struct core *core = &master->core;
+
+    store_wait_visible(core->store, awaited_begin(core, "the hosts follow an epoch that they do not know"));
+    master->disk.epoch = MAX(master->disk.epoch, master->above.epoch);
+    master->disk.known = MAX(master->disk.known, master->above.generation);
+    process_crash(&master->process);
+}
+
+static void begin_above(struct core *core, const struct slaves_known *known)
+{
+    struct sim_master *master = CONTAINER_OF(core, struct sim_master, core);
+
+    sim_event(master->process.sim, "%s is to begin above epoch %llu", master->process.name,
+              (unsigned long long) known->epoch);
+    master->above = *known;
+    if (!fiber_spawn(core->loop, begin_above_main, master, "begin anew"))
+        die("simulator: no fiber to begin anew");
+}
+
+static void hosts_know_more(struct core *core, uint64_t generation)
+{
+    struct sim_master *master = CONTAINER_OF(core, struct sim_master, core);
+
+    sim_event(master->process.sim, "%s hears of generation %llx", master->process.name, (unsigned long long) generation);
+    awaited_begin(core, "a host has heard of newer ones");
+}
+
 /* ---- the start ---- */
 
 static void load(struct sim_master *master)
@@ -124,7 +159,7 @@ static void load(struct sim_master *master)
     core->store = store_new(core->clock, core->loop);
     if (disk_load(&master->disk, core->store) < 0)
         sim_fail(master->process.sim, "%s cannot read its disk", master->process.name);
-    highest = master->disk.generation;
+    highest = MAX(master->disk.generation, master->disk.known);
     core->epoch = ++master->disk.epoch;
     core->holder = ref_new(core->random);
     store_load_end(core->store, core->epoch, highest);
@@ -172,11 +207,23 @@ void sim_master_start(struct sim_master *master)
     core->tasks = tasks_new(core, &task_limits);
     core->recovery = recovery_new(core);
     core->guests = guests_new(core);
+    awaited_new(core);
     master->transport = net_attach(sim->net, core->loop, process->name);
-    slaves_new(core, &(struct slaves_config){.link_endpoint = process->name, .key = process->name},
+    slaves_new(core,
+               &(struct slaves_config){
+                   .link_endpoint = process->name,
+                   .key = process->name,
+                   .generation = MAX(master->disk.generation, master->disk.known),
+                   .begin_above = begin_above,
+                   .on_newer_generation = hosts_know_more,
+               },
                master->transport, NULL);
     guests_start(core);
     storage_start(core);
+    awaited_start(core);
+    sim->records_were_old |= master->is_from_copy;
+    if (master->is_from_copy)
+        awaited_begin(core, "the store is a copy");
     recovery_start(core);
     tasks_recover(core);
     core->events = events_new(core);

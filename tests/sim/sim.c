@@ -239,7 +239,6 @@ static struct sim *sim_new(const struct sim_options *options)
 
     sim->points = options->points;
     sim->without = options->without;
-    sim->with = options->with;
     sim->world = world_new(options->seed, options->is_verbose);
     sim->world->name_of = name_of_vm;
     sim->world->name_arg = sim;

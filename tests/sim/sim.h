@@ -13,6 +13,7 @@
 #pragma once
 
 #include "master/core.h"
+#include "master/slaves.h"
 #include "shared/link.h"
 #include "shared/loop.h"
 #include "slave/ledger.h"
@@ -66,6 +67,8 @@ struct sim_master {
     struct link_transport *transport;
     struct core core;
     char session[64];          /* "": none yet */
+    struct slaves_known above; /* it is to begin anew above that */
+    bool is_from_copy;         /* of a disk that may lack something, and is not told so yet */
     bool is_superseded;        /* another one began after it, from a copy: its promises are void */
     unsigned starts;
 };
@@ -86,7 +89,8 @@ struct sim {
     struct faults *faults;
     struct agent_sockets *sockets;
     struct sim_points *points;
-    const char *without, *with;
+    const char *without;
+    bool records_were_old;     /* some master began from an old copy */
     bool is_calm;              /* nothing goes wrong any more */
 };
 
@@ -114,7 +118,6 @@ struct sim_options {
     bool is_verbose;
     struct sim_points *points; /* to be counted in; NULL: not */
     char without[256];         /* names of faults that do not happen, each with a space; "points" are the crash points */
-    char with[256];            /* of those that else do not */
 };
 
 /* Run one simulation; returns the fingerprint of its trace. A failure ends the process with TRACE_FAILED. */
@@ -154,6 +157,8 @@ struct clients *clients_new(struct sim *);
 void clients_stop(struct clients *);
 /* Calls that were made and not answered, by masters that still live. */
 unsigned clients_waiting(const struct clients *);
+/* The master's disk was put back to an old copy: what was promised since is void. */
+void clients_forget(struct clients *);
 /* A master has crashed: its calls are never answered. */
 void clients_master_died(struct clients *, struct sim_master *);
 /* What was acknowledged, against what a master that has just started knows. */

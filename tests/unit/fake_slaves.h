@@ -345,9 +345,32 @@ int slave_wait_linked(struct call *call, ref_t host, uint64_t deadline_ms)
     return slave_is_linked(call->core->slaves, host) ? 0 : fail(call, HOST_OFFLINE, ref_text(call, host));
 }
 
+bool slave_may_hold_guests(const struct slaves *slaves, ref_t host)
+{
+    (void) slaves;
+    (void) host;
+    return true;
+}
+
+bool slave_has_followed(const struct slaves *slaves, ref_t host)
+{
+    return slave_is_linked(slaves, host);
+}
+
 bool slave_has_reported(const struct slaves *slaves, ref_t host)
 {
     return slave_is_linked(slaves, host);
+}
+
+void slaves_ask_hellos(struct slaves *slaves)
+{
+    (void) slaves;
+}
+
+void slaves_declare_dead(struct slaves *slaves, ref_t host)
+{
+    (void) slaves;
+    (void) host;
 }
 
 void slaves_on_live(struct slaves *slaves, void (*fn)(struct core *, ref_t, bool))

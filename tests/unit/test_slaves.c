@@ -3,6 +3,8 @@
  * The slave answers only what a test has it answer, so that every reply can be lost, late, doubled, or never given. */
 #include "tests/unit/mini_master.h"
 
+#include "master/awaited.h"
+#include "master/recovery.h"
 #include "master/slaves.h"
 #include "shared/buffer.h"
 #include "shared/crash.h"
@@ -34,7 +36,8 @@ struct fixture {
     /* what hooks were told */
     int notes, hellos, lives, deaths;
     char note[64];
-    uint64_t higher_epoch;
+    uint64_t higher_epoch, newer_generation;
+    struct slaves_known above;
 };
 
 static struct fixture *the_fixture; /* for hooks, which know the core only */
@@ -246,6 +249,18 @@ static void on_higher_epoch(struct core *core, uint64_t epoch)
     the_fixture->higher_epoch = epoch;
 }
 
+static void begin_above(struct core *core, const struct slaves_known *known)
+{
+    (void) core;
+    the_fixture->above = *known;
+}
+
+static void on_newer_generation(struct core *core, uint64_t generation)
+{
+    the_fixture->newer_generation = generation;
+    awaited_begin(core, "a test");
+}
+
 static bool is_live(struct fixture *f)
 {
     const struct view *view = store_core_view(f->mini.core.store);
@@ -254,16 +269,31 @@ static bool is_live(struct fixture *f)
     return host_metrics_get_live(view_get(view, host_metrics, host_get_metrics(host)));
 }
 
-static int begin(void **state)
+static void know_host(struct fixture *f)
+{
+    struct core *core = &f->mini.core;
+    struct txn *txn = store_begin(core->store);
+    char uuid[UUID_TEXT_BYTES];
+
+    host_put_curve_key(txn, core->host, f->key);
+    host_put_uuid(txn, core->host, uuid_print(uuid, f->host_uuid));
+    store_apply(&txn);
+    txn_end(&txn);
+    mini_run(&f->mini);
+}
+
+static void begin_master(void **state, bool knows_host)
 {
     struct fixture *f = the_fixture = new0(struct fixture);
     struct slaves_config config = {.pool_secret = "sesame",
                                    .link_endpoint = "tcp://127.0.0.1:1",
                                    .key = f->master_key,
-                                   .on_higher_epoch = on_higher_epoch};
+                                   .generation = 100,
+                                   .on_higher_epoch = on_higher_epoch,
+                                   .begin_above = begin_above,
+                                   .on_newer_generation = on_newer_generation};
     struct core *core = &f->mini.core;
-    struct txn *txn;
-    char secret[LINK_KEY_BYTES], uuid[UUID_TEXT_BYTES];
+    char secret[LINK_KEY_BYTES];
 
     mini_start(&f->mini);
     core->epoch = 7;
@@ -275,22 +305,37 @@ static int begin(void **state)
     link_keys_new(f->master_key, secret);
     f->transport = (struct link_transport){.send = transport_send, .allow = transport_allow};
     f->door = (struct link_transport){.send = door_send};
+    core->recovery = recovery_new(core);
+    awaited_new(core);
     slaves_new(core, &config, &f->transport, &f->door);
     slaves_on_note(core->slaves, "guest", on_note);
     slaves_on_hello(core->slaves, on_hello);
     slaves_on_live(core->slaves, on_live);
+    awaited_start(core);
+    if (knows_host)
+        know_host(f);
     slaves_start(core->slaves);
-    assert_false(is_allowed(f, f->key));
+    *state = f;
+}
 
-    txn = store_begin(core->store);
-    host_put_curve_key(txn, core->host, f->key);
-    host_put_uuid(txn, core->host, uuid_print(uuid, f->host_uuid));
-    store_apply(&txn);
-    txn_end(&txn);
-    mini_run(&f->mini);
+/* The host is enrolled, and welcomed. */
+static int begin(void **state)
+{
+    struct fixture *f;
+
+    begin_master(state, false);
+    f = *state;
+    assert_false(is_allowed(f, f->key));
+    know_host(f);
     assert_true(is_allowed(f, f->key)); /* the listener follows the store */
     hello(f);
-    *state = f;
+    return 0;
+}
+
+/* The store of the master that begins knows the host. */
+static int begin_opening(void **state)
+{
+    begin_master(state, true);
     return 0;
 }
 
@@ -299,6 +344,8 @@ static int end(void **state)
     struct fixture *f = *state;
 
     slaves_destroy(&f->mini.core.slaves);
+    awaited_destroy(&f->mini.core.awaited);
+    recovery_destroy(&f->mini.core.recovery);
     mini_stop(&f->mini);
     arena_destroy(&f->arena);
     crash_disarm();
@@ -384,6 +431,118 @@ static void a_host_that_follows_another_master_is_not_welcomed(void **state)
     f->holder_seen = f->mini.core.holder;
     hello(f);
     assert_int_equal(count_of(f, WIRE_WELCOME), 2);
+}
+
+/* ---- the opening ---- */
+
+/* A second host of the store, which is away. */
+static void add_host(struct fixture *f)
+{
+    struct txn *txn = store_begin(f->mini.core.store);
+    char key[LINK_KEY_BYTES], secret[LINK_KEY_BYTES];
+    ref_t host = txn_create_new(txn, f->mini.core.random, CLASS_OF(host), NULL);
+
+    link_keys_new(key, secret);
+    host_put_curve_key(txn, host, key);
+    store_apply(&txn);
+    txn_end(&txn);
+    mini_run(&f->mini);
+}
+
+static void hello_of(struct fixture *f, uint64_t epoch, const char *key, uint64_t generation)
+{
+    struct wire_frame frame = {.type = WIRE_HELLO,
+                               .link = ++f->link,
+                               .host = f->host_uuid,
+                               .version = WIRE_VERSION,
+                               .epoch = epoch,
+                               .holder = epoch == 7 ? f->mini.core.holder : (ref_t){6, 6},
+                               .generation = generation,
+                               .key = key,
+                               .about = VALUE_EMPTY_MAP,
+                               .guests = f->guests,
+                               .operations = f->operations};
+
+    f->sent = 0;
+    say_as(f, &f->transport, f->key, &frame);
+}
+
+static void nobody_is_welcomed_before_all_have_said_hello(void **state)
+{
+    struct fixture *f = *state;
+
+    add_host(f);
+    hello_of(f, 6, f->master_key, 50);
+    assert_int_equal(count_of(f, WIRE_WELCOME), 0);
+    pass_ms(f, 2500, false);
+    assert_int_equal(count_of(f, WIRE_WELCOME), 0);
+    pass_ms(f, 1000, false); /* the other one is away */
+    assert_int_equal(count_of(f, WIRE_WELCOME), 1);
+    assert_int_equal(f->above.epoch, 0);
+}
+
+static void a_forgotten_epoch_of_ours_is_gone_above(void **state)
+{
+    struct fixture *f = *state;
+
+    add_host(f);
+    hello_of(f, 9, f->master_key, 300);
+    pass_ms(f, 4000, false);
+    assert_int_equal(f->above.epoch, 9);
+    assert_int_equal(f->above.generation, 300);
+    assert_true(ref_equal(f->above.holder, (ref_t){6, 6}));
+    assert_int_equal(count_of(f, WIRE_WELCOME), 0);
+}
+
+static void a_host_of_another_master_is_not_taken_from_it(void **state)
+{
+    struct fixture *f = *state;
+
+    add_host(f);
+    hello_of(f, 9, "another master", 300);
+    pass_ms(f, 4000, false);
+    assert_int_equal(f->above.epoch, 0);
+    assert_int_equal(f->higher_epoch, 9);
+    assert_int_equal(count_of(f, WIRE_WELCOME), 0);
+}
+
+static void when_all_have_come_nobody_is_left_to_the_other(void **state)
+{
+    struct fixture *f = *state;
+
+    hello_of(f, 9, "another master", 300);
+    assert_int_equal(f->above.epoch, 9);
+}
+
+static void at_work_it_takes_nothing_whoever_had_the_epoch(void **state)
+{
+    struct fixture *f = *state;
+
+    hello_of(f, 9, f->master_key, 300);
+    assert_int_equal(f->above.epoch, 0);
+    assert_int_equal(f->higher_epoch, 9);
+}
+
+static void newer_generations_make_it_wait_for_a_hello_as_ours(void **state)
+{
+    struct fixture *f = *state;
+
+    hello_of(f, 6, f->master_key, 101);
+    assert_int_equal(f->newer_generation, 101);
+    assert_true(awaited_any(&f->mini.core));
+    assert_non_null(last_of(f, WIRE_AGAIN)); /* it may have begun something for another before it followed us */
+    hello_of(f, 7, f->master_key, 0);
+    assert_false(awaited_any(&f->mini.core));
+    assert_true(slave_has_followed(f->mini.core.slaves, f->mini.core.host));
+}
+
+static void what_was_known_at_the_start_is_not_newer(void **state)
+{
+    struct fixture *f = *state;
+
+    hello_of(f, 6, f->master_key, 100);
+    assert_int_equal(f->newer_generation, 0);
+    assert_false(awaited_any(&f->mini.core));
 }
 
 static void beats_keep_a_host_alive_and_silence_does_not(void **state)
@@ -857,12 +1016,20 @@ static void drop_line(void *arg, enum log_level level, const char *line)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
+#define TEST(name)    cmocka_unit_test_setup_teardown(name, begin, end)
+#define OPENING(name) cmocka_unit_test_setup_teardown(name, begin_opening, end)
     const struct CMUnitTest tests[] = {
         TEST(a_hello_is_welcomed_once),
         TEST(the_socket_of_the_own_slave_is_known),
         TEST(the_key_says_who_it_is),
         TEST(a_host_that_follows_another_master_is_not_welcomed),
+        OPENING(nobody_is_welcomed_before_all_have_said_hello),
+        OPENING(a_forgotten_epoch_of_ours_is_gone_above),
+        OPENING(a_host_of_another_master_is_not_taken_from_it),
+        OPENING(when_all_have_come_nobody_is_left_to_the_other),
+        TEST(at_work_it_takes_nothing_whoever_had_the_epoch),
+        OPENING(newer_generations_make_it_wait_for_a_hello_as_ours),
+        OPENING(what_was_known_at_the_start_is_not_newer),
         TEST(beats_keep_a_host_alive_and_silence_does_not),
         TEST(a_lost_frame_ends_the_link),
         TEST(a_host_that_left_the_pool_is_shut_out),

@@ -1,0 +1,101 @@
+/* lost_move.c - a guest that was sent for a move which the records do not know of
+ *
+ * Only a master with an old copy of the records meets this: the move's INTENT is among what they lack. The source promised to
+ * stand until the master's word, and it is not known to whom it has sent. So what undoing a move means is done with every
+ * host: each confirms that its copy, if it has one, is gone and will never run; then the source runs on. A host that has given
+ * the copy a right to run has told so by its VM epoch, and the source is no longer what the model says. */
+#include "master/lost_move.h"
+
+#include <stdio.h>
+
+#include "master/awaited.h"
+#include "master/background.h"
+#include "master/core.h"
+#include "master/guests_internal.h"
+#include "master/put.h"
+#include "master/recovery.h"
+#include "master/slaves.h"
+#include "master/vm_work.h"
+#include "shared/fiber.h"
+#include "shared/log.h"
+
+/* Between two rounds, while a host is away. */
+#define AGAIN_MS 2000
+
+struct lost_move {
+    ref_t source, vm_uuid;
+    uint64_t epoch;
+    char vm[UUID_TEXT_BYTES], move[UUID_TEXT_BYTES];
+};
+
+/* Is it still the source's, and does nobody work on it? */
+static bool is_current(struct call *call, const struct lost_move *lost)
+{
+    const struct object *vm = view_by_uuid(call_view(call), CLASS_OF(VM), lost->vm);
+
+    return vm && ref_equal(VM_get_resident_on(vm), lost->source) && (uint64_t) VM_get_epoch(vm) == lost->epoch
+           && !intent_of_vm(call_view(call), vm->ref);
+}
+
+/* 0: the copy is nowhere. Hosts without an agent, or that were declared dead, have none. */
+static int drop_copies(struct call *call, const struct lost_move *lost)
+{
+    struct slave_vm_receive_abort_args args = {lost->vm, (int64_t) lost->epoch + 1, lost->move};
+    ref_t at = NULL_REF;
+    int r = 0;
+
+    while (r == 0) {
+        struct view_iter hosts;
+        const struct object *host;
+
+        view_each_after(&hosts, call_view(call), CLASS_OF(host), at);
+        host = view_next(&hosts);
+        if (!host)
+            return 0;
+        at = host->ref;
+        if (!ref_equal(at, lost->source) && slave_may_hold_guests(call->core->slaves, at))
+            r = slave_vm_receive_abort(call, at, &args, NULL);
+    }
+    return r;
+}
+
+static int run_on(struct call *call, const struct lost_move *lost)
+{
+    struct slave_vm_send_abort_args args = {lost->vm, (int64_t) lost->epoch, lost->move};
+    struct txn *txn;
+    int r = slave_vm_send_abort(call, lost->source, &args, NULL);
+
+    if (r == 0 && is_current(call, lost)) {
+        txn = store_begin(call->core->store);
+        VM_put_power_state(txn, view_by_uuid(txn_view(txn), CLASS_OF(VM), lost->vm)->ref, vm_power_state_Running);
+        call_commit(call, &txn);
+    }
+    return r == -ERR_VM_BAD_POWER_STATE ? 0 : r; /* it ended, its host tells */
+}
+
+static void undo_main(struct call *call, void *arg)
+{
+    struct lost_move *lost = arg;
+
+    if (awaited_wait(call, 0) == 0) /* a right that somebody has given is known then */
+        while (is_current(call, lost) && (drop_copies(call, lost) < 0 || run_on(call, lost) < 0))
+            if (fiber_sleep(AGAIN_MS) < 0)
+                break;
+    refmap_take(&call->core->guests->lost_moves, lost->vm_uuid);
+    free(lost);
+}
+
+void lost_move_undo(struct core *core, ref_t source, ref_t vm_uuid, uint64_t epoch, const char *move)
+{
+    struct lost_move *lost;
+
+    if (refmap_get(&core->guests->lost_moves, vm_uuid))
+        return;
+    lost = new0(struct lost_move);
+    *lost = (struct lost_move){.source = source, .vm_uuid = vm_uuid, .epoch = epoch};
+    uuid_print(lost->vm, vm_uuid);
+    snprintf(lost->move, sizeof lost->move, "%s", move);
+    log_warning(NULL, "VM %s was sent for the move %s, which is not in the records; it is undone", lost->vm, move);
+    refmap_put(&core->guests->lost_moves, vm_uuid, lost);
+    background_run(core, "lost move", "", undo_main, lost);
+}
