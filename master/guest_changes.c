@@ -43,9 +43,9 @@
  * without. */
 #define NOTE_COMES_MS 2000
 
-/* Between two attempts to have a host drop what is left of a guest, or one that should not be there. */
-#define STRAY_FIRST_MS 1000
-#define STRAY_LAST_MS  60000
+/* Between two attempts to have a host forget a guest that has ended. */
+#define FORGET_FIRST_MS 1000
+#define FORGET_LAST_MS  60000
 
 /* A VM that begins anew too often. */
 struct bounce {
@@ -281,8 +281,8 @@ static bool after_refusal(struct call *call, struct ward *ward, struct claim *cl
         return false; /* its hello is the next reason to look */
     log_warning(call->tag, "VM %s has ended, and its host cannot forget it: %s",
                 uuid_print(uuid, ward->vm_uuid), call->failure.text);
-    ward->wait_ms = ward->wait_ms ? MIN(2 * ward->wait_ms, (uint64_t) STRAY_LAST_MS)
-                                  : STRAY_FIRST_MS;
+    ward->wait_ms = ward->wait_ms ? MIN(2 * ward->wait_ms, (uint64_t) FORGET_LAST_MS)
+                                  : FORGET_FIRST_MS;
     return fiber_sleep(ward->wait_ms) == 0;
 }
 
@@ -451,134 +451,14 @@ static void compare_arrivals(struct core *core, ref_t host)
     }
 }
 
-/* ---- a host's hello: guests that should not be there ---- */
-
-static void tell_unknown(struct core *core, ref_t host_ref, const char *uuid)
-{
-    struct txn *txn = store_begin(core->store);
-    const struct object *host = txn_get(txn, host, host_ref);
-    struct arena *arena = arena_new();
-
-    if (host)
-        message_raise(txn, core, "VM_UNKNOWN", MESSAGE_HOST_PRIORITY, cls_Host, host_get_uuid(host),
-                      arena_text(arena, "Host '%s' runs a guest %s that the pool does not know",
-                                 host_get_name_label(host), uuid));
-    store_apply(&txn);
-    arena_destroy(&arena);
-}
-
-/* A guest, or a copy of one, that is on a host without the right to be. */
-struct stray {
-    ref_t host, vm_uuid;
-    uint64_t epoch;
-    char move[UUID_TEXT_BYTES]; /* a copy that arrives for this move; "": a guest */
-};
-
-/* A copy is called off, so that its epoch may arrive there again; a guest is ended at the model's
- * epoch, so that nothing below it ever runs there. 0 when nothing of it is left. */
-static int stray_drop(struct call *call, const struct stray *stray)
-{
-    char uuid[UUID_TEXT_BYTES];
-    const struct object *vm =
-        view_by_uuid(call_view(call), CLASS_OF(VM), uuid_print(uuid, stray->vm_uuid));
-    int64_t epoch = MAX((int64_t) stray->epoch, vm ? VM_get_epoch(vm) : 0);
-    int r;
-
-    if (*stray->move)
-        return slave_vm_receive_abort(
-            call, stray->host,
-            &(struct slave_vm_receive_abort_args){uuid, (int64_t) stray->epoch, stray->move}, NULL);
-    if (vm && ref_equal(VM_get_resident_on(vm), stray->host))
-        return 0; /* it has got the right meanwhile */
-    r = slave_vm_kill(call, stray->host, &(struct slave_vm_kill_args){uuid, epoch}, NULL);
-    return r < 0 ? r
-                 : slave_vm_forget(call, stray->host, &(struct slave_vm_forget_args){uuid, epoch},
-                                   NULL);
-}
-
-/* Until it is gone, or its host is: that shows it again when it comes back. */
-static void stray_main(struct call *call, void *arg)
-{
-    struct stray *stray = arg;
-    uint64_t wait_ms = STRAY_FIRST_MS;
-    char uuid[UUID_TEXT_BYTES];
-
-    while (stray_drop(call, stray) < 0 && slave_is_linked(call->core->slaves, stray->host)) {
-        log_warning(call->tag,
-                    "guest %s has no right to be on its host, and could not be removed: %s",
-                    uuid_print(uuid, stray->vm_uuid), call->failure.text);
-        if (fiber_sleep(wait_ms) < 0)
-            break;
-        wait_ms = MIN(2 * wait_ms, (uint64_t) STRAY_LAST_MS);
-    }
-    free(stray);
-}
-
-void guest_remove_later(struct core *core, ref_t host, ref_t vm_uuid, uint64_t epoch,
-                        const char *move)
-{
-    struct stray *stray = new0(struct stray);
-
-    *stray = (struct stray){host, vm_uuid, epoch, ""};
-    if (move)
-        snprintf(stray->move, sizeof stray->move, "%s", move);
-    background_run(core, "stray guest", "", stray_main, stray);
-}
-
-/* The model says that it runs nowhere, and yet nothing of its epoch can run but by the model's own
- * right: it is the VM. */
-static void adopt(struct core *core, ref_t vm, ref_t host, const struct slave_guest *guest)
-{
-    struct txn *txn = store_begin(core->store);
-
-    log_warning(NULL, "VM %s runs although the model had it halted; believed",
-                VM_get_uuid(txn_get(txn, VM, vm)));
-    vm_put_booted(txn, core, vm, host, guest->domid, streq(guest->state, "paused"));
-    store_apply(&txn);
-}
-
-static void look_at(struct core *core, ref_t host, const struct slave_guest *guest)
-{
-    const struct view *view = store_core_view(core->store);
-    bool is_ended = streq(guest->state, "ended") || streq(guest->state, "none");
-    bool is_copy = streq(guest->progress, "receiving");
-    const struct object *intent;
-    char uuid[UUID_TEXT_BYTES];
-    const struct object *vm = view_by_uuid(view, CLASS_OF(VM), uuid_print(uuid, guest->vm_uuid));
-
-    if (!vm) {
-        if (is_ended || is_copy)
-            guest_remove_later(core, host, guest->vm_uuid, guest->epoch,
-                               is_copy ? guest->move : NULL);
-        else
-            tell_unknown(core, host, uuid);
-        return;
-    }
-    intent = intent_of_vm(view, vm->ref);
-    if (ref_equal(VM_get_resident_on(vm), host) && guest->epoch == (uint64_t) VM_get_epoch(vm)) {
-        if (streq(guest->state, "sent") && !intent)
-            lost_move_undo(core, host, guest->vm_uuid, guest->epoch, guest->move);
-        return; /* compare_residents() has seen to the others */
-    }
-    if (intent
-        && (ref_equal(intent_get_source(intent), host)
-            || ref_equal(intent_get_destination(intent), host)))
-        return; /* someone is at work with it, or recovery.c will be */
-    if (!is_ended && !intent && ref_is_null(VM_get_resident_on(vm))
-        && VM_get_power_state(vm) == vm_power_state_Halted
-        && guest->epoch == (uint64_t) VM_get_epoch(vm) && streq(guest->progress, "ran")) {
-        adopt(core, vm->ref, host, guest);
-        return;
-    }
-    guest_remove_later(core, host, guest->vm_uuid, guest->epoch, is_copy ? guest->move : NULL);
-}
+/* ---- hello ---- */
 
 static void on_hello(struct core *core, ref_t host, const struct slave_guest *guests, size_t count)
 {
     compare_residents(core, host, guests, count);
     compare_arrivals(core, host);
     for (size_t i = 0; i < count; i++)
-        look_at(core, host, &guests[i]);
+        stray_look_at(core, host, &guests[i]);
     recovery_host_is_there(core, host);
 }
 

@@ -649,6 +649,47 @@ static void an_answer_that_has_become_old_is_not_believed(void **state)
     assert_quiet();
 }
 
+/* A hello waits for the master's disk before anybody looks at it. */
+static void a_hello_that_has_become_old_brings_nothing_back(void **state)
+{
+    struct hello *hello = new0(struct hello);
+    int home;
+
+    (void) state;
+    assert_int_equal(start(false), 0);
+    home = resident();
+    hello->host = home;
+    hello->count = 1;
+    hello->guests[0] = (struct slave_guest){
+        .epoch = 1, .state = "running", .progress = "ran", .move = "", .domid = 1};
+    uuid_parse(vm_uuid(), 36, &hello->guests[0].vm_uuid);
+    assert_int_equal(op_hard_shutdown(), 0);
+    assert_non_null(fiber_spawn(world->core.loop, hello_main, hello, "hello"));
+    settle_now();
+    assert_int_equal(power(), vm_power_state_Halted);
+    pass_ms(5000);
+    assert_halted();
+    assert_quiet();
+}
+
+/* But what runs at the model's own epoch is the VM, whatever the model says. */
+static void a_guest_with_the_models_own_right_is_the_vm(void **state)
+{
+    int home;
+
+    (void) state;
+    assert_int_equal(start(false), 0);
+    home = resident();
+    assert_int_equal(op_hard_shutdown(), 0);
+    begin_at(guest_on(home), 1, "ran", "running");
+    say_hello(home);
+    pass_ms(5000);
+    assert_int_equal(power(), vm_power_state_Running);
+    assert_int_equal(resident(), home);
+    assert_int_equal(VM_get_domid(vm_now()), guest_on(home)->domid);
+    assert_quiet();
+}
+
 /* No note came, and no hello: that the host refuses shows it. */
 static void a_refusal_shows_what_was_missed(void **state)
 {
@@ -723,6 +764,8 @@ int main(void)
         WORLD_TEST(news_of_the_guest_before_a_reboot_are_old),
         WORLD_TEST(nothing_is_halted_before_its_host_has_forgotten_it),
         WORLD_TEST(an_answer_that_has_become_old_is_not_believed),
+        WORLD_TEST(a_hello_that_has_become_old_brings_nothing_back),
+        WORLD_TEST(a_guest_with_the_models_own_right_is_the_vm),
         WORLD_TEST(a_refusal_shows_what_was_missed),
         WORLD_TEST(a_host_comes_back_empty),
         WORLD_TEST(reset_is_for_the_dead),
