@@ -11,59 +11,9 @@
 
 #include <cmocka.h>
 
-#include "slave/disk_io.h"
+#include "tests/unit/disk_files.h"
 
-#define MIB 1048576
-
-struct fixture {
-    char dir[64];
-    char text[DISK_IO_TEXT_BYTES];
-    struct disk_io *disk;
-};
-
-static int begin(void **state)
-{
-    struct fixture *f = new0(struct fixture);
-
-    strcpy(f->dir, "/tmp/drover-disk-XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
-    *state = f;
-    return 0;
-}
-
-static void run(struct fixture *f, const char *format, ...) _printf_(2, 3);
-static void run(struct fixture *f, const char *format, ...)
-{
-    char command[600], line[700];
-    va_list arguments;
-
-    va_start(arguments, format);
-    vsnprintf(command, sizeof command, format, arguments);
-    va_end(arguments);
-    snprintf(line, sizeof line, "cd %s && { %s; } >/dev/null", f->dir, command);
-    if (system(line) != 0)
-        fail_msg("%s", line);
-}
-
-static int end(void **state)
-{
-    struct fixture *f = *state;
-
-    disk_io_close(&f->disk);
-    run(f, "rm -rf %s", f->dir);
-    free(f);
-    return 0;
-}
-
-static void open_disk(struct fixture *f, const char *name, const char *format, bool is_writable)
-{
-    int r = disk_io_open(&f->disk, f->dir, name, format, is_writable, f->text);
-
-    if (r < 0)
-        fail_msg("%d %s", r, f->text);
-}
-
-static void refused(struct fixture *f, const char *name, const char *format, int error, const char *why)
+static void refused(struct disk_files *f, const char *name, const char *format, int error, const char *why)
 {
     assert_int_equal(disk_io_open(&f->disk, f->dir, name, format, false, f->text), error);
     assert_null(f->disk);
@@ -71,7 +21,7 @@ static void refused(struct fixture *f, const char *name, const char *format, int
         fail_msg("says \"%s\", not \"%s\"", f->text, why);
 }
 
-static void next_is(struct fixture *f, int64_t at, int64_t expected_at, int64_t expected_end)
+static void next_is(struct disk_files *f, int64_t at, int64_t expected_at, int64_t expected_end)
 {
     int64_t from, to;
 
@@ -80,14 +30,14 @@ static void next_is(struct fixture *f, int64_t at, int64_t expected_at, int64_t 
     assert_int_equal(to, expected_end);
 }
 
-static void no_more_after(struct fixture *f, int64_t at)
+static void no_more_after(struct disk_files *f, int64_t at)
 {
     int64_t from, to;
 
     assert_int_equal(disk_io_next_data(f->disk, at, &from, &to), -ENXIO);
 }
 
-static void bytes_are(struct fixture *f, int64_t at, size_t count, unsigned char expected)
+static void bytes_are(struct disk_files *f, int64_t at, size_t count, unsigned char expected)
 {
     unsigned char *bytes = alloc0(count);
 
@@ -99,7 +49,7 @@ static void bytes_are(struct fixture *f, int64_t at, size_t count, unsigned char
     free(bytes);
 }
 
-static void write_bytes(struct fixture *f, int64_t at, size_t count, int byte)
+static void write_bytes(struct disk_files *f, int64_t at, size_t count, int byte)
 {
     void *bytes = alloc0(count);
 
@@ -109,14 +59,14 @@ static void write_bytes(struct fixture *f, int64_t at, size_t count, int byte)
 }
 
 /* What QEMU's own programs read there. */
-static void qemu_sees(struct fixture *f, const char *name, const char *format, int64_t at, int64_t count, int byte)
+static void qemu_sees(struct disk_files *f, const char *name, const char *format, int64_t at, int64_t count, int byte)
 {
     run(f, "qemu-io -r -f %s -c 'read -P %d %lld %lld' %s | tee out; ! grep -q failed out", format, byte, (long long) at,
         (long long) count, name);
 }
 
 /* 64 MiB: AA at 1 MiB, CC at 33 MiB, 1 MiB each. */
-static void make_base(struct fixture *f, const char *name, const char *format)
+static void make_base(struct disk_files *f, const char *name, const char *format)
 {
     if (streq(format, "raw")) /* without the block that qemu-img writes to learn of the file system */
         run(f, "truncate -s 64M %s", name);
@@ -126,9 +76,9 @@ static void make_base(struct fixture *f, const char *name, const char *format)
 }
 
 /* Reading, holes, writing and zeros are alike for all formats. */
-static void check_all(struct fixture *f, const char *name, const char *format)
+static void check_all(struct disk_files *f, const char *name, const char *format)
 {
-    open_disk(f, name, format, true);
+    f->disk = open_disk(f, name, format, true);
     assert_int_equal(disk_io_size(f->disk), 64 * MIB);
     next_is(f, 0, MIB, 2 * MIB);
     next_is(f, MIB + 512, MIB + 512, 2 * MIB);
@@ -158,7 +108,7 @@ static void check_all(struct fixture *f, const char *name, const char *format)
 
 static void raw(void **state)
 {
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
     struct stat st;
     char path[128];
 
@@ -172,7 +122,7 @@ static void raw(void **state)
 
 static void qcow2(void **state)
 {
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
 
     make_base(f, "a.qcow2", "qcow2");
     check_all(f, "a.qcow2", "qcow2");
@@ -181,7 +131,7 @@ static void qcow2(void **state)
 
 static void qcow2_on_qcow2_on_raw(void **state)
 {
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
 
     make_base(f, "a.raw", "raw");
     run(f, "sha256sum a.raw >a.sum");
@@ -189,13 +139,13 @@ static void qcow2_on_qcow2_on_raw(void **state)
     run(f, "qemu-img create -q -f qcow2 -F qcow2 -b b.base.qcow2 c.qcow2");
     check_all(f, "c.qcow2", "qcow2");
     run(f, "sha256sum -c a.sum"); /* zeros over what a base has are of the overlay */
-    open_disk(f, "b.base.qcow2", "qcow2", false);
+    f->disk = open_disk(f, "b.base.qcow2", "qcow2", false);
     bytes_are(f, 33 * MIB, MIB, 0xcc);
 }
 
 static void a_long_chain(void **state)
 {
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
 
     make_base(f, "0.qcow2", "qcow2");
     run(f, "for i in $(seq 150); do qemu-img create -q -f qcow2 -F qcow2 -u -b $((i - 1)).qcow2 $i.qcow2 64M; done");
@@ -204,13 +154,13 @@ static void a_long_chain(void **state)
 
 static void reading_changes_nothing(void **state)
 {
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
     const char *names[] = {"a.raw", "a.qcow2"};
 
     for (int i = 0; i < 2; i++) {
         make_base(f, names[i], names[i] + 2);
         run(f, "sha256sum %s >sum", names[i]);
-        open_disk(f, names[i], names[i] + 2, false);
+        f->disk = open_disk(f, names[i], names[i] + 2, false);
         assert_int_equal(disk_io_write(f->disk, "x", 1, 0), -EROFS);
         assert_int_equal(disk_io_write_zeros(f->disk, 512, MIB), -EROFS);
         bytes_are(f, MIB, MIB, 0xaa);
@@ -222,23 +172,23 @@ static void reading_changes_nothing(void **state)
 
 static void sizes_that_are_no_multiples(void **state)
 {
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
 
     run(f, "truncate -s 1000 a.raw && touch empty.raw");
-    open_disk(f, "a.raw", "raw", true);
+    f->disk = open_disk(f, "a.raw", "raw", true);
     assert_int_equal(disk_io_size(f->disk), 1000);
     no_more_after(f, 0);
     write_bytes(f, 999, 1, 1);
     next_is(f, 0, 0, 1000);
     disk_io_close(&f->disk);
-    open_disk(f, "empty.raw", "raw", false);
+    f->disk = open_disk(f, "empty.raw", "raw", false);
     assert_int_equal(disk_io_size(f->disk), 0);
     no_more_after(f, 0);
 }
 
 static void links_and_foreign_files_are_refused(void **state)
 {
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
 
     make_base(f, "a.qcow2", "qcow2");
     run(f, "mkdir d && ln -s a.qcow2 l.qcow2 && ln -s a.qcow2 l.raw && mkfifo p.raw p.qcow2 && cp a.qcow2 d");
@@ -268,20 +218,20 @@ static void links_and_foreign_files_are_refused(void **state)
 
 static void another_writer_is_refused(void **state)
 {
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
     struct disk_io *first;
 
     make_base(f, "a.qcow2", "qcow2");
-    open_disk(f, "a.qcow2", "qcow2", true);
+    f->disk = open_disk(f, "a.qcow2", "qcow2", true);
     first = TAKE(f->disk);
     refused(f, "a.qcow2", "qcow2", -EIO, "lock");
     disk_io_close(&first);
-    open_disk(f, "a.qcow2", "qcow2", false);
+    f->disk = open_disk(f, "a.qcow2", "qcow2", false);
 }
 
 static void damaged_disks_are_errors(void **state)
 {
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
     char bytes[MIB];
 
     make_base(f, "a.qcow2", "qcow2");
@@ -294,12 +244,12 @@ static void damaged_disks_are_errors(void **state)
     /* Damage that only shows where it is read: the L1 table points outside of clusters. */
     run(f, "cp a.qcow2 l2.qcow2");
     run(f, "printf '\\200\\0\\0\\0\\0\\3\\2\\1' | dd of=l2.qcow2 bs=1 seek=$((0x30000)) conv=notrunc status=none");
-    open_disk(f, "l2.qcow2", "qcow2", false);
+    f->disk = open_disk(f, "l2.qcow2", "qcow2", false);
     assert_true(disk_io_read(f->disk, bytes, sizeof bytes, MIB) < 0);
     disk_io_close(&f->disk);
 
     run(f, "head -c 1M a.qcow2 >cut.qcow2"); /* what is missing at the end of a file reads as zeros: QEMU's rule */
-    open_disk(f, "cut.qcow2", "qcow2", false);
+    f->disk = open_disk(f, "cut.qcow2", "qcow2", false);
     bytes_are(f, 33 * MIB, MIB, 0);
 }
 
@@ -319,13 +269,13 @@ static pid_t child_of_ours(void)
 
 static void a_killed_server_is_an_error(void **state)
 {
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
     char bytes[MIB];
     int64_t from, to;
     int r = 0;
 
     make_base(f, "a.qcow2", "qcow2");
-    open_disk(f, "a.qcow2", "qcow2", true);
+    f->disk = open_disk(f, "a.qcow2", "qcow2", true);
     bytes_are(f, MIB, MIB, 0xaa);
     assert_int_equal(kill(child_of_ours(), SIGKILL), 0);
     for (int i = 0; i < 100000 && r == 0; i++) /* until its end has come to us */
@@ -341,7 +291,7 @@ static void a_killed_server_is_an_error(void **state)
 /* However this process ends, the server ends too, and leaves nothing. */
 static void no_server_outlives_us(void **state)
 {
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
     pid_t server = 0;
     int pipes[2];
     char byte;

@@ -3,128 +3,50 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "slave/qcow2_read.h"
 #include "slave/qcow2_write.h"
+#include "tests/unit/disk_files.h"
 #include "tests/unit/memory_stream.h"
-
-#define MIB 1048576
 
 static const ref_t base_uuid = {0x1111111122224333, 0x8444555555555555};
 #define BASE_FILE "11111111-2222-4333-8444-555555555555.qcow2"
 
-struct fixture {
-    char dir[64];
-    char text[DISK_IO_TEXT_BYTES];
-    struct disk_io *disk, *other;
-};
-
-static void run(struct fixture *f, const char *format, ...) _printf_(2, 3);
-static void run(struct fixture *f, const char *format, ...)
-{
-    char command[500], line[600];
-    va_list arguments;
-
-    va_start(arguments, format);
-    vsnprintf(command, sizeof command, format, arguments);
-    va_end(arguments);
-    snprintf(line, sizeof line, "cd %s && { %s; } >/dev/null", f->dir, command);
-    if (system(line) != 0)
-        fail_msg("%s", line);
-}
-
-static int begin(void **state)
-{
-    struct fixture *f = new0(struct fixture);
-
-    strcpy(f->dir, "/tmp/drover-qcow2-XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
-    *state = f;
-    return 0;
-}
-
-static int end(void **state)
-{
-    struct fixture *f = *state;
-
-    disk_io_close(&f->disk);
-    disk_io_close(&f->other);
-    run(f, "test -z \"$(ls -A | grep import)\" && rm -rf %s", f->dir); /* what was stored meanwhile is gone */
-    free(f);
-    return 0;
-}
-
-static struct disk_io *open_disk(struct fixture *f, const char *name, const char *format)
-{
-    struct disk_io *disk;
-
-    if (disk_io_open(&disk, f->dir, name, format, true, f->text) < 0)
-        fail_msg("%s", f->text);
-    return disk;
-}
-
-static void make_disk(struct fixture *f, int64_t size)
-{
-    disk_io_close(&f->disk);
-    run(f, "rm -f a.raw && truncate -s %lld a.raw", (long long) size);
-    f->disk = open_disk(f, "a.raw", "raw");
-    if (size >= 21 * MIB)
-        run(f, "for at in 0 3 4 20; do head -c 1M /dev/urandom | dd of=a.raw bs=1M seek=$at conv=notrunc status=none; done");
-    if (size > 0)
-        assert_int_equal(disk_io_write(f->disk, "z", 1, size - 1), 0);
-}
-
-static void export(struct fixture *f, const struct qcow2_base *base, struct memory_sink *ret, const char *name)
+static void export(struct disk_files *f, const struct qcow2_base *base, struct memory_sink *ret, const char *name)
 {
     struct transfer_figures figures = {0};
     struct qcow2_plan *plan;
-    char path[128];
-    FILE *file;
 
     assert_int_equal(qcow2_plan_make(&plan, f->disk, base), 0);
     memory_sink_init(ret);
     assert_int_equal(qcow2_write(plan, &ret->base, &figures), 0);
     assert_int_equal(ret->bytes.length, qcow2_stream_bytes(plan));
     assert_int_equal(figures.disk_bytes_done, disk_io_size(f->disk));
-    snprintf(path, sizeof path, "%s/%s", f->dir, name);
-    file = fopen(path, "w");
-    assert_int_equal(fwrite(ret->bytes.bytes, 1, ret->bytes.length, file), ret->bytes.length);
-    fclose(file);
+    write_file(f, name, &ret->bytes);
     ret->fail_after = 0; /* and a client that is gone is told of */
     assert_int_equal(qcow2_write(plan, &ret->base, NULL), -EPIPE);
     qcow2_plan_destroy(&plan);
 }
 
-static int import_file(struct fixture *f, const char *name)
+static int import_file(struct disk_files *f, const char *name)
 {
-    static char bytes[80 * MIB];
     struct memory_source source;
-    char path[128];
-    FILE *file;
+    struct buffer file;
+    int r;
 
-    snprintf(path, sizeof path, "%s/%s", f->dir, name);
-    file = fopen(path, "r");
-    assert_non_null(file);
-    memory_source_init(&source, bytes, fread(bytes, 1, sizeof bytes, file), 100000);
-    fclose(file);
-    return qcow2_read(f->other, &source.base, f->dir, NULL, f->text);
-}
-
-static void make_used(struct fixture *f, int64_t size)
-{
-    disk_io_close(&f->other);
-    run(f, "head -c %lld /dev/zero | tr '\\0' '\\377' >b.raw", (long long) size);
-    f->other = open_disk(f, "b.raw", "raw");
+    read_file(f, name, &file);
+    memory_source_init(&source, file.bytes, file.length, 100000);
+    r = qcow2_read(f->other, &source.base, f->dir, NULL, f->text);
+    buffer_done(&file);
+    return r;
 }
 
 static void qemu_reads_what_we_write(void **state)
 {
     static const int64_t sizes[] = {0, 512, 65536, 33 * MIB, 64 * MIB + 512, 600LL * MIB + 512};
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
 
     for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
         struct memory_sink sink;
@@ -140,7 +62,7 @@ static void qemu_reads_what_we_write(void **state)
 /* So many clusters that refcounts need several blocks, and the tables several clusters. */
 static void large_disks(void **state)
 {
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
     struct qcow2_plan *plan;
     struct memory_sink sink;
 
@@ -163,7 +85,7 @@ static void large_disks(void **state)
 
 static void only_differences(void **state)
 {
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
     struct qcow2_base base = {.uuid = base_uuid};
     struct memory_sink sink;
 
@@ -171,7 +93,7 @@ static void only_differences(void **state)
     run(f, "qemu-img convert -f raw -O qcow2 a.raw " BASE_FILE);
     assert_int_equal(disk_io_write(f->disk, "changed", 7, 11 * MIB), 0);
     assert_int_equal(disk_io_write_zeros(f->disk, 65536, 20 * MIB), 0);
-    base.disk = open_disk(f, BASE_FILE, "qcow2");
+    base.disk = open_disk(f, BASE_FILE, "qcow2", true);
     export(f, &base, &sink, "a.qcow2");
     disk_io_close(&base.disk);
     assert_int_equal(sink.bytes.length, (1 + 1 + 1 + 1 + 1 + 2) * 65536);
@@ -180,14 +102,14 @@ static void only_differences(void **state)
     make_used(f, 33 * MIB);
     assert_int_equal(import_file(f, "a.qcow2"), -EOPNOTSUPP); /* a disk of the same directory is not read for it */
     assert_string_equal(f->text, "the image: rests on another disk");
-    f->disk = (disk_io_close(&f->disk), open_disk(f, "a.qcow2", "qcow2")); /* ours may rest on it */
+    f->disk = (disk_io_close(&f->disk), open_disk(f, "a.qcow2", "qcow2", true)); /* ours may rest on it */
     buffer_done(&sink.bytes);
 }
 
 static void what_qemu_writes_comes_in(void **state)
 {
     static const char *const options[] = {"compat=1.1", "compat=0.10", "cluster_size=4k", "compat=1.1 -c"};
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
 
     make_disk(f, 33 * MIB);
     for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
@@ -206,7 +128,7 @@ static void what_qemu_writes_comes_in(void **state)
 
 static void images_that_lie(void **state)
 {
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
     struct memory_source source = {0};
     char *zeros = alloc0(70 * MIB);
 

@@ -4,53 +4,31 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "slave/raw_stream.h"
+#include "tests/unit/disk_files.h"
 #include "tests/unit/memory_stream.h"
 
-#define MIB  1048576
 #define SIZE (8 * MIB)
 
 struct fixture {
-    char dir[64];
-    char text[DISK_IO_TEXT_BYTES];
-    const char *format;
-    struct disk_io *disk; /* SIZE bytes of 0x99 */
-    char *bytes;          /* SIZE bytes: 2 MiB of data, zeros, 1 MiB of data at 5 MiB + 1000 */
+    struct disk_files files; /* its disk: SIZE bytes of 0x99 */
+    char *bytes;             /* SIZE bytes: 2 MiB of data, zeros, 1 MiB of data at 5 MiB + 1000 */
     struct transfer_figures figures;
 };
-
-static void run(struct fixture *f, const char *format, ...) _printf_(2, 3);
-static void run(struct fixture *f, const char *format, ...)
-{
-    char command[500], line[600];
-    va_list arguments;
-
-    va_start(arguments, format);
-    vsnprintf(command, sizeof command, format, arguments);
-    va_end(arguments);
-    snprintf(line, sizeof line, "cd %s && { %s; } >/dev/null", f->dir, command);
-    if (system(line) != 0)
-        fail_msg("%s", line);
-}
 
 static int begin_format(void **state, const char *format)
 {
     struct fixture *f = new0(struct fixture);
     char *old = alloc0(SIZE);
 
-    f->format = format;
-    strcpy(f->dir, "/tmp/drover-raw-XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
-    run(f, "qemu-img create -q -f %s disk %d", format, SIZE);
-    assert_int_equal(disk_io_open(&f->disk, f->dir, "disk", format, true, f->text), 0);
+    disk_files_make(&f->files);
+    run(&f->files, "qemu-img create -q -f %s disk %d", format, SIZE);
+    f->files.disk = open_disk(&f->files, "disk", format, true);
     memset(old, 0x99, SIZE);
-    assert_int_equal(disk_io_write(f->disk, old, SIZE, 0), 0);
+    assert_int_equal(disk_io_write(f->files.disk, old, SIZE, 0), 0);
     free(old);
     f->bytes = alloc0(SIZE);
     memset(f->bytes, 0x11, 2 * MIB);
@@ -69,12 +47,11 @@ static int begin_qcow2(void **state)
     return begin_format(state, "qcow2");
 }
 
-static int end(void **state)
+static int end_format(void **state)
 {
     struct fixture *f = *state;
 
-    disk_io_close(&f->disk);
-    run(f, "rm -rf %s", f->dir);
+    disk_files_done(&f->files);
     free(f->bytes);
     free(f);
     return 0;
@@ -87,7 +64,7 @@ static int import(struct fixture *f, const void *bytes, size_t count, size_t pie
     memory_source_init(&source, bytes, count, piece);
     source.end = last;
     f->figures = (struct transfer_figures){0};
-    return raw_import(f->disk, &source.base, &f->figures, f->text);
+    return raw_import(f->files.disk, &source.base, &f->figures, f->files.text);
 }
 
 static int import_chunked(struct fixture *f, const struct buffer *records, size_t piece)
@@ -95,14 +72,14 @@ static int import_chunked(struct fixture *f, const struct buffer *records, size_
     struct memory_source source;
 
     memory_source_init(&source, records->bytes, records->length, piece);
-    return raw_import_chunked(f->disk, &source.base, &f->figures, f->text);
+    return raw_import_chunked(f->files.disk, &source.base, &f->figures, f->files.text);
 }
 
 static void disk_is(struct fixture *f, const char *expected)
 {
     char *bytes = alloc0(SIZE);
 
-    assert_int_equal(disk_io_read(f->disk, bytes, SIZE, 0), 0);
+    assert_int_equal(disk_io_read(f->files.disk, bytes, SIZE, 0), 0);
     for (size_t i = 0; i < SIZE; i++)
         if (bytes[i] != expected[i])
             fail_msg("byte %zu is %02x, not %02x", i, (unsigned char) bytes[i], (unsigned char) expected[i]);
@@ -120,26 +97,26 @@ static void what_goes_in_comes_out(void **state)
     assert_int_equal(f->figures.disk_bytes_total, SIZE);
     disk_is(f, f->bytes);
     /* the zeros take no room */
-    assert_int_equal(disk_io_next_data(f->disk, 2 * MIB, &at, &to), 0);
+    assert_int_equal(disk_io_next_data(f->files.disk, 2 * MIB, &at, &to), 0);
     assert_true(at > 4 * MIB && at <= 5 * MIB + 1000);
-    assert_int_equal(disk_io_next_data(f->disk, 7 * MIB, &at, &to), -ENXIO);
+    assert_int_equal(disk_io_next_data(f->files.disk, 7 * MIB, &at, &to), -ENXIO);
 
     f->figures = (struct transfer_figures){0};
     memory_sink_init(&sink);
-    assert_int_equal(raw_export(f->disk, 0, SIZE, &sink.base, &f->figures), 0);
+    assert_int_equal(raw_export(f->files.disk, 0, SIZE, &sink.base, &f->figures), 0);
     assert_int_equal(sink.bytes.length, SIZE);
     assert_memory_equal(sink.bytes.bytes, f->bytes, SIZE);
     assert_int_equal(f->figures.disk_bytes_done, SIZE);
     buffer_clear(&sink.bytes);
 
-    assert_int_equal(raw_export(f->disk, 2 * MIB - 7, 5 * MIB + 1001, &sink.base, NULL), 0);
+    assert_int_equal(raw_export(f->files.disk, 2 * MIB - 7, 5 * MIB + 1001, &sink.base, NULL), 0);
     assert_int_equal(sink.bytes.length, 3 * MIB + 1008);
     assert_memory_equal(sink.bytes.bytes, f->bytes + 2 * MIB - 7, sink.bytes.length);
-    assert_int_equal(raw_export(f->disk, 7, 7, &sink.base, NULL), 0);
-    assert_int_equal(raw_export(f->disk, 0, SIZE + 1, &sink.base, NULL), -EINVAL);
-    assert_int_equal(raw_export(f->disk, 2, 1, &sink.base, NULL), -EINVAL);
+    assert_int_equal(raw_export(f->files.disk, 7, 7, &sink.base, NULL), 0);
+    assert_int_equal(raw_export(f->files.disk, 0, SIZE + 1, &sink.base, NULL), -EINVAL);
+    assert_int_equal(raw_export(f->files.disk, 2, 1, &sink.base, NULL), -EINVAL);
     sink.fail_after = 0;
-    assert_int_equal(raw_export(f->disk, 0, SIZE, &sink.base, NULL), -EPIPE);
+    assert_int_equal(raw_export(f->files.disk, 0, SIZE, &sink.base, NULL), -EPIPE);
     buffer_done(&sink.bytes);
 }
 
@@ -162,7 +139,7 @@ static void a_long_body_is_refused(void **state)
     char *longer = alloc0(SIZE + 1);
 
     assert_int_equal(import(f, longer, SIZE + 1, MIB, 0), -EFBIG);
-    assert_string_equal(f->text, "there is more than the disk has room for");
+    assert_string_equal(f->files.text, "there is more than the disk has room for");
     free(longer);
 }
 
@@ -243,7 +220,7 @@ static void records_that_lie(void **state)
         if (rows[i].has_end)
             add_record(&records, 0, 0, "", 0);
         assert_int_equal(import_chunked(f, &records, 4096), rows[i].error);
-        assert_true(f->text[0]);
+        assert_true(f->files.text[0]);
         if (rows[i].error == -EFBIG)
             disk_is(f, expected);
     }
@@ -259,14 +236,14 @@ static void records_that_lie(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        {"what_goes_in_comes_out_raw", what_goes_in_comes_out, begin_raw, end, NULL},
-        {"what_goes_in_comes_out_qcow2", what_goes_in_comes_out, begin_qcow2, end, NULL},
-        {"a_short_body_leaves_nothing_old_raw", a_short_body_leaves_nothing_old, begin_raw, end, NULL},
-        {"a_short_body_leaves_nothing_old_qcow2", a_short_body_leaves_nothing_old, begin_qcow2, end, NULL},
-        cmocka_unit_test_setup_teardown(a_long_body_is_refused, begin_raw, end),
-        cmocka_unit_test_setup_teardown(a_lost_connection_is_no_end, begin_raw, end),
-        cmocka_unit_test_setup_teardown(records_in_any_order, begin_raw, end),
-        cmocka_unit_test_setup_teardown(records_that_lie, begin_raw, end),
+        {"what_goes_in_comes_out_raw", what_goes_in_comes_out, begin_raw, end_format, NULL},
+        {"what_goes_in_comes_out_qcow2", what_goes_in_comes_out, begin_qcow2, end_format, NULL},
+        {"a_short_body_leaves_nothing_old_raw", a_short_body_leaves_nothing_old, begin_raw, end_format, NULL},
+        {"a_short_body_leaves_nothing_old_qcow2", a_short_body_leaves_nothing_old, begin_qcow2, end_format, NULL},
+        cmocka_unit_test_setup_teardown(a_long_body_is_refused, begin_raw, end_format),
+        cmocka_unit_test_setup_teardown(a_lost_connection_is_no_end, begin_raw, end_format),
+        cmocka_unit_test_setup_teardown(records_in_any_order, begin_raw, end_format),
+        cmocka_unit_test_setup_teardown(records_that_lie, begin_raw, end_format),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,8 +3,6 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -12,82 +10,19 @@
 #include "slave/vhd.h"
 #include "slave/vhd_read.h"
 #include "slave/vhd_write.h"
+#include "tests/unit/disk_files.h"
 #include "tests/unit/memory_stream.h"
 
-#define MIB 1048576
 #define NOW 1700000000
 
 static const ref_t uuid = {0x0123456789abcdef, 0x8edcba9876543210};
 static const ref_t base_uuid = {0x1111111122224333, 0x8444555555555555};
 
-struct fixture {
-    char dir[64];
-    char text[DISK_IO_TEXT_BYTES];
-    struct disk_io *disk, *other;
-};
-
-static void run(struct fixture *f, const char *format, ...) _printf_(2, 3);
-static void run(struct fixture *f, const char *format, ...)
-{
-    char command[500], line[600];
-    va_list arguments;
-
-    va_start(arguments, format);
-    vsnprintf(command, sizeof command, format, arguments);
-    va_end(arguments);
-    snprintf(line, sizeof line, "cd %s && { %s; } >/dev/null", f->dir, command);
-    if (system(line) != 0)
-        fail_msg("%s", line);
-}
-
-static int begin(void **state)
-{
-    struct fixture *f = new0(struct fixture);
-
-    strcpy(f->dir, "/tmp/drover-vhd-XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
-    *state = f;
-    return 0;
-}
-
-static int end(void **state)
-{
-    struct fixture *f = *state;
-
-    disk_io_close(&f->disk);
-    disk_io_close(&f->other);
-    run(f, "rm -rf %s", f->dir);
-    free(f);
-    return 0;
-}
-
-static struct disk_io *open_disk(struct fixture *f, const char *name, const char *format)
-{
-    struct disk_io *disk;
-
-    if (disk_io_open(&disk, f->dir, name, format, true, f->text) < 0)
-        fail_msg("%s", f->text);
-    return disk;
-}
-
-/* A raw disk with data at some places, open as f->disk. */
-static void make_disk(struct fixture *f, int64_t size)
-{
-    run(f, "truncate -s %lld a.raw", (long long) size);
-    f->disk = open_disk(f, "a.raw", "raw");
-    if (size >= 21 * MIB)
-        run(f, "for at in 0 3 4 20; do head -c 1M /dev/urandom | dd of=a.raw bs=1M seek=$at conv=notrunc status=none; done");
-    if (size > 0)
-        assert_int_equal(disk_io_write(f->disk, "z", 1, size - 1), 0);
-}
-
 /* f->disk as a VHD file, in memory and as `name`. */
-static void export(struct fixture *f, const struct vhd_base *base, struct memory_sink *ret, const char *name)
+static void export(struct disk_files *f, const struct vhd_base *base, struct memory_sink *ret, const char *name)
 {
     struct transfer_figures figures = {0};
     struct vhd_plan *plan;
-    char path[128];
-    FILE *file;
 
     assert_int_equal(vhd_plan_make(&plan, f->disk, uuid, NOW, base, f->text), 0);
     memory_sink_init(ret);
@@ -96,13 +31,10 @@ static void export(struct fixture *f, const struct vhd_base *base, struct memory
     assert_int_equal(figures.disk_bytes_done, disk_io_size(f->disk));
     assert_int_equal(figures.disk_bytes_total, disk_io_size(f->disk));
     vhd_plan_destroy(&plan);
-    snprintf(path, sizeof path, "%s/%s", f->dir, name);
-    file = fopen(path, "w");
-    assert_int_equal(fwrite(ret->bytes.bytes, 1, ret->bytes.length, file), ret->bytes.length);
-    fclose(file);
+    write_file(f, name, &ret->bytes);
 }
 
-static int import(struct fixture *f, struct disk_io *disk, const void *bytes, size_t count, size_t piece, ref_t base)
+static int import(struct disk_files *f, struct disk_io *disk, const void *bytes, size_t count, size_t piece, ref_t base)
 {
     struct memory_source source;
 
@@ -110,34 +42,11 @@ static int import(struct fixture *f, struct disk_io *disk, const void *bytes, si
     return vhd_read(disk, &source.base, base, NULL, f->text);
 }
 
-static void read_file(struct fixture *f, const char *name, struct buffer *ret)
-{
-    char path[128], bytes[65536];
-    FILE *file;
-    size_t n;
-
-    snprintf(path, sizeof path, "%s/%s", f->dir, name);
-    file = fopen(path, "r");
-    assert_non_null(file);
-    buffer_init(ret, SIZE_MAX);
-    while ((n = fread(bytes, 1, sizeof bytes, file)) > 0)
-        buffer_add(ret, bytes, n);
-    fclose(file);
-}
-
-/* A disk that has been in use: full of other bytes, open as f->other. */
-static void make_used(struct fixture *f, int64_t size)
-{
-    disk_io_close(&f->other);
-    run(f, "head -c %lld /dev/zero | tr '\\0' '\\377' >b.raw", (long long) size);
-    f->other = open_disk(f, "b.raw", "raw");
-}
-
 /* ---- what goes out comes in again ---- */
 
 static void qemu_reads_what_we_write(void **state)
 {
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
     struct memory_sink sink, again;
 
     make_disk(f, 33 * MIB);
@@ -154,7 +63,7 @@ static void qemu_reads_what_we_write(void **state)
 static void disks_come_back(void **state)
 {
     static const int64_t sizes[] = {0, 512, 1000, 2 * MIB, 2 * MIB + 512, 33 * MIB, 64 * MIB + 1};
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
 
     for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
         struct memory_sink sink;
@@ -181,7 +90,7 @@ static void disks_come_back(void **state)
 static void we_read_what_qemu_writes(void **state)
 {
     static const char *const kinds[] = {"dynamic", "fixed"};
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
 
     make_disk(f, 33 * MIB);
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
@@ -208,7 +117,7 @@ static void we_read_what_qemu_writes(void **state)
 /* QEMU allocates where it is written first: here the last block comes first in the file. */
 static void blocks_in_any_order(void **state)
 {
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
     struct buffer file;
 
     run(f, "qemu-img create -q -f vpc -o force_size=on q.vhd 20M");
@@ -223,13 +132,13 @@ static void blocks_in_any_order(void **state)
 
 static void into_a_qcow2(void **state)
 {
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
     struct memory_sink sink;
 
     make_disk(f, 33 * MIB);
     export(f, NULL, &sink, "a.vhd");
     run(f, "qemu-img create -q -f qcow2 b.qcow2 33M && qemu-io -f qcow2 -c 'write -P 7 0 33M' b.qcow2");
-    f->other = open_disk(f, "b.qcow2", "qcow2");
+    f->other = open_disk(f, "b.qcow2", "qcow2", true);
     assert_int_equal(import(f, f->other, sink.bytes.bytes, sink.bytes.length, 65536, NULL_REF), 0);
     assert_int_equal(disk_io_sync(f->other), 0);
     disk_io_close(&f->other);
@@ -239,7 +148,7 @@ static void into_a_qcow2(void **state)
 
 static void the_largest_disk(void **state)
 {
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
     struct memory_sink sink;
     struct vhd_plan *plan = NULL;
 
@@ -247,7 +156,7 @@ static void the_largest_disk(void **state)
     export(f, NULL, &sink, "a.vhd");
     run(f, "qemu-img info --output=json -f vpc a.vhd | grep -q '\"virtual-size\": %lld,'", VHD_BYTES_MAX);
     run(f, "truncate -s %lld b.raw", VHD_BYTES_MAX);
-    f->other = open_disk(f, "b.raw", "raw");
+    f->other = open_disk(f, "b.raw", "raw", true);
     assert_int_equal(import(f, f->other, sink.bytes.bytes, sink.bytes.length, MIB, NULL_REF), 0);
     run(f, "tail -c 2M a.raw | cmp - b.raw -i 0:%lld", VHD_BYTES_MAX - 2 * MIB);
     disk_io_close(&f->disk);
@@ -261,7 +170,7 @@ static void the_largest_disk(void **state)
 
 static void only_differences(void **state)
 {
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
     struct vhd_base base = {.uuid = base_uuid, .made_utc = NOW - 10};
     struct memory_sink sink;
 
@@ -269,14 +178,14 @@ static void only_differences(void **state)
     run(f, "cp --sparse=always a.raw base.raw");
     assert_int_equal(disk_io_write(f->disk, "changed", 7, 11 * MIB), 0); /* block 5, a hole */
     assert_int_equal(disk_io_write_zeros(f->disk, MIB, 20 * MIB), 0);    /* block 10, all of its data */
-    base.disk = open_disk(f, "base.raw", "raw");
+    base.disk = open_disk(f, "base.raw", "raw", true);
     export(f, &base, &sink, "a.vhd");
     disk_io_close(&base.disk);
     assert_int_equal(sink.bytes.length, 512 + 1024 + 512 + 512 + 2 * (512 + 2 * MIB) + 512);
     assert_int_equal(get_be32(sink.bytes.bytes + 60), VHD_DIFFERENCING);
     assert_memory_equal(sink.bytes.bytes + 512 + 64, "\0001\0001\0001\0001\0001\0001\0001\0001\0-", 18);
 
-    f->other = open_disk(f, "base.raw", "raw");
+    f->other = open_disk(f, "base.raw", "raw", true);
     assert_int_equal(import(f, f->other, sink.bytes.bytes, sink.bytes.length, MIB, NULL_REF), -EOPNOTSUPP);
     assert_int_equal(import(f, f->other, sink.bytes.bytes, sink.bytes.length, MIB, uuid), -EOPNOTSUPP);
     assert_string_equal(f->text, "the VHD holds only differences from another disk");
@@ -333,7 +242,7 @@ static void lies_are_refused(void **state)
         {{.table_at = 1u << 30, .entries = 4, .block_bytes = VHD_BLOCK_BYTES}, {4, NONE, NONE, NONE}, -EBADMSG},
         {{.table_at = 10 * MIB, .entries = 4, .block_bytes = VHD_BLOCK_BYTES}, {4, NONE, NONE, NONE}, -EBADMSG},
     };
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
     char *bytes = alloc0(TABLE_AT + 1024 + 2 * STORED);
 
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
@@ -354,7 +263,7 @@ static void damage_is_seen(void **state)
     struct vhd_header header = GOOD;
     uint32_t entries[4] = {4, NONE, NONE, NONE};
     static const size_t places[] = {0, 9, 40, 60, 66, 100, 511, 512, 530, 543, 600, 1535};
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
     char *bytes = alloc0(TABLE_AT + 1024 + STORED);
 
     for (size_t i = 0; i < ARRAY_SIZE(places) + 2; i++) {
@@ -374,7 +283,7 @@ static void bitmaps_count(void **state)
 {
     struct vhd_header header = GOOD;
     uint32_t entries[4] = {NONE, 4, NONE, NONE};
-    struct fixture *f = *state;
+    struct disk_files *f = *state;
     char *bytes = alloc0(TABLE_AT + 1024 + STORED), *disk = alloc0(LIE_SIZE);
     size_t length = make_lie(bytes, &header, entries, 1);
 
