@@ -1,7 +1,7 @@
 /* disk_sink.c - a thread that writes what an import brings (xva_reader.h)
  *
- * The disks are new and read as zeros, so zeros are not written, in stretches of 64 KiB: what was a
- * hole when it was exported is one again, also where the exporting side's blocks are larger. */
+ * The disks are new and read as zeros, so zeros are not written: what was a hole when it was
+ * exported is one again, also where the exporting side's blocks are larger. */
 #include <errno.h>
 #include <pthread.h>
 
@@ -9,37 +9,12 @@
 #include "slave/pieces.h"
 #include "slave/xva_reader.h"
 
-/* The smallest hole: a cluster of qcow2. */
-#define HOLE_BYTES ((size_t) 64 * 1024)
-
 struct disk_sink {
     const struct xva_import *import;
     struct pieces *pieces;
     pthread_t thread;
     struct piece *piece; /* being filled; NULL: none */
 };
-
-/* Stretches that are not zero, as long as they come. */
-static int write_piece(struct disk_io *io, const struct piece *piece)
-{
-    size_t at = 0;
-
-    while (at < piece->count) {
-        size_t end = at;
-        int r;
-
-        while (end < piece->count
-               && !bytes_are_zero(piece->bytes + end, MIN(HOLE_BYTES, piece->count - end)))
-            end += MIN(HOLE_BYTES, piece->count - end);
-        if (end > at) {
-            r = disk_io_write(io, piece->bytes + at, end - at, piece->at + (int64_t) at);
-            if (r < 0)
-                return r;
-        }
-        at = end + MIN(HOLE_BYTES, piece->count - end); /* over the one that is zero */
-    }
-    return 0;
-}
 
 static void *sink_main(void *arg)
 {
@@ -49,7 +24,7 @@ static void *sink_main(void *arg)
 
     pthread_setname_np(pthread_self(), "xva-write-disks");
     while (r == 0 && (piece = pieces_next(sink->pieces, &r))) {
-        r = write_piece(sink->import->disks[piece->disk].io, piece);
+        r = disk_write_runs(sink->import->disks[piece->disk].io, piece->bytes, piece->count, piece->at, true);
         if (r < 0)
             pieces_stop(sink->pieces, r);
         pieces_took(sink->pieces);

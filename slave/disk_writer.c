@@ -11,6 +11,41 @@ bool bytes_are_zero(const void *bytes, size_t count)
     return count == 0 || (first[0] == 0 && memcmp(first, first + 1, count - 1) == 0);
 }
 
+/* Bytes up to the next border of the disk's blocks, of at most `count`. */
+static size_t to_border(int64_t at, size_t count)
+{
+    return MIN(BLOCK_BYTES - (size_t) (at % BLOCK_BYTES), count);
+}
+
+int disk_write_runs(struct disk_io *disk, const void *bytes, size_t count, int64_t at, bool is_new)
+{
+    const char *next = bytes;
+
+    while (count > 0) {
+        size_t run = to_border(at, count);
+        bool is_zero = bytes_are_zero(next, run);
+        int r = 0;
+
+        while (run < count) {
+            size_t block = to_border(at + (int64_t) run, count - run);
+
+            if (bytes_are_zero(next + run, block) != is_zero)
+                break;
+            run += block;
+        }
+        if (!is_zero)
+            r = disk_io_write(disk, next, run, at);
+        else if (!is_new)
+            r = disk_io_write_zeros(disk, (int64_t) run, at);
+        if (r < 0)
+            return r;
+        next += run;
+        count -= run;
+        at += (int64_t) run;
+    }
+    return 0;
+}
+
 void disk_writer_init(struct disk_writer *writer, struct disk_io *disk, struct transfer_figures *figures)
 {
     *writer = (struct disk_writer){.disk = disk, .figures = figures, .bytes = alloc0(GATHER_BYTES)};
@@ -30,26 +65,8 @@ static void count_done(struct disk_writer *writer, int64_t count)
 
 int disk_writer_flush(struct disk_writer *writer)
 {
-    int r = 0;
+    int r = disk_write_runs(writer->disk, writer->bytes, writer->count, writer->at, false);
 
-    for (size_t done = 0; done < writer->count && r == 0;) {
-        int64_t at = writer->at + (int64_t) done;
-        bool is_zero = false;
-        size_t run = 0;
-
-        while (done + run < writer->count) {
-            size_t block = MIN(BLOCK_BYTES - (size_t) ((at + (int64_t) run) % BLOCK_BYTES), writer->count - done - run);
-            bool block_is_zero = bytes_are_zero(writer->bytes + done + run, block);
-
-            if (run > 0 && block_is_zero != is_zero)
-                break;
-            is_zero = block_is_zero;
-            run += block;
-        }
-        r = is_zero ? disk_io_write_zeros(writer->disk, (int64_t) run, at)
-                    : disk_io_write(writer->disk, writer->bytes + done, run, at);
-        done += run;
-    }
     if (r == 0)
         count_done(writer, (int64_t) writer->count);
     writer->at += (int64_t) writer->count;

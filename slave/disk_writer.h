@@ -1,6 +1,8 @@
 /* disk_writer.h - what comes in small pieces, written to a disk in large ones; zeros become holes
  *
- * Imports overwrite disks that exist: zeros are not left out but written as zeros, which take no room. */
+ * Imports of raw disks overwrite disks that exist: zeros are not left out but written as zeros, which take no room. The
+ * disks of an imported VM are new, so there they are left out. (disk_sink.c, which writes those from a thread of its own,
+ * shares disk_write_runs().) */
 #pragma once
 
 #include "slave/disk_io.h"
@@ -23,5 +25,8 @@ int disk_writer_put(struct disk_writer *, const void *bytes, size_t count, int64
 int disk_writer_put_zeros(struct disk_writer *, int64_t count, int64_t at);
 /* Hand what was gathered to the disk. No sync. */
 int disk_writer_flush(struct disk_writer *);
+
+/* These bytes now: runs of data, and runs of zeros as zeros - or not at all on a disk that is new and reads as zeros. */
+int disk_write_runs(struct disk_io *, const void *bytes, size_t count, int64_t at, bool is_new);
 
 bool bytes_are_zero(const void *bytes, size_t count);
