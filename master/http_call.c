@@ -173,6 +173,7 @@ int http_failure_status(const struct failure *failure)
     case ERR_UUID_INVALID:
         return 404;
     case ERR_TOO_MANY_PENDING_TASKS:
+    case ERR_TOO_BUSY:
     case ERR_OUT_OF_SPACE:
     case ERR_HOST_IS_SLAVE:
     case ERR_HOST_OFFLINE:

@@ -7,14 +7,15 @@
 
 /* ---- who reaches an SR ---- */
 
+/* A host has a few of them, whatever the pool's size; a shared SR one for each host. */
 const struct object *storage_pbd(const struct view *view, ref_t sr, ref_t host)
 {
     const struct object *pbd;
     struct view_iter pbds;
 
-    view_each_inverse(&pbds, view, &CLASS_OF(SR)->fields[F_SR_PBDs], sr);
+    view_each_inverse(&pbds, view, &CLASS_OF(host)->fields[F_host_PBDs], host);
     while ((pbd = view_next(&pbds)))
-        if (ref_equal(PBD_get_host(pbd), host))
+        if (ref_equal(PBD_get_SR(pbd), sr))
             return pbd;
     return NULL;
 }

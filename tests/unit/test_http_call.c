@@ -4,7 +4,7 @@
 
 #include "master/http_call.h"
 
-/* What /work does is in its path's query: ?how=well|badly|elsewhere. */
+/* What /work does is in its path's query: ?how=well|badly|elsewhere|early|later. */
 struct deed {
     char how[16];
 };
@@ -19,6 +19,8 @@ static int run(struct call *call, void *arg)
     r = http_call_task(call, "Work on a thing", "");
     if (r < 0)
         return r;
+    if (streq(deed->how, "later"))
+        return fail(call, TOO_BUSY);
     task_progress(call, 0.5);
     if (streq(deed->how, "badly"))
         return fail(call, IMPORT_ERROR, "no luck");
@@ -116,6 +118,7 @@ static void work_makes_a_task_of_its_own(void **state)
     serve(&served, &mine);
     ask(&served, "how=well", 200, "done", good);
     ask(&served, "how=badly", 400, "IMPORT_ERROR: no luck", NULL);
+    ask(&served, "how=later", 503, "TOO_BUSY", NULL);
     ask(&served, "how=early", 404, "UUID_INVALID: VM, &lt;x&gt;", NULL);
     snprintf(query, sizeof query, "how=well&subtask_of=%s", mine.text);
     ask(&served, query, 200, "done", child);
@@ -124,7 +127,7 @@ static void work_makes_a_task_of_its_own(void **state)
     assert_true(ref_is_null(task_get_subtask_of(mini_get(&served.mini, task, good))));
     assert_true(ref_equal(task_get_subtask_of(mini_get(&served.mini, task, child)),
                           mini_get(&served.mini, task, mine.text)->ref));
-    assert_int_equal(view_count(store_core_view(served.mini.core.store), CLASS_OF(task)), 4);
+    assert_int_equal(view_count(store_core_view(served.mini.core.store), CLASS_OF(task)), 5);
     go(&served);
     unserve(&served);
 }
