@@ -56,6 +56,7 @@ struct core {
     ref_t pool;                  /* the one pool object */
     ref_t host;                  /* the host that the master runs on */
     int64_t left_over_disks;     /* storage.h: hidden disks that nobody is making any more */
+    _Atomic size_t metadata_bytes; /* metadata_internal.h: archives in memory; any thread */
 };
 
 /* May this master answer and order? The one place that every reply, event and slave call passes, on the core's thread

@@ -1,8 +1,7 @@
 /* metadata_export.c - GET /export_metadata: VMs as an archive of ova.xml
  *
- * The fiber says which VMs; a worker writes and packs them from a pinned view, so that a whole pool
- * holds nobody up. The length is known before the first byte goes out, and what fails is an answer
- * of its own. */
+ * A worker finds, writes and packs the VMs from a pinned view, so that a whole pool holds nobody up.
+ * The length is known before the first byte goes out, and what fails is an answer of its own. */
 #include "master/metadata_http.h"
 
 #include "master/front.h"
@@ -32,6 +31,9 @@ struct export
     size_t count;
     struct buffer text, archive;
     int r;
+
+    struct core *core;
+    size_t held; /* bytes of the archive, while it lies in memory */
 };
 
 /* ---- what is asked for ---- */
@@ -75,6 +77,7 @@ static struct export *export_new(struct http_request *http, struct core *core)
     export->ref = copy(export, http_named(http, "ref"));
     export->uuid = copy(export, http_named(http, "uuid"));
     export->options.host = core->host;
+    export->core = core;
     buffer_init(&export->text, OVA_BYTES_MAX);
     buffer_init(&export->archive, OVA_BYTES_MAX + (1 << 20));
     if (!http_switch(http, "all", false, &export->is_all))
@@ -106,7 +109,7 @@ static int by_name(const void *a, const void *b)
     return order ? order : strcmp(VM_get_uuid(x), VM_get_uuid(y));
 }
 
-/* All but snapshots, which come with theirs; those whose VM is gone are VMs here. */
+/* On the worker: all but snapshots, which come with theirs; those whose VM is gone are VMs here. */
 static void find_all(struct export *export)
 {
     const struct view *view = export->view;
@@ -149,6 +152,7 @@ static int find_one(struct export *export, struct call *call, const struct objec
                            &call->failure);
 }
 
+/* The VM, if it is one; else only that it will be all. */
 static int find_vms(struct export *export, struct call *call, const char **ret_label)
 {
     const struct object *vm = NULL;
@@ -157,7 +161,6 @@ static int find_vms(struct export *export, struct call *call, const char **ret_l
     if (export->bad)
         return fail(call, INVALID_VALUE, export->bad, "not a value that it can have");
     if (export->is_all) {
-        find_all(export);
         *ret_label = "Export of all VMs";
         return 0;
     }
@@ -180,6 +183,8 @@ static void write_archive(void *arg)
     struct export *export = arg;
     struct call *call = export->call;
 
+    if (export->is_all)
+        find_all(export);
     ova_write(export->view, export->arena, export->vms, export->count, &export->options,
               &export->text, NULL, NULL);
     if (export->text.is_full)
@@ -204,8 +209,33 @@ static int run(struct call *call, void *arg)
     if (r == 0 && workers_run(call->core->workers, write_archive, export) < 0)
         r = fail(call, TOO_MANY_PENDING_TASKS);
     view_unpin(&export->view);
+    buffer_done(&export->text);
     call->reply = value_text("");
-    return r < 0 ? r : export->r;
+    if (r == 0)
+        r = export->r;
+    if (r < 0)
+        return r;
+    if (!metadata_hold(export->core, export->archive.length))
+        return fail(call, TOO_BUSY);
+    export->held = export->archive.length;
+    return 0;
+}
+
+static void export_free(struct export *export)
+{
+    metadata_let_go(export->core, export->held);
+    buffer_done(&export->text);
+    buffer_done(&export->archive);
+    arena_destroy(&export->arena);
+    free(export);
+}
+
+/* The client has all of it, or is gone. */
+static void sent(const void *bytes, size_t length, void *arg)
+{
+    (void) bytes;
+    (void) length;
+    export_free(arg);
 }
 
 static void answer(struct http_request *http, struct call *call, int r, void *arg)
@@ -221,17 +251,13 @@ static void answer(struct http_request *http, struct call *call, int r, void *ar
                        "Content-Disposition: attachment; filename=\"export.xva\"\r\n%s",
                        http_call_task_header(call));
         struct evbuffer *body = evbuffer_new();
-        size_t length;
-        char *bytes = buffer_take(&export->archive, &length);
 
-        evbuffer_add_reference(body, bytes, length, buffer_release, NULL);
+        evbuffer_add_reference(body, export->archive.bytes, export->archive.length, sent, export);
         http_reply(http, 200, headers, body);
         evbuffer_free(body);
+        return;
     }
-    buffer_done(&export->text);
-    buffer_done(&export->archive);
-    arena_destroy(&export->arena);
-    free(export);
+    export_free(export);
 }
 
 static void begin(struct http_request *http, struct http_caller *caller, void *arg)

@@ -35,6 +35,8 @@ struct import {
     struct completion *received; /* its result is an enum http_upload_state */
     struct http_upload *upload;  /* NULL before the body is wanted */
     struct buffer archive, text;
+    size_t held;      /* bytes of the archive that lie in memory */
+    bool is_crowded;  /* and there was no room for more */
     struct ova_plan plan;
     struct failure failure;
     int r;
@@ -95,7 +97,13 @@ static void on_upload(struct http_upload *upload, void *arg)
     size_t length;
 
     while ((length = http_upload_peek(upload, &bytes, &state)) > 0) {
-        buffer_add(&import->archive, bytes, length);
+        if (!import->is_crowded && !import->archive.is_full) {
+            import->is_crowded = !metadata_hold(import->call->core, length);
+            if (!import->is_crowded) {
+                import->held += length;
+                buffer_add(&import->archive, bytes, length);
+            }
+        }
         http_upload_consumed(upload, length);
     }
     if (state != HTTP_UPLOAD_OPEN && import->received)
@@ -130,6 +138,8 @@ static int receive_archive(struct import *import)
     fiber_uncancellable_end();
     if (state != HTTP_UPLOAD_COMPLETE)
         return fail(import->call, IMPORT_ERROR_PREMATURE_EOF);
+    if (import->is_crowded)
+        return fail(import->call, TOO_BUSY);
     if (import->archive.is_full)
         return fail(import->call, IMPORT_ERROR, "the archive is too long");
     return 0;
@@ -198,6 +208,7 @@ static void answer(struct http_request *http, struct call *call, int r, void *ar
     else if (http)
         http_reply_text(http, 200, "", "");
     http_upload_unref(&import->upload);
+    metadata_let_go(call->core, import->held);
     buffer_done(&import->archive);
     buffer_done(&import->text);
     arena_destroy(&import->arena);

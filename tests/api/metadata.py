@@ -250,6 +250,30 @@ def an_upload_that_breaks_leaves_nothing(m):
     assert len(s("VM.get_by_name_label", "a")) == 1
 
 
+def many_large_uploads_share_their_memory(m):
+    s = m.login()
+    archive = export(m, s, ref=make_vm(s))[2]
+    bytes_each, chunk = 60 << 20, bytes(1 << 20)  # of 256 MiB for all
+    uploads = []
+    for _ in range(5):
+        task = s("task.create", "import", "")
+        c = m.connect()
+        c.sendall(("PUT /import_metadata?session_id=%s&task_id=%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d"
+                   "\r\n\r\n" % (s.ref, task, bytes_each + 1)).encode())
+        for _ in range(bytes_each // len(chunk)):
+            c.sendall(chunk)
+        uploads.append((c, task))
+    wait_for(lambda: refused(m, s, chunk * 4) == ["TOO_BUSY"])  # when what was sent has been read
+    for c, _ in uploads:
+        c.sendall(b"x")
+    for c, task in uploads:
+        wait_for(lambda: s("task.get_status", task) == "failure")
+        c.close()
+    reasons = [s("task.get_error_info", task)[0] for _, task in uploads]
+    assert "TOO_BUSY" in reasons and set(reasons) <= {"TOO_BUSY", "IMPORT_ERROR_PREMATURE_EOF"}, reasons
+    assert imported(m, s, archive)  # there is room again
+
+
 def networks(m):
     s = m.login()
     vm = make_vm(s)
@@ -349,5 +373,5 @@ def files_of_other_releases(m):
 
 run(the_file_has_one_form, compression, what_is_left_out, the_whole_pool, requests_that_are_wrong,
     credentials, an_import_is_a_vm_of_its_own, the_task_tells_when_the_objects_are_there, a_status_comes_before_the_body,
-    an_upload_that_breaks_leaves_nothing, networks, disks, dry_run, files_that_are_wrong,
+    an_upload_that_breaks_leaves_nothing, many_large_uploads_share_their_memory, networks, disks, dry_run, files_that_are_wrong,
     files_of_other_releases)
