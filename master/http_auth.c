@@ -40,6 +40,13 @@ static struct http_caller *caller_new(struct core *core, const struct http_reque
     return caller;
 }
 
+const char *http_named(struct http_request *http, const char *name)
+{
+    const char *cookie = http_cookie(http, name);
+
+    return cookie ? cookie : http_param(http, name);
+}
+
 /* ---- the end ---- */
 
 static void logged_out(struct request *request, int r, bool is_last)
@@ -94,17 +101,9 @@ static void fail_task(void *arg)
     free(failing);
 }
 
-/* A cookie goes over a parameter of the same name. */
-static const char *named(struct http_request *http, const char *name)
-{
-    const char *cookie = http_cookie(http, name);
-
-    return cookie ? cookie : http_param(http, name);
-}
-
 static void refuse(struct core *core, struct http_request *http, const char *realm, int status)
 {
-    const char *task = named(http, "task_id");
+    const char *task = http_named(http, "task_id");
     ref_t ref;
 
     if (task && ref_parse(task, strlen(task), &ref)) {
@@ -246,7 +245,7 @@ void http_authenticate(struct front *front, struct http_request *http, const cha
         caller->caller.role = ROLE_LOCAL_ROOT;
         caller->caller.is_local_superuser = true;
         caller->caller.user_name = "root";
-    } else if ((text = named(http, "session_id"))) {
+    } else if ((text = http_named(http, "session_id"))) {
         caller = caller_of_session(core, http, text);
     } else if ((text = http_cookie(http, "pool_secret"))) {
         if (session_pool_secret_is(core, text)) {

@@ -28,3 +28,6 @@ void http_authenticate(struct front *, struct http_request *, const char *realm,
 
 /* The request is done: ends a session that was only for it. Any thread; NULL is fine. */
 void http_caller_end(struct http_caller **);
+
+/* A cookie, else a parameter, of that name; or NULL. */
+const char *http_named(struct http_request *, const char *name);

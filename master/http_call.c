@@ -27,13 +27,6 @@ static struct going *going_of(const struct call *call)
     return CONTAINER_OF(call, struct request, call)->user;
 }
 
-const char *http_named(struct http_request *http, const char *name)
-{
-    const char *cookie = http_cookie(http, name);
-
-    return cookie ? cookie : http_param(http, name);
-}
-
 bool http_switch(struct http_request *http, const char *name, bool unless, bool *ret)
 {
     const char *text = http_named(http, name);

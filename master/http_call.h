@@ -61,8 +61,6 @@ char *http_failure_text(const struct failure *);
 /* "task-id: OpaqueRef:...\r\n" in the call's arena, "" without a task. */
 const char *http_call_task_header(struct call *);
 
-/* A cookie, else a parameter, of that name; or NULL. */
-const char *http_named(struct http_request *, const char *name);
-/* A switch by that name: "true", "1", "false" or "0"; `unless` when there is none. False for another
+/* A switch by that name (http_named): "true", "1", "false" or "0"; `unless` when there is none. False for another
  * text. */
 bool http_switch(struct http_request *, const char *name, bool unless, bool *ret);
