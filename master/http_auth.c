@@ -82,8 +82,7 @@ void http_caller_end(struct http_caller **caller_p)
 
 struct failing {
     struct core *core;
-    ref_t task;
-    char *user;
+    char *task;
 };
 
 static void fail_task(void *arg)
@@ -91,25 +90,24 @@ static void fail_task(void *arg)
     struct failing *failing = arg;
     _cleanup_(arena_destroy) struct arena *arena = arena_new();
     _cleanup_(txn_end) struct txn *txn = store_begin(failing->core->store);
-    const char *details[] = {failing->user, "the request's credentials were refused"};
     struct failure failure = {0};
 
-    failure_set_text(&failure, arena, "SESSION_AUTHENTICATION_FAILED", 2, details);
-    task_put_end(failing->core, txn, failing->task, NULL, &failure);
+    failure_set(&failure, arena, SESSION_AUTHENTICATION_FAILED, "",
+                "the request's credentials were refused");
+    task_put_refused(failing->core, txn, failing->task, &failure);
     store_apply(&txn);
-    free(failing->user);
+    free(failing->task);
     free(failing);
 }
 
 static void refuse(struct core *core, struct http_request *http, const char *realm, int status)
 {
     const char *task = http_named(http, "task_id");
-    ref_t ref;
 
-    if (task && ref_parse(task, strlen(task), &ref)) {
+    if (task) {
         struct failing *failing = new0(struct failing);
 
-        *failing = (struct failing){core, ref, dup_text("")};
+        *failing = (struct failing){core, dup_text(task)};
         loop_call(core->loop, fail_task, failing);
     }
     http_close_after(http); /* a body that comes is not wanted */

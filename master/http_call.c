@@ -59,10 +59,8 @@ static void over_on_loop(struct http_request *http, void *arg)
 static void fail_named_task(struct call *call, const char *task_id)
 {
     _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
-    ref_t task;
 
-    if (ref_parse(task_id, strlen(task_id), &task))
-        task_put_end(call->core, txn, task, NULL, &call->failure);
+    task_put_refused(call->core, txn, task_id, &call->failure);
     store_apply(&txn);
 }
 

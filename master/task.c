@@ -352,6 +352,15 @@ bool task_put_end(struct core *core, struct txn *txn, ref_t ref, const struct va
     return true;
 }
 
+void task_put_refused(struct core *core, struct txn *txn, const char *task,
+                      const struct failure *failure)
+{
+    ref_t ref;
+
+    if (ref_parse(task, strlen(task), &ref) && !task_has_work(core, ref))
+        task_put_end(core, txn, ref, NULL, failure);
+}
+
 void task_end(struct call *call, int r)
 {
     _cleanup_(txn_end) struct txn *txn = NULL;

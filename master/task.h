@@ -55,6 +55,11 @@ bool task_put_end(struct core *, struct txn *, ref_t task, const struct value *r
 
 /* ---- for HTTP handlers that report into a task (import, export) ---- */
 
+/* A request that names this task, as text, was refused before it took it: whoever waits for the task
+ * is told why. But a task that a call works on stays that call's, whoever else names it. In the
+ * caller's transaction. */
+void task_put_refused(struct core *, struct txn *, const char *task, const struct failure *);
+
 /* A new pending row. 0 or -ERR_TOO_MANY_PENDING_TASKS. */
 int task_new(struct call *, const char *label, const char *description, ref_t parent, ref_t *ret);
 /* The same, and the call works on it; the parent as text, or NULL. Also -ERR_HANDLE_INVALID. */

@@ -1,13 +1,19 @@
 /* test_http_call.c - an HTTP request that is no call becomes a fiber, reports into a task, and is
  * answered */
+#include <stdatomic.h>
+
 #include "tests/unit/served.h"
+
+#include "shared/fiber.h"
 
 #include "master/http_call.h"
 
-/* What /work does is in its path's query: ?how=well|badly|elsewhere|early|later. */
+/* What /work does is in its path's query: ?how=well|badly|elsewhere|early|later|slowly. */
 struct deed {
     char how[16];
 };
+
+static atomic_bool is_held, is_released; /* what is done slowly */
 
 static int run(struct call *call, void *arg)
 {
@@ -22,6 +28,11 @@ static int run(struct call *call, void *arg)
     if (streq(deed->how, "later"))
         return fail(call, TOO_BUSY);
     task_progress(call, 0.5);
+    if (streq(deed->how, "slowly")) {
+        atomic_store(&is_held, true);
+        while (!atomic_load(&is_released))
+            fiber_sleep(1);
+    }
     if (streq(deed->how, "badly"))
         return fail(call, IMPORT_ERROR, "no luck");
     if (streq(deed->how, "elsewhere"))
@@ -178,12 +189,53 @@ static void what_may_not_begin_fails_its_task(void **state)
     unserve(&served);
 }
 
+/* Who is refused cannot end what another one does. */
+static void a_refusal_ends_no_task_that_is_at_work(void **state)
+{
+    struct served served;
+    struct mini_call mine;
+    struct raw *slow, *stranger;
+    char request[512], *got, *head;
+
+    (void) state;
+    serve(&served, &mine);
+    slow = raw_connect("127.0.0.1", served.port);
+    stranger = raw_connect("127.0.0.1", served.port);
+    snprintf(request, sizeof request,
+             "GET /work?session_id=%s&how=slowly&task_id=%s HTTP/1.1\r\nHost: x\r\n\r\n",
+             served.mini.session, mine.text);
+    raw_send(slow, request);
+    while (!atomic_load(&is_held))
+        usleep(1000);
+    snprintf(request, sizeof request,
+             "GET /work?session_id=OpaqueRef:NULL&how=well&task_id=%s HTTP/1.1\r\nHost: x\r\n\r\n",
+             mine.text);
+    raw_send(stranger, request);
+    got = raw_answer(stranger, 401, &head);
+    free(got);
+    free(head);
+    raw_close(&stranger);
+    halt(&served); /* what the refusal has posted is done */
+    assert_int_equal(task_get_status(mini_get(&served.mini, task, mine.text)), task_status_type_pending);
+    go(&served);
+    atomic_store(&is_released, true);
+    got = raw_answer(slow, 200, &head);
+    free(got);
+    free(head);
+    raw_close(&slow);
+    halt(&served);
+    expect_task(&served, mine.text, "mine", task_status_type_success, "<value>done</value>");
+    go(&served);
+    unserve(&served);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(work_makes_a_task_of_its_own),
         cmocka_unit_test(a_named_task_is_reported_into_and_ends),
         cmocka_unit_test(what_may_not_begin_fails_its_task),
+        cmocka_unit_test(a_refusal_ends_no_task_that_is_at_work),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
