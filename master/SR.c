@@ -7,6 +7,7 @@
 
 #include <ctype.h>
 
+#include "master/blob.h"
 #include "master/claim.h"
 #include "master/slaves.h"
 #include "shared/fiber.h"
@@ -74,6 +75,7 @@ static void drop_records(struct txn *txn, ref_t sr)
         ref = object->ref;
         txn_delete(txn, CLASS_OF(PBD), ref);
     }
+    blobs_delete(txn, SR_get_blobs(txn_get(txn, SR, sr)));
     txn_delete(txn, CLASS_OF(SR), sr);
 }
 

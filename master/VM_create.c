@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 
+#include "master/blob.h"
 #include "master/claim.h"
 #include "master/memory.h"
 #include "master/slaves.h"
@@ -247,6 +248,7 @@ void vm_delete(struct txn *txn, ref_t ref)
         VM_put_parent(txn, child->ref, parent);
     delete_if_there(txn, CLASS_OF(VM_metrics), metrics);
     delete_if_there(txn, CLASS_OF(VM_guest_metrics), guest_metrics);
+    blobs_delete(txn, VM_get_blobs(txn_get(txn, VM, ref)));
     txn_delete(txn, CLASS_OF(VM), ref);
 }
 

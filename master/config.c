@@ -71,6 +71,8 @@ static const struct setting settings[] = {
     TEXT(backup_dir, "", false, "directory of the copies of the store (DIR/backups)"),
     NUMBER(backup_hours, "24", 1, 8760, "a copy of the store is made each so many hours"),
     NUMBER(backups_kept, "7", 1, 1000, "copies of the store that are kept"),
+    NUMBER(blob_mb, "64", 1, 1048576, "MiB that one blob may hold"),
+    NUMBER(blobs_mb, "1024", 1, 1048576, "MiB that all blobs may hold"),
     NUMBER(host_dead_s, "10", 2, 3600, "a host that is silent so long is taken for dead"),
     NUMBER(tasks_kept, "20000", 0, 1000000, "tasks kept that finished over five minutes ago"),
     NUMBER(task_kept_s, "3900", 300, 31536000, "a finished task goes after"),

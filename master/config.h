@@ -30,6 +30,7 @@ struct config {
     int64_t session_expiry_s;
     const char *backup_dir;  /* "": DIR/backups */
     int64_t backup_hours, backups_kept;
+    int64_t blob_mb, blobs_mb;
     int64_t host_dead_s;
     int64_t tasks_kept;
     int64_t task_kept_s;

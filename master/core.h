@@ -11,6 +11,7 @@
 
 struct accounts;
 struct awaited;
+struct blobs;
 struct call;
 struct config;
 struct dispatch;
@@ -50,6 +51,7 @@ struct core {
     struct recovery *recovery;   /* recovery.h */
     struct awaited *awaited;     /* awaited.h; NULL: nobody is */
     struct guests *guests;       /* guest_changes.h */
+    struct blobs *blobs;         /* blob_files.h; NULL in tests and the simulator */
     struct http_transfers *transfers; /* http_transfer.h */
     uint64_t epoch;              /* of this master, and who holds it: */
     ref_t holder;                /* drawn anew at each start */

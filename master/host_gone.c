@@ -5,6 +5,7 @@
  * live, whatever anyone says. A guest that runs on nevertheless is ended when its host returns: its
  * VM's epoch is lower than the model's. */
 #include "master/awaited.h"
+#include "master/blob.h"
 #include "master/core.h"
 #include "master/guest_changes.h"
 #include "master/put.h"
@@ -133,11 +134,14 @@ int host_destroy(struct call *call, const struct host_destroy_args *args, struct
     delete_all(txn, CLASS_OF(PBD), HOST_INVERSE(PBDs), args->self);
     delete_all(txn, CLASS_OF(PIF), HOST_INVERSE(PIFs), args->self);
     delete_all(txn, CLASS_OF(host_cpu), HOST_INVERSE(host_CPUs), args->self);
+    if (txn_get(txn, VM, control_domain))
+        blobs_delete(txn, VM_get_blobs(txn_get(txn, VM, control_domain)));
     delete_all(txn, CLASS_OF(VM), HOST_INVERSE(resident_VMs), args->self);
     if (txn_get(txn, VM, control_domain))
         txn_delete(txn, CLASS_OF(VM), control_domain);
     if (txn_get(txn, host_metrics, metrics))
         txn_delete(txn, CLASS_OF(host_metrics), metrics);
+    blobs_delete(txn, host_get_blobs(txn_get(txn, host, args->self)));
     txn_delete(txn, CLASS_OF(host), args->self);
     call_commit(call, &txn);
     awaited_host_done(call->core, args->self);

@@ -260,3 +260,8 @@ void http_authenticate(struct front *front, struct http_request *http, const cha
     }
     settle(core, http, caller, realm, least, fn, arg);
 }
+
+void http_anybody(struct front *front, struct http_request *http, http_auth_fn *fn, void *arg)
+{
+    fn(http, caller_new(front_core(front), http), arg);
+}

@@ -26,6 +26,9 @@ typedef void http_auth_fn(struct http_request *, struct http_caller *, void *arg
 void http_authenticate(struct front *, struct http_request *, const char *realm, enum role least,
                        http_auth_fn *fn, void *arg);
 
+/* The same for what anybody may have: whatever credentials there are, nobody looks at them. */
+void http_anybody(struct front *, struct http_request *, http_auth_fn *fn, void *arg);
+
 /* The request is done: ends a session that was only for it. Any thread; NULL is fine. */
 void http_caller_end(struct http_caller **);
 

@@ -111,6 +111,8 @@ struct store_sink *journal_sink(struct journal *);
 /* Any thread: is there room to begin a write? Asked before anything is changed; behind it stands
  * the ballast, so what was begun can be ended. */
 bool journal_has_room(struct journal *);
+/* Any thread: would there be room left if somebody else put so many bytes on the same file system? */
+bool journal_has_room_beside(struct journal *, uint64_t bytes);
 
 /* Writes what is queued, folds it, ends the threads and closes. No transaction may follow. */
 void journal_close(struct journal **);

@@ -101,6 +101,17 @@ void journal_room_init(struct journal *journal)
     atomic_store(&journal->has_room, journal->free_bytes >= journal->config.room_bytes_min);
 }
 
+bool journal_has_room_beside(struct journal *journal, uint64_t bytes)
+{
+    uint64_t free_now;
+
+    pthread_mutex_lock(&journal->room_mutex);
+    free_now = free_bytes(journal);
+    pthread_mutex_unlock(&journal->room_mutex);
+    return journal_has_room(journal) && free_now >= journal->config.room_bytes_min
+           && free_now - journal->config.room_bytes_min >= bytes;
+}
+
 bool journal_has_room(struct journal *journal)
 {
     return atomic_load(&journal->has_room);

@@ -18,6 +18,8 @@
 #include "master/account.h"
 #include "master/awaited.h"
 #include "master/backup.h"
+#include "master/blob_files.h"
+#include "master/blob_http.h"
 #include "master/bootstrap.h"
 #include "master/claim.h"
 #include "master/config.h"
@@ -270,6 +272,11 @@ static int start_calls(struct master *master)
     master->front = front_new(core, &front);
     metrics_serve(master->front);
     metadata_serve(master->front);
+    core->blobs = blobs_open(core, path_of(master, "", "blobs"), (uint64_t) config->blob_mb << 20,
+                             (uint64_t) config->blobs_mb << 20);
+    if (!core->blobs)
+        return -1;
+    blob_serve(master->front);
     master->backups =
         backups_start(core, path_of(master, config->backup_dir, "backups"),
                       (uint64_t) config->backup_hours, (unsigned) config->backups_kept);
@@ -478,6 +485,7 @@ static void stop(struct master *master)
     slaves_destroy(&core->slaves);
     dispatch_destroy(&core->dispatch);
     workers_destroy(&core->workers);
+    blobs_close(&core->blobs);
     events_destroy(&core->events);
     tasks_destroy(&core->tasks);
     sessions_destroy(&core->sessions);

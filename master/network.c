@@ -2,6 +2,8 @@
  */
 #include "master/network.h"
 
+#include "master/blob.h"
+
 static bool bridge_is_taken(const struct view *view, const char *bridge)
 {
     const struct object *network;
@@ -81,6 +83,7 @@ int network_destroy(struct call *call, const struct network_destroy_args *args, 
                              args->self),
            (vif = view_next(&vifs)))
         txn_delete(txn, CLASS_OF(VIF), vif->ref);
+    blobs_delete(txn, network_get_blobs(txn_get(txn, network, args->self)));
     txn_delete(txn, CLASS_OF(network), args->self);
     return call_commit(call, &txn);
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "master/VM.h"
+#include "master/blob.h"
 #include "master/network.h"
 #include "master/ova_fate.h"
 #include "master/storage.h"
@@ -355,6 +356,8 @@ void ova_import_undo(struct txn *txn, const struct value *made)
     while (!ref_is_null(ref = next_made(&networks)))
         if (txn_get(txn, network, ref)
             && view_count_inverse(txn_view(txn), &CLASS_OF(network)->fields[F_network_VIFs], ref)
-                   == 0)
+                   == 0) {
+            blobs_delete(txn, network_get_blobs(txn_get(txn, network, ref)));
             txn_delete(txn, CLASS_OF(network), ref);
+        }
 }

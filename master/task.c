@@ -65,6 +65,17 @@ static struct work *work_of(const struct call *call)
     return work && work->call == call ? work : NULL;
 }
 
+/* Its client may have asked before anybody worked on it: task.create, task.cancel, then the upload. */
+static bool row_wants_cancel(const struct object *task)
+{
+    const struct value *operations = task ? task_get_current_operations(task) : &VALUE_EMPTY_MAP;
+
+    for (uint32_t i = 0; i < operations->length; i++)
+        if (operations->items[2 * i + 1].e.index == task_allowed_operations_cancel)
+            return true;
+    return false;
+}
+
 static void work_begin(struct call *call)
 {
     struct tasks *tasks = call->core->tasks;
@@ -76,6 +87,7 @@ static void work_begin(struct call *call)
     (*slot)->task = call->task;
     (*slot)->call = call;
     (*slot)->fiber = fiber_self();
+    (*slot)->is_cancel_wanted = row_wants_cancel(view_get(call_view(call), task, call->task));
     tasks->work_count++;
 }
 
