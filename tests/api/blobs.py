@@ -271,6 +271,26 @@ def readers_see_one_version(m):
     assert files(m) == [s("blob.get_uuid", blob)]
 
 
+def strangers_leave_room(m):
+    """Readers that do not read, whom nobody knows, hold half of the places: whoever has a session gets one."""
+    s = m.login()
+    blob = s("blob.create", "", True)
+    written(m, s, blob, bytes(20 << 20))
+    slow = []
+    for _ in range(32):
+        c = m.connect()
+        c.sendall(b"GET /blob?ref=%s HTTP/1.1\r\nHost: a\r\n\r\n" % blob.encode())
+        assert c.recv(12) == b"HTTP/1.1 200"
+        slow.append(c)
+    assert m.http("GET", "/blob?ref=" + blob)[0] == 503
+    s("blob.set_public", blob, False)
+    assert len(get(m, s, blob)[2]) == 20 << 20
+    for c in slow:
+        c.close()
+    s("blob.set_public", blob, True)
+    wait_for(lambda: m.http("HEAD", "/blob?ref=" + blob)[0] == 200)
+
+
 # --- a master that dies ---
 
 def a_master_that_dies_leaves_old_or_new(m):
@@ -374,4 +394,5 @@ def memory_stays_flat(m):
 memory_stays_flat.options = ("--blob_mb", "256")
 
 run(records, owners, what_is_put_is_got, tasks_report, who_may, uploads_that_are_wrong, a_client_that_goes_leaves_nothing,
-    destroyed_meanwhile, readers_see_one_version, a_master_that_dies_leaves_old_or_new, lost_files_are_told, memory_stays_flat)
+    destroyed_meanwhile, readers_see_one_version, strangers_leave_room, a_master_that_dies_leaves_old_or_new, lost_files_are_told,
+    memory_stays_flat)

@@ -499,8 +499,11 @@ static void writes_are_refused_before_the_disk_is_full(_unused_ void **state)
     assert_int_equal(world_start(&world), 0);
     assert_true(journal_has_room(world.journal));
     assert_true(exists(&world, "ballast"));
+    assert_true(journal_has_room_beside(world.journal, 900 << 10));
+    assert_false(journal_has_room_beside(world.journal, (900 << 10) + 1));
     tell_bytes(&world, &bytes, 99 << 10);
     await_room(&world, false, true);
+    assert_false(journal_has_room_beside(world.journal, 0));
     tell_bytes(&world, &bytes, 49 << 10);
     await_room(&world, false, false);
     tell_bytes(&world, &bytes, 120 << 10); /* not yet enough for the ballast and some more */
