@@ -197,6 +197,7 @@ static int resume_run(struct work *work)
                             .disks = &config.disks,
                             .nics = &config.nics,
                             .image = &image,
+                            .image_epoch = (int64_t) work->epoch_before,
                             .paused = work->is_paused,
                         },
                         &answer);

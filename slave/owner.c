@@ -15,7 +15,7 @@
 
 struct taking {
     const char *disks;          /* paths, each with a newline */
-    uint64_t epoch;
+    uint64_t epoch, last_epoch;
     char host[UUID_TEXT_BYTES];
     uint64_t found_epoch;       /* [out] higher than ours, or another host's */
     int error;                  /* [out] 0, or a negative errno */
@@ -29,6 +29,7 @@ static int take_one(struct taking *taking, const char *disk)
     _cleanup_(close_fd) int fd = -1;
     unsigned long long epoch = 0;
     ssize_t length;
+    bool is_ours;
 
     snprintf(path, sizeof path, "%s.owner", disk);
     fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644);
@@ -39,7 +40,8 @@ static int take_one(struct taking *taking, const char *disk)
         return -errno;
     if (length > 0 && sscanf(text, "%llu %36s", &epoch, host) != 2)
         return -EBADMSG;
-    if (epoch > taking->epoch || (epoch == taking->epoch && !streq(host, taking->host))) {
+    is_ours = epoch == taking->epoch && streq(host, taking->host);
+    if (!is_ours && (epoch >= taking->epoch || epoch > taking->last_epoch)) {
         taking->found_epoch = epoch;
         return 0;
     }
@@ -63,7 +65,7 @@ static void take_all(void *arg)
     }
 }
 
-int owner_take(struct op *op, const char *disks, uint64_t epoch)
+int owner_take(struct op *op, const char *disks, uint64_t epoch, uint64_t last_epoch)
 {
     struct taking *taking = arena_new0(op->arena, struct taking);
     const char *name;
@@ -73,6 +75,7 @@ int owner_take(struct op *op, const char *disks, uint64_t epoch)
         return 0;
     taking->disks = arena_strdup(op->arena, disks);
     taking->epoch = epoch;
+    taking->last_epoch = last_epoch;
     uuid_print(taking->host, op->agent->host);
     r = op_work(op, take_all, taking);
     if (r < 0)
@@ -81,7 +84,7 @@ int owner_take(struct op *op, const char *disks, uint64_t epoch)
     if (taking->found_epoch)
         return op_fail(op, VDI_IN_USE, name,
                        op_text(op, "epoch %llu has taken it, ours is %llu", (unsigned long long) taking->found_epoch,
-                               (unsigned long long) epoch));
+                               (unsigned long long) MIN(epoch, last_epoch)));
     if (taking->error < 0)
         return op_fail(op, SR_BACKEND_FAILURE, op_text(op, "%d", -taking->error), "",
                        op_text(op, "owner record of %s: %s", name, strerror(-taking->error)));

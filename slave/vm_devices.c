@@ -55,7 +55,7 @@ int do_vbd_plug(struct op *op, const struct slave_vbd_plug_args *args, struct va
         return r;
     if (path && is_writable(args->disk)) {
         line = op_text(op, "%s\n", path);
-        r = owner_take(op, line, (uint64_t) args->epoch);
+        r = owner_take(op, line, (uint64_t) args->epoch, (uint64_t) args->epoch);
         if (r < 0)
             return r;
         row = vm_row(vm);

@@ -542,7 +542,7 @@ int do_vm_send_abort(struct op *op, const struct slave_vm_send_abort_args *args,
     /* Whether the cancel came in time or too late: */
     row = vm_row(vm);
     if (vm->state == GUEST_SENT && (!row.move[0] || streq(row.move, args->move))) {
-        r = owner_take(op, row.disks, row.epoch);
+        r = owner_take(op, row.disks, row.epoch, row.epoch);
         if (r < 0)
             return r;
         row = vm_row(vm);

@@ -35,7 +35,7 @@ static int clear_guest(struct op *op, struct vm *vm)
 int vm_let_run(struct op *op, struct vm *vm, uint64_t epoch, const char *disks)
 {
     bool was_sent = vm->state == GUEST_SENT;
-    int r = owner_take(op, disks, epoch);
+    int r = owner_take(op, disks, epoch, epoch);
 
     if (r == 0)
         r = op_check_master(op);
@@ -58,6 +58,7 @@ struct begin {
     uint64_t epoch;
     const struct value *config, *disks, *nics;
     const char *image;   /* NULL: start */
+    uint64_t image_epoch; /* at which the image was made, or was last tried: nothing may have run since */
     bool is_paused;
 };
 
@@ -85,7 +86,7 @@ static int make_guest(struct op *op, const struct begin *begin)
     ledger_put_vm(ledger, &row);
     ledger_sync(ledger);
     vm->guest_epoch = begin->epoch;
-    r = owner_take(op, plan.disks, begin->epoch);
+    r = owner_take(op, plan.disks, begin->epoch, begin->image ? begin->image_epoch : begin->epoch);
     if (r < 0)
         return r;
     r = begin->image ? DRIVE(op, vm, restore, &plan.config, begin->image) : DRIVE(op, vm, start, &plan.config);
@@ -172,6 +173,7 @@ int do_vm_resume(struct op *op, const struct slave_vm_resume_args *args, struct 
         .disks = args->disks,
         .nics = args->nics,
         .is_paused = args->paused,
+        .image_epoch = (uint64_t) args->image_epoch,
     };
 
     if (!begin.vm || storage_image_path(op, args->image, &begin.image) < 0)
@@ -244,7 +246,7 @@ static int unpause_at(struct op *op, struct vm *vm, uint64_t epoch)
     if (vm->state == GUEST_SENT || (vm->state == GUEST_PAUSED && row.progress == VM_RAN))
         return vm_let_run(op, vm, epoch, row.disks);
     if (vm->state == GUEST_RUNNING && row.progress == VM_RAN) {
-        int r = owner_take(op, row.disks, epoch);
+        int r = owner_take(op, row.disks, epoch, epoch);
 
         if (r == 0)
             r = op_check_master(op);

@@ -104,8 +104,9 @@ int vm_let_run(struct op *op, struct vm *vm, uint64_t epoch, const char *disks);
 
 /* ---- owner records (owner.c) ---- */
 
-/* Write our right beside each disk, unless a higher one stands there: VDI_IN_USE [location, text]. */
-int owner_take(struct op *, const char *disks, uint64_t epoch);
+/* Write our right beside each disk, unless one stands there that is another host's and not lower, or above `last_epoch`: what
+ * has run since has written to the disk. VDI_IN_USE [location, text]. */
+int owner_take(struct op *, const char *disks, uint64_t epoch, uint64_t last_epoch);
 
 /* ---- moves (vm_move.c) ---- */
 
