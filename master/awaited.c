@@ -67,6 +67,12 @@ static void tell(struct core *core, struct txn *txn, const char *name, int64_t p
         message_raise(txn, core, name, priority, cls_Pool, pool_get_uuid(pool), text);
 }
 
+/* An INTENT that was found in an old copy tells of an earlier wait, which knew of fewer hosts. */
+static uint32_t waited_for(const struct core *core, const struct txn *txn)
+{
+    return awaited_any(core) ? intent_get_details(txn_get(txn, intent, core->awaited->intent))->length : 0;
+}
+
 uint64_t awaited_begin(struct core *core, const char *why)
 {
     _cleanup_(arena_destroy) struct arena *arena = arena_new();
@@ -82,16 +88,19 @@ uint64_t awaited_begin(struct core *core, const char *why)
     uint32_t count = 0;
 
     view_each(&hosts, txn_view(txn), CLASS_OF(host));
-    while (!awaited_any(core) && (host = view_next(&hosts))) {
+    while ((host = view_next(&hosts))) {
         if (!may_hold_guests(core, host))
             continue;
         names = arena_text(arena, "%s%s'%s'", names, count ? ", " : "", host_get_name_label(host));
         items[2 * count] = value_text(arena_strdup(arena, ref_print(text, host->ref)));
         items[2 * count++ + 1] = value_text("");
     }
-    if (count > 0) {
+    if (count > waited_for(core, txn)) {
         fields[F_intent_details] = VALUE_MAP(count, items);
-        core->awaited->intent = txn_create_new(txn, core->random, CLASS_OF(intent), fields);
+        if (awaited_any(core))
+            intent_put_details(txn, core->awaited->intent, &fields[F_intent_details]);
+        else
+            core->awaited->intent = txn_create_new(txn, core->random, CLASS_OF(intent), fields);
         tell(core, txn, "POOL_RECORDS_MAY_BE_OLD", 1,
              arena_text(arena,
                         "The pool's records may lack the newest changes: %s. No VM is started, resumed, unpaused or moved "
