@@ -309,6 +309,9 @@ static bool look_claimed(struct call *call, struct ward *ward, struct claim *cla
     } else if (streq(text, "running") || streq(text, "paused")) {
         put_present(call, claim, &state);
         return false;
+    } else if (streq(text, "sent")) { /* and nobody works on it */
+        lost_move_undo(call->core, ward->host, ward->vm_uuid, ward->epoch, value_map_text(&state, "move", ""));
+        return false;
     } else if (!streq(text, "ended")) {
         return false; /* on its way */
     } else if (ward->domid > 0 && answer_domid(&state) > ward->domid) {

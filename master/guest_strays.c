@@ -16,7 +16,6 @@
 #include "master/background.h"
 #include "master/claim.h"
 #include "master/core.h"
-#include "master/lost_move.h"
 #include "master/message.h"
 #include "master/put.h"
 #include "master/slaves.h"
@@ -210,11 +209,8 @@ void stray_look_at(struct core *core, ref_t host, const struct slave_guest *gues
         return;
     }
     intent = intent_of_vm(view, vm->ref);
-    if (ref_equal(VM_get_resident_on(vm), host) && guest->epoch == (uint64_t) VM_get_epoch(vm)) {
-        if (streq(guest->state, "sent") && !intent)
-            lost_move_undo(core, host, guest->vm_uuid, guest->epoch, guest->move);
-        return; /* compare_residents() has seen to the others */
-    }
+    if (ref_equal(VM_get_resident_on(vm), host) && guest->epoch == (uint64_t) VM_get_epoch(vm))
+        return; /* compare_residents() has seen to it */
     if (intent
         && (ref_equal(intent_get_source(intent), host)
             || ref_equal(intent_get_destination(intent), host)))
