@@ -130,6 +130,7 @@ static bool has_half_made_disks(const struct view *view)
     return false;
 }
 
+/* Those of a move count, at both ends: somebody has still to say which of them runs. */
 static int guests_of(struct sim *sim, int vm)
 {
     int count = 0;
@@ -137,7 +138,7 @@ static int guests_of(struct sim *sim, int vm)
     for (int i = 0; i < WORLD_HOSTS; i++) {
         const struct world_guest *guest = world_guest(&sim->world->hosts[i], sim->vm_uuids[vm]);
 
-        count += guest && guest->state != GUEST_ENDED;
+        count += guest && guest->state != GUEST_ENDED ? guest->state == GUEST_SENT ? 2 : 1 : 0;
     }
     return count;
 }
@@ -194,7 +195,7 @@ static const char *what_is_under_way(struct sim_master *master)
         return "half-made disks";
     for (int i = 0; i < SIM_VMS; i++)
         if (guests_of(sim, i) > 1) {
-            snprintf(text, sizeof text, "%s has two guests", sim->vm_names[i]);
+            snprintf(text, sizeof text, "%s has the guests of a move", sim->vm_names[i]);
             return text;
         }
     if (!disk_redo_is_idle(master->sink))

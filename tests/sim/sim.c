@@ -132,6 +132,8 @@ bool sim_step(struct sim *sim, uint64_t until_ms)
 /* Out of so many passages one is the last. */
 #define POINT_CRASH_ONE_IN 700
 #define POINT_DROP_ONE_IN  700
+/* While a master has writes that are not synced: what has left it then must not rest on them. */
+#define POINT_CRASH_UNSYNCED_ONE_IN 70
 
 static struct sim_point *point_of(struct sim_points *points, const char *name)
 {
@@ -146,6 +148,14 @@ static struct sim_point *point_of(struct sim_points *points, const char *name)
     return &points->points[points->count++];
 }
 
+static unsigned crash_one_in(const struct sim *sim, const struct process *process)
+{
+    for (int i = 0; i < sim->master_count; i++)
+        if (&sim->masters[i]->process == process && !disk_redo_is_idle(sim->masters[i]->sink))
+            return POINT_CRASH_UNSYNCED_ONE_IN;
+    return POINT_CRASH_ONE_IN;
+}
+
 static bool on_crash_point(void *arg, const char *name)
 {
     struct sim *sim = arg;
@@ -157,7 +167,7 @@ static bool on_crash_point(void *arg, const char *name)
     point->passed++;
     if (sim->is_calm || strstr(sim->without, "points"))
         return false;
-    if (world_chance(sim->world, POINT_CRASH_ONE_IN) == 0) {
+    if (world_chance(sim->world, crash_one_in(sim, process)) == 0) {
         point->crashed++;
         sim_event(sim, "%s at %s", process->name, name);
         process_crash(process);
