@@ -29,12 +29,13 @@ static int read_archive(const void *bytes, size_t count, size_t step,
 {
     struct transfer_figures figures = {0};
     struct memory_source source;
-    struct xva_reader *reader = xva_reader_new(&source.base, &figures);
+    struct xva_reader *reader;
     const char *text;
     size_t text_bytes;
     int r;
 
     memory_source_init(&source, bytes, count, step);
+    reader = xva_reader_new(&source.base, &figures);
     r = xva_read_ova(reader, &text, &text_bytes);
     if (r == 0)
         r = is_legacy ? xva_read_chunks(reader, import) : xva_read_disks(reader, import);

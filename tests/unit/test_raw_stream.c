@@ -143,6 +143,27 @@ static void a_long_body_is_refused(void **state)
     free(longer);
 }
 
+/* A client that does not know a length leaves its connection open: a read behind the end would wait. */
+static void behind_the_end_of_an_endless_stream_nothing_is_read(void **state)
+{
+    struct fixture *f = *state;
+    struct memory_source source;
+    static const char records[12 + 7 + 12] = "\0\0\0\0\0\0\0\0\7\0\0\0changed";
+
+    memory_source_init(&source, f->bytes, SIZE, MIB);
+    source.end = -ECANCELED;
+    source.base.is_endless = true;
+    assert_int_equal(raw_import(f->files.disk, &source.base, NULL, f->files.text), 0);
+    disk_is(f, f->bytes);
+
+    memory_source_init(&source, records, sizeof records, 5);
+    source.end = -ECANCELED;
+    source.base.is_endless = true;
+    assert_int_equal(raw_import_chunked(f->files.disk, &source.base, NULL, f->files.text), 0);
+    memcpy(f->bytes, "changed", 7);
+    disk_is(f, f->bytes);
+}
+
 static void a_lost_connection_is_no_end(void **state)
 {
     struct fixture *f = *state;
@@ -241,6 +262,7 @@ int main(void)
         {"a_short_body_leaves_nothing_old_raw", a_short_body_leaves_nothing_old, begin_raw, end_format, NULL},
         {"a_short_body_leaves_nothing_old_qcow2", a_short_body_leaves_nothing_old, begin_qcow2, end_format, NULL},
         cmocka_unit_test_setup_teardown(a_long_body_is_refused, begin_raw, end_format),
+        cmocka_unit_test_setup_teardown(behind_the_end_of_an_endless_stream_nothing_is_read, begin_raw, end_format),
         cmocka_unit_test_setup_teardown(a_lost_connection_is_no_end, begin_raw, end_format),
         cmocka_unit_test_setup_teardown(records_in_any_order, begin_raw, end_format),
         cmocka_unit_test_setup_teardown(records_that_lie, begin_raw, end_format),

@@ -114,7 +114,7 @@ static void contents_and_holes_come_over(void **state)
         const char *names[] = {swapped ? "b.qcow2" : "b.raw", swapped ? "c.raw" : "c.qcow2"};
         struct xva_import_disk to[2];
         struct memory_source source;
-        struct xva_reader *reader = xva_reader_new(&source.base, &figures);
+        struct xva_reader *reader;
         const char *text;
         size_t text_bytes;
 
@@ -122,6 +122,7 @@ static void contents_and_holes_come_over(void **state)
             to[i] = (struct xva_import_disk){
                 from[i].prefix, make_disk(world, names[i], strrchr(names[i], '.') + 1), DISK_BYTES};
         memory_source_init(&source, out.bytes.bytes, out.bytes.length, 40000);
+        reader = xva_reader_new(&source.base, &figures);
         assert_int_equal(xva_read_ova(reader, &text, &text_bytes), 0);
         assert_int_equal(xva_read_disks(reader, &(struct xva_import){to, 2, 2, false}), 0);
         xva_reader_destroy(&reader);

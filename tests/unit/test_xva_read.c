@@ -26,6 +26,7 @@ struct world {
     bool force;
     size_t step;    /* bytes that the source gives at a time */
     int end_result; /* of the source */
+    bool is_endless; /* nobody knows where it ends */
     struct xva_error error;
     uint64_t wrong;
 };
@@ -79,6 +80,7 @@ static int read_bytes(struct world *world, const char *bytes, size_t count, read
 
     memory_source_init(&source, bytes, count, world->step);
     source.end = world->end_result;
+    source.base.is_endless = world->is_endless;
     reader = xva_reader_new(&source.base, &figures);
     r = xva_read_ova(reader, &text, &text_bytes);
     if (r == 0)
@@ -635,6 +637,42 @@ static void an_archive_cut_anywhere_is_refused(void **state)
     }
 }
 
+/* A client that does not know a length leaves its connection open: a read behind the end would wait. */
+static void behind_the_end_of_an_endless_stream_nothing_is_read(void **state)
+{
+    char noise[1000]; /* what is packed has to be longer than what the packing is told by */
+
+    (void) state;
+    for (unsigned i = 0; i < sizeof noise; i++)
+        noise[i] = (char) (i * 2654435761u >> 13);
+    for (int kind = COMPRESSION_NONE; kind <= COMPRESSION_ZSTD; kind++)
+        for (size_t step = 1; step < 10000; step = step * 5 + 1) {
+            struct memory_sink out = memory_sink();
+            struct world w;
+
+            world_begin(&w);
+            world_add_disk(&w, "Ref:7", 1000);
+            w.is_endless = true;
+            w.end_result = -ECANCELED;
+            w.step = step;
+            tar_block(&w.tar, "Ref:7/00000000", noise, sizeof noise);
+            tar_end(&w.tar);
+            if (kind == COMPRESSION_NONE) {
+                buffer_add(&out.bytes, w.tar.bytes, w.tar.length);
+            } else {
+                struct sink *sink = compress_new((enum compression) kind, &out.base);
+
+                assert_int_equal(sink->write(sink, w.tar.bytes, w.tar.length), 0);
+                assert_int_equal(compress_end(sink), 0);
+                compress_destroy(&sink);
+            }
+            assert_int_equal(read_bytes(&w, out.bytes.bytes, out.bytes.length, xva_read_disks), 0);
+            assert_disk(w.disks[0], 0, noise, sizeof noise);
+            buffer_done(&out.bytes);
+            world_end(&w);
+        }
+}
+
 /* A kilobyte of zstd that would become an endless tar. */
 static void bombs_are_refused(void **state)
 {
@@ -883,6 +921,7 @@ int main(void)
         cmocka_unit_test(long_names_are_compared_like_any),
         cmocka_unit_test(disks_that_do_not_come_are_told),
         cmocka_unit_test(an_archive_cut_anywhere_is_refused),
+        cmocka_unit_test(behind_the_end_of_an_endless_stream_nothing_is_read),
         cmocka_unit_test(bombs_are_refused),
         cmocka_unit_test(windows_beyond_what_decoders_must_have_are_refused),
         cmocka_unit_test(a_disk_that_cannot_be_written_ends_it),

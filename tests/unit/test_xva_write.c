@@ -47,12 +47,13 @@ static int import_from(const struct buffer *xva, const struct xva_import_disk *d
     struct transfer_figures figures = {0};
     struct memory_source source;
     struct xva_import import = {.disks = disks, .count = count, .export_vsn = 2};
-    struct xva_reader *reader = xva_reader_new(&source.base, &figures);
+    struct xva_reader *reader;
     const char *text;
     size_t bytes;
     int r;
 
     memory_source_init(&source, xva->bytes, xva->length, 100000);
+    reader = xva_reader_new(&source.base, &figures);
     r = xva_read_ova(reader, &text, &bytes);
     if (r == 0) {
         assert_int_equal(bytes, strlen(ova));
