@@ -68,7 +68,18 @@ static int put_zeros(struct vhd_reader *reader, int64_t at, int64_t end)
     return at < end ? disk_writer_put_zeros(&reader->writer, end - at, at) : 0;
 }
 
+/* Nobody knows where the stream ends (stream.h), and this is the file's end: no further read, which might wait for ever. */
+static bool may_stop(const struct vhd_reader *reader)
+{
+    return reader->stream.source->is_endless && reader->stream.left == 0;
+}
+
 /* ---- fixed ---- */
+
+static bool is_fixed_footer(const unsigned char last[VHD_FOOTER_BYTES], int64_t size, struct vhd_footer *ret)
+{
+    return vhd_footer_read(ret, last) == 0 && ret->type == VHD_FIXED && ret->size == size;
+}
 
 /* The footer is known when the end is: the last sector is held back while more comes. */
 static int read_fixed(struct vhd_reader *reader, const unsigned char first[VHD_FOOTER_BYTES])
@@ -79,7 +90,7 @@ static int read_fixed(struct vhd_reader *reader, const unsigned char first[VHD_F
     int r = 0;
 
     memcpy(last, first, sizeof last);
-    while (r == 0) {
+    while (r == 0 && !(may_stop(reader) && is_fixed_footer(last, at, &footer))) {
         const char *some;
         ssize_t n = stream_reader_some(&reader->stream, &some, TAKE_BYTES);
         size_t count = (size_t) n, from_last;
@@ -102,7 +113,7 @@ static int read_fixed(struct vhd_reader *reader, const unsigned char first[VHD_F
     }
     if (r < 0)
         return r;
-    if (vhd_footer_read(&footer, last) < 0 || footer.type != VHD_FIXED || footer.size != at)
+    if (!is_fixed_footer(last, at, &footer))
         return refuse(reader, -EBADMSG, "no VHD: it neither begins nor ends as one");
     reader->footer = footer;
     return put_zeros(reader, at, INT64_MAX);
@@ -274,14 +285,21 @@ static int read_block(struct vhd_reader *reader, const struct stored *stored, un
     return r < 0 ? r : stream_reader_skip(&reader->stream, block_bytes - size);
 }
 
+static bool is_same_footer(const struct vhd_reader *reader, const unsigned char last[VHD_FOOTER_BYTES])
+{
+    struct vhd_footer footer;
+
+    return vhd_footer_read(&footer, last) == 0 && footer.type == reader->footer.type
+           && footer.size == reader->footer.size;
+}
+
 /* The footer is what comes last, wherever that is. */
 static int read_footer(struct vhd_reader *reader)
 {
     unsigned char last[VHD_FOOTER_BYTES];
-    struct vhd_footer footer;
     int r = stream_reader_exact(&reader->stream, last, sizeof last);
 
-    while (r == 0) {
+    while (r == 0 && !(may_stop(reader) && is_same_footer(reader, last))) {
         const char *some;
         ssize_t n = stream_reader_some(&reader->stream, &some, sizeof last);
 
@@ -294,7 +312,7 @@ static int read_footer(struct vhd_reader *reader)
     }
     if (r < 0)
         return r;
-    if (vhd_footer_read(&footer, last) < 0 || footer.type != reader->footer.type || footer.size != reader->footer.size)
+    if (!is_same_footer(reader, last))
         return refuse(reader, -EBADMSG, "the VHD does not end with its footer");
     return 0;
 }

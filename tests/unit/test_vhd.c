@@ -114,6 +114,34 @@ static void we_read_what_qemu_writes(void **state)
     }
 }
 
+/* A client that does not know a length leaves its connection open: a read behind the end would wait. */
+static void behind_the_end_of_an_endless_stream_nothing_is_read(void **state)
+{
+    static const char *const kinds[] = {"dynamic", "fixed"};
+    struct disk_files *f = *state;
+
+    make_disk(f, 33 * MIB);
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+        for (size_t piece = 100; piece < 4 * MIB; piece *= 9999) {
+            struct memory_source source;
+            struct buffer file;
+
+            run(f, "qemu-img convert -f raw -O vpc -o subformat=%s,force_size=on a.raw q.vhd", kinds[i]);
+            read_file(f, "q.vhd", &file);
+            make_used(f, 33 * MIB);
+            memory_source_init(&source, file.bytes, file.length, piece);
+            source.base.is_endless = true;
+            source.end = -ECANCELED;
+            assert_int_equal(vhd_read(f->other, &source.base, NULL_REF, NULL, f->text), 0);
+            run(f, "cmp a.raw b.raw");
+            memory_source_init(&source, file.bytes, file.length - 1, piece);
+            source.base.is_endless = true;
+            source.end = -ECANCELED;
+            assert_int_equal(vhd_read(f->other, &source.base, NULL_REF, NULL, f->text), -ECANCELED);
+            buffer_done(&file);
+        }
+}
+
 /* QEMU allocates where it is written first: here the last block comes first in the file. */
 static void blocks_in_any_order(void **state)
 {
@@ -308,6 +336,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(qemu_reads_what_we_write, begin, end),
         cmocka_unit_test_setup_teardown(disks_come_back, begin, end),
         cmocka_unit_test_setup_teardown(we_read_what_qemu_writes, begin, end),
+        cmocka_unit_test_setup_teardown(behind_the_end_of_an_endless_stream_nothing_is_read, begin, end),
         cmocka_unit_test_setup_teardown(blocks_in_any_order, begin, end),
         cmocka_unit_test_setup_teardown(into_a_qcow2, begin, end),
         cmocka_unit_test_setup_teardown(the_largest_disk, begin, end),
