@@ -340,6 +340,7 @@ void events_destroy(struct events **events_p)
     for (unsigned i = 0; i < events->ended_count; i++)
         reader_loop_free(events->ended[i]);
     timer_stop(&events->heartbeat);
+    store_remove_listener(events->core->store, &events->listener);
     for (size_t i = 0; i < ARRAY_SIZE(events->registrations); i++)
         while (events->registrations[i])
             registration_free(&events->registrations[i]);

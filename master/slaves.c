@@ -588,6 +588,7 @@ void slaves_destroy(struct slaves **slaves_p)
         return;
     timer_stop(&slaves->beat_timer);
     timer_stop(&slaves->opening.timer);
+    store_remove_listener(slaves->core->store, &slaves->listener);
     slaves->transport->receiver = (struct link_receiver){0};
     slave_join_destroy(&slaves->join);
     for (size_t at = 0; refmap_each(&slaves->peers, &at, &key, &peer);)

@@ -196,7 +196,11 @@ static void sr_lives_and_ends(_unused_ void **state)
         assert_int_equal(CALL(&world, NULL, PBD_unplug, .self = pbds.items[i].ref), 0);
     assert_true(CALL(&world, NULL, SR_destroy, .sr = sr) < 0);
     FAILED(&world, SR_NOT_EMPTY);
+    assert_int_equal(CALL(&world, NULL, SR_create_new_blob, .sr = sr, .name = "b", .mime_type = ""),
+                     0);
+    assert_int_equal(count_of(&world, CLASS_OF(blob)), 1);
     assert_int_equal(CALL(&world, NULL, SR_forget, .sr = sr), 0);
+    assert_int_equal(count_of(&world, CLASS_OF(blob)), 0); /* it ends with its owner */
     assert_int_equal(count_of(&world, CLASS_OF(VDI)), 0);
     assert_null(GET(&world, PBD, pbds.items[0].ref));
     world_done(&world);
