@@ -144,11 +144,11 @@ struct value transfer_disk(struct call *call, const struct object *vdi, ref_t ho
     const struct view *view = call_view(call);
     const struct object *sr = view_get(view, SR, VDI_get_SR(vdi));
     const struct object *pbd = storage_pbd(view, VDI_get_SR(vdi), host);
+    struct value map = text_map(call->arena, "sr", sr ? SR_get_uuid(sr) : "", "sr_type", sr ? SR_get_type(sr) : "",
+                                "sr_location", pbd ? storage_directory(PBD_get_device_config(pbd)) : "", "location",
+                                VDI_get_location(vdi), "format", storage_disk_format(vdi), "prefix", prefix, NULL);
 
-    return text_map(call->arena, "sr", sr ? SR_get_uuid(sr) : "", "sr_type", sr ? SR_get_type(sr) : "", "sr_location",
-                    pbd ? storage_directory(PBD_get_device_config(pbd)) : "", "location",
-                    arena_strdup(call->arena, VDI_get_location(vdi)), "format", storage_disk_format(vdi), "prefix", prefix,
-                    NULL);
+    return value_copy(call->arena, &map); /* objects change while others are claimed */
 }
 
 static const char *compression_of(const struct value *params)

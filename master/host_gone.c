@@ -9,6 +9,7 @@
 #include "master/core.h"
 #include "master/guest_changes.h"
 #include "master/put.h"
+#include "master/raw_vdi_doubt.h"
 #include "master/recovery.h"
 #include "master/slaves.h"
 #include "master/vm_work.h"
@@ -93,6 +94,7 @@ int host_declare_dead(struct call *call, const struct host_declare_dead_args *ar
     if (r < 0)
         return r;
     slaves_declare_dead(call->core->slaves, args->host);
+    raw_writes_host_gone(call, args->host);
     awaited_host_done(call->core, args->host);
     return 0;
 }

@@ -36,6 +36,7 @@
 #include "master/message.h"
 #include "master/metadata_http.h"
 #include "master/metrics.h"
+#include "master/raw_vdi_doubt.h"
 #include "master/recovery.h"
 #include "master/room.h"
 #include "master/secret_file.h"
@@ -264,6 +265,7 @@ static int start_calls(struct master *master)
     core->sessions = sessions_new(core, &sessions, secret);
     core->tasks = tasks_new(core, &tasks);
     imports_recover(core);
+    raw_writes_recover(core);
     tasks_recover(core);
     recovery_start(core);
     core->events = events_new(core);
@@ -430,6 +432,7 @@ static int start_hosts(struct master *master)
     core->slaves = slaves_new(core, &slaves, master->link, master->door);
     guests_start(core);
     http_transfers_new(core, master->front);
+    raw_writes_start(core);
     awaited_start(core);
     if (master->parts.may_lack)
         awaited_begin(core, master->parts.may_lack);

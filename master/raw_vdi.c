@@ -1,10 +1,12 @@
 /* raw_vdi.c - GET /export_raw_vdi, PUT /import_raw_vdi: one disk's contents (wire.md section 21)
  *
  *   export          claim (copy) --> slave_export_raw
- *   import, vdi=    claim (update) --> slave_import_raw, over what the disk held
+ *   import, vdi=    claim (update), INTENT --> slave_import_raw, over what the disk held (raw_vdi_doubt.c)
  *   import, sr_id=  a new disk, hidden --> slave_import_raw --> shown; nothing of it remains when that fails */
 #include "master/claim.h"
 #include "master/export.h"
+#include "master/limits.h"
+#include "master/raw_vdi_doubt.h"
 #include "master/slaves.h"
 #include "master/task.h"
 
@@ -196,8 +198,10 @@ static int run_import_into(struct http_transfer *transfer, const struct format *
     r = http_transfer_task(transfer, "VDI.import_raw_vdi", arena_strdup(call->arena, VDI_get_uuid(vdi)));
     if (r == 0)
         r = transfer_claim(&claim, call, CLASS_OF(VDI), ref, vdi_operations_update);
-    if (r == 0)
-        r = receive(transfer, ref, format);
+    if (r < 0)
+        return r;
+    raw_write_begin(transfer, ref);
+    r = raw_write_end(transfer, &claim, receive(transfer, ref, format));
     storage_refresh(call, sr, transfer->host);
     return r;
 }
@@ -218,7 +222,7 @@ static int run_import_new(struct http_transfer *transfer, const struct format *f
     sr_ref = sr->ref;
     if (!streq(format->name, "raw") || transfer_param(transfer->params, "chunked"))
         return fail(call, VDI_MISSING, ref_text(call, sr_ref), ""); /* only plain bytes tell the size beforehand */
-    if (transfer->length <= 0)
+    if (transfer->length <= 0 || transfer->length > VDI_BYTES_MAX)
         return fail(call, INVALID_VALUE, "content-length", int_text(call, transfer->length));
     r = http_transfer_task(transfer, "VDI.import_raw_vdi", "");
     if (r == 0)

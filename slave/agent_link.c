@@ -312,6 +312,8 @@ static void beat(void *arg)
 
     if (clock_now_ms(agent->clock) >= link->heard_ms + agent->config.master_dead_ms) {
         link_over(link, "nothing was heard of the master");
+        if (agent->transfers) /* it may have given this host up, and what they hold */
+            transfers_follow(agent->transfers, 0);
         return;
     }
     timer_start(agent->loop, &link->beat_timer, BEAT_MS, beat, link);

@@ -160,7 +160,10 @@ static void waited_in_vain(void *arg)
     struct transfer *transfer = transfer_ref(arg);
 
     log_warning(NULL, "the master has not said what a client's %s is to get", value_map_text(&transfer->asked, "path", ""));
-    answer_refusal(transfer, 503, "", "the pool's master does not answer", "");
+    if (transfer->source) /* what came of it is not known, and nothing is said */
+        answer_cut(transfer);
+    else
+        answer_refusal(transfer, 503, "", "the pool's master does not answer", "");
     forget(transfer);
     transfer_unref(&transfer);
 }
@@ -209,7 +212,7 @@ void transfers_follow(struct transfers *transfers, uint64_t epoch)
         if (((struct transfer *) value)->epoch != epoch)
             list[count++] = transfer_ref(value);
     for (size_t i = 0; i < count; i++) {
-        log_info(NULL, "a transfer is cut: another master has taken over");
+        log_info(NULL, "a transfer is cut: %s", epoch ? "another master has taken over" : "the master is silent");
         answer_cut(list[i]);
         if (!list[i]->op)
             forget(list[i]);
@@ -529,6 +532,8 @@ void transfers_destroy(struct transfers **transfers_p)
 
     if (!transfers)
         return;
+    for (size_t at = 0; refmap_each(&transfers->table, &at, NULL, &value);)
+        cancel(value);
     workers_destroy(&transfers->workers);
     for (size_t at = 0; refmap_each(&transfers->table, &at, NULL, &value);) {
         struct transfer *transfer = value;

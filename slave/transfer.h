@@ -42,7 +42,7 @@ void transfers_start(struct transfers *, struct agent *);
 /* After the front has stopped and the agent's loop was abandoned. NULL is fine. */
 void transfers_destroy(struct transfers **);
 
-/* The agent follows a master of this epoch from now on: transfers that another was told of are cut. */
+/* The agent follows a master of this epoch from now on; 0: none that is heard. Transfers that another was told of are cut. */
 void transfers_follow(struct transfers *, uint64_t epoch);
 
 /* ---- among the transfer files ---- */

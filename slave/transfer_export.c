@@ -22,6 +22,7 @@
 #include "slave/raw_stream.h"
 #include "slave/storage.h"
 #include "slave/transfer_pipe.h"
+#include "slave/vhd.h"
 #include "slave/vhd_write.h"
 #include "slave/xva_write.h"
 
@@ -285,7 +286,7 @@ static void begin(struct exporting *exporting, struct pipe *pipe)
         snprintf(headers + used, sizeof headers - (size_t) used, "content-range: bytes %" PRId64 "-%" PRId64 "/%" PRId64 "\r\n",
                  exporting->from, exporting->length - 1, exporting->length);
     pipe_begin(pipe, is_part ? 206 : 200, headers,
-               exporting->length < 0 ? HTTP_CLOSE_DELIMITED : exporting->length - exporting->from);
+               exporting->length < 0 ? HTTP_LENGTH_UNKNOWN : exporting->length - exporting->from);
 }
 
 /* ---- the thread ---- */
@@ -308,7 +309,7 @@ static void export_job(void *arg)
 {
     struct exporting *exporting = arg;
 
-    exporting->result = open_disks(exporting);
+    exporting->result = atomic_load(&exporting->transfer->is_cancelled) ? -ECANCELED : open_disks(exporting);
     if (exporting->result == 0) {
         make_tag(exporting);
         exporting->result = check_conditions(exporting);
@@ -358,7 +359,9 @@ static int export_to_client(struct op *op, const char *id, const char *ova, cons
     exporting->disks = disks;
     exporting->options = options;
     r = transfer_work(op, transfer, export_job, exporting);
-    if (r == 0 && exporting->result < 0)
+    if (r == 0 && exporting->result == -EFBIG)
+        r = op_fail(op, VDI_TOO_LARGE, value_map_text(options, "uuid", ""), op_text(op, "%lld", VHD_BYTES_MAX));
+    else if (r == 0 && exporting->result < 0)
         r = transfer_failed(op, exporting->result, exporting->text, false);
     else if (r == 0 && exporting->refused)
         r = refuse_conditions(exporting);

@@ -248,7 +248,10 @@ static int read_tar(struct importing *importing)
 {
     struct transfer *transfer = importing->transfer;
     struct xva_import import = {.disks = importing->open, .count = 1, .export_vsn = 2};
+    int r = disk_io_write_zeros(importing->open[0].io, disk_io_size(importing->open[0].io), 0);
 
+    if (r < 0)
+        return r; /* an archive of a VM is for new disks: what it leaves out would stay */
     importing->open[0].bytes = disk_io_size(importing->open[0].io);
     transfer->reader = xva_reader_new(upload_source_of(transfer->source), &transfer->figures);
     return xva_read_disks(transfer->reader, &import);

@@ -166,7 +166,7 @@ int pipe_end(struct pipe *pipe, int r)
     pthread_mutex_unlock(&pipe->lock);
     http_resume(pipe->ticket);
     pthread_mutex_lock(&pipe->lock);
-    while (!pipe->is_over)
+    while (!pipe->is_over && !pipe->is_cancelled)
         pthread_cond_wait(&pipe->changed, &pipe->lock);
     if (r == 0 && pipe->is_cancelled)
         r = -ECANCELED;

@@ -23,7 +23,7 @@ void pipe_begin(struct pipe *, int status, const char *headers, int64_t length);
 struct sink *pipe_sink(struct pipe *);
 
 /* From the codec's thread: that was all, or it is broken off (r < 0) and the client is to see that. Waits until the answer
- * has ended. Returns r, or -EPIPE when the client did not take all of it, -ECANCELED. */
+ * has ended, unless it was cancelled. Returns r, or -EPIPE when the client did not take all of it, -ECANCELED. */
 int pipe_end(struct pipe *, int r);
 
 /* Any thread: whatever waits ends now. */

@@ -1,0 +1,25 @@
+/* raw_vdi_doubt.h - a disk that is being overwritten stays claimed until nobody can be at it any more
+ *
+ *   begin     INTENT, durable: this host writes to this disk
+ *   end       INTENT and claim gone, in one transaction
+ *   leave     the host cannot be asked: INTENT and claim stay
+ *                ... until it has said hello and ended what is left of it,
+ *                    or is declared dead; the next master goes on with it */
+#pragma once
+
+#include "master/http_transfer.h"
+
+struct claim;
+
+/* With the disk's claim held. */
+void raw_write_begin(struct http_transfer *, ref_t vdi);
+/* `r` is what the host's part ended with. Ends the claim unless the host may still write. Returns r. */
+int raw_write_end(struct http_transfer *, struct claim *, int r);
+
+/* After the store is loaded, before the first call: disks that an earlier master had written to are claimed again, and the
+ * tasks end. */
+void raw_writes_recover(struct core *);
+/* After core->slaves is there. */
+void raw_writes_start(struct core *);
+/* The host is fenced or declared dead: it writes no more. */
+void raw_writes_host_gone(struct call *, ref_t host);
