@@ -2,7 +2,10 @@
  *
  * An upload is a ring between the loop, which fills it, and one consumer on any thread. When it is
  * full the loop leaves the socket alone, so TCP holds the client back; when half of it is free
- * again the consumer's thread posts the loop. Once both have let go of it, it is freed. */
+ * again the consumer's thread posts the loop. Once both have let go of it, it is freed.
+ *
+ * The free part of the ring belongs to the loop: unless the body comes in chunks, the socket is
+ * read right into it, without the lock. */
 #include "shared/http_internal.h"
 
 struct http_upload {
@@ -27,7 +30,7 @@ static size_t upload_room(struct http_upload *upload)
     size_t room;
 
     pthread_mutex_lock(&upload->lock);
-    room = upload->is_abandoned ? HTTP_READ_BYTES : upload->size - upload->used;
+    room = upload->size - upload->used; /* all of it, when it was abandoned */
     upload->loop_waits = room == 0;
     pthread_mutex_unlock(&upload->lock);
     return room;
@@ -54,27 +57,50 @@ static void upload_notify(struct http_upload *upload)
         upload->fn(upload, upload->arg);
 }
 
-static void upload_append(struct http_upload *upload, const char *data, size_t bytes)
+/* The free part, or its first stretch when it goes around the end: where the next bytes belong. */
+static char *upload_free(struct http_upload *upload, size_t *ret_bytes)
+{
+    char *data;
+    size_t end;
+
+    pthread_mutex_lock(&upload->lock);
+    if (upload->used == 0)
+        upload->start = 0; /* the nearer memory */
+    end = (upload->start + upload->used) % upload->size;
+    data = upload->data + end;
+    *ret_bytes = MIN(upload->size - upload->used, upload->size - end);
+    pthread_mutex_unlock(&upload->lock);
+    return data;
+}
+
+/* So many bytes more, which lie there. */
+static void upload_add(struct http_upload *upload, size_t bytes)
 {
     bool was_empty;
 
     pthread_mutex_lock(&upload->lock);
     was_empty = upload->used == 0;
-    if (was_empty)
-        upload->start = 0;
-    if (!upload->is_abandoned) {
-        size_t end = (upload->start + upload->used) % upload->size;
-        size_t first = MIN(bytes, upload->size - end);
-
-        assert(bytes <= upload->size - upload->used);
-        memcpy(upload->data + end, data, first);
-        memcpy(upload->data, data + first, bytes - first);
+    if (!upload->is_abandoned)
         upload->used += bytes;
-    }
     pthread_cond_broadcast(&upload->changed);
     pthread_mutex_unlock(&upload->lock);
     if (was_empty)
         upload_notify(upload);
+}
+
+static void upload_append(struct http_upload *upload, const char *data, size_t bytes)
+{
+    while (bytes > 0) {
+        size_t some;
+        char *to = upload_free(upload, &some);
+
+        some = MIN(some, bytes);
+        assert(some > 0);
+        memcpy(to, data, some);
+        upload_add(upload, some);
+        data += some;
+        bytes -= some;
+    }
 }
 
 static size_t upload_look(struct http_upload *upload, const char **ret_data,
@@ -284,22 +310,25 @@ static bool is_abandoned(struct connection *conn)
     return conn->peer.is_unix && http_io_is_hung_up(conn);
 }
 
-/* Returns true when there is input, or the news that it has ended where that is the body's end. */
-static bool body_fill(struct exchange *ex, size_t bytes_max)
+/* After a read. Returns true when there is input (`got` is positive), or the news that it has ended
+ * where that is the body's end. */
+static bool body_got(struct exchange *ex, ssize_t got)
 {
     struct connection *conn = ex->connection;
 
-    switch (http_input_fill(conn, bytes_max)) {
-    case 1:
+    if (got > 0)
         return true;
-    case IO_AGAIN:
+    if (got == IO_AGAIN)
         return false;
-    case 0:
-        if (ex->framing == FRAMING_UNTIL_CLOSE && !is_abandoned(conn))
-            return true;
-    }
+    if (got == 0 && ex->framing == FRAMING_UNTIL_CLOSE && !is_abandoned(conn))
+        return true;
     http_connection_kill(conn);
     return false;
+}
+
+static bool body_fill(struct exchange *ex, size_t bytes_max)
+{
+    return body_got(ex, http_input_fill(ex->connection, bytes_max));
 }
 
 /* The client waits for our word before it sends, unless it did not wait. */
@@ -367,6 +396,25 @@ static bool body_whole_step(struct exchange *ex)
     }
 }
 
+/* From the socket into the ring. */
+static bool upload_read(struct exchange *ex)
+{
+    size_t bytes;
+    char *to = upload_free(ex->upload, &bytes);
+    ssize_t got;
+
+    bytes = MIN(bytes, (size_t) HTTP_UPLOAD_READ_BYTES);
+    if (ex->framing == FRAMING_LENGTH)
+        bytes = MIN(bytes, ex->body_left);
+    got = http_io_read(ex->connection, to, bytes);
+    if (got > 0) {
+        if (ex->framing == FRAMING_LENGTH)
+            ex->body_left -= (size_t) got;
+        upload_add(ex->upload, (size_t) got);
+    }
+    return body_got(ex, got);
+}
+
 static bool body_upload_step(struct exchange *ex)
 {
     struct connection *conn = ex->connection;
@@ -392,7 +440,10 @@ static bool body_upload_step(struct exchange *ex)
     case BODY_NEEDS_INPUT:
         break;
     }
-    return room > 0 && body_fill(ex, room); /* never more than fits: nothing is left over */
+    if (room == 0)
+        return false;
+    /* never more than fits: nothing is left over */
+    return ex->framing == FRAMING_CHUNKED ? body_fill(ex, room) : upload_read(ex);
 }
 
 static bool body_drain_step(struct exchange *ex)

@@ -28,6 +28,9 @@
 /* The most that one read takes, and what a loop's scratch memory holds. */
 #define HTTP_READ_BYTES 65536
 
+/* The most that one read takes of an upload, which has memory of its own. */
+#define HTTP_UPLOAD_READ_BYTES 262144
+
 /* A producer is asked for this much at a time. */
 #define HTTP_PRODUCE_BYTES 65536
 
