@@ -1,4 +1,13 @@
-/* transfer_pipe.c - what an export's codec writes on its thread becomes an HTTP answer on a loop */
+/* transfer_pipe.c - what an export's codec writes on its thread becomes an HTTP answer on a loop
+ *
+ *      free ==> filling ==> full, full ==> the answer's queue ==> socket
+ *       ^                                                           |
+ *       +------------------- a block that was sent -----------------+
+ *
+ * Bytes are copied once, into one of a few blocks; the answer refers to blocks, and gives each back
+ * when the socket has taken it. So nothing is allocated on the way, and memory stays what it is.
+ * The codec fills its block without the lock. The loop takes full blocks, or the one in filling
+ * when it would wait otherwise. */
 #include "slave/transfer_pipe.h"
 
 #include <errno.h>
@@ -7,27 +16,43 @@
 
 #include "slave/transfer_rate.h"
 
-/* Some blocks of an export: enough that neither side waits for the other's pauses. */
-#define PIPE_BYTES ((size_t) 4 << 20)
+/* Large enough that the two threads seldom wake each other, and small enough to stay in the
+ * processor's cache. */
+#define BLOCK_BYTES  ((size_t) 256 * 1024)
+#define BLOCKS_COUNT 4
+
+struct block {
+    struct pipe *pipe;
+    struct block *next;
+    size_t used;
+    char *bytes; /* BLOCK_BYTES; NULL: was never needed */
+};
 
 struct pipe {
     struct sink sink;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    atomic_int references;       /* the maker's, and the loop's while there is an answer */
+    atomic_int references; /* the maker's, the loop's while there is an answer, one for each block
+                              in its queue */
     struct http_ticket ticket;
     struct transfer_figures *figures;
     struct transfer_rate *rate;
+    struct block blocks[BLOCKS_COUNT];
 
-    _Atomic bool is_cancelled;   /* set with the lock */
+    _Atomic bool is_cancelled; /* set with the lock */
 
     /* with the lock */
-    struct evbuffer *bytes;      /* on their way */
-    bool is_complete;            /* nothing comes after them */
-    bool is_broken;              /* the client is to see that they are not all */
-    bool is_over;                /* the answer has ended, one way or the other */
-    bool was_taken;              /* ... having passed on all of it */
-    bool loop_waits;             /* for bytes */
+    struct block *free;
+    unsigned free_count;
+    struct block *full, **full_end; /* oldest first */
+    struct block *filling;          /* or NULL */
+    bool is_copying;                /* the codec, into it */
+    bool codec_waits;               /* for free blocks */
+    bool is_complete;               /* nothing comes after them */
+    bool is_broken;                 /* the client is to see that they are not all */
+    bool is_over;                   /* the answer has ended, one way or the other */
+    bool was_taken;                 /* ... having passed on all of it */
+    bool loop_waits;                /* for bytes */
 
     /* what the answer begins with */
     int status;
@@ -39,33 +64,98 @@ static void pipe_release(struct pipe *pipe)
 {
     if (atomic_fetch_sub(&pipe->references, 1) > 1)
         return;
-    evbuffer_free(pipe->bytes);
+    for (unsigned i = 0; i < BLOCKS_COUNT; i++)
+        free(pipe->blocks[i].bytes);
     pthread_cond_destroy(&pipe->changed);
     pthread_mutex_destroy(&pipe->lock);
     free(pipe->headers);
     free(pipe);
 }
 
+/* With the lock. */
+static void block_free(struct pipe *pipe, struct block *block)
+{
+    block->used = 0;
+    block->next = pipe->free;
+    pipe->free = block;
+    pipe->free_count++;
+}
+
+/* With the lock. What is in filling comes after all that is full. */
+static void push_filling(struct pipe *pipe)
+{
+    struct block *block = TAKE(pipe->filling);
+
+    block->next = NULL;
+    *pipe->full_end = block;
+    pipe->full_end = &block->next;
+}
+
+static struct block *pop_full(struct pipe *pipe)
+{
+    struct block *block;
+
+    if (!pipe->full && pipe->filling && !pipe->is_copying && pipe->filling->used > 0)
+        push_filling(pipe);
+    block = pipe->full;
+    if (block) {
+        pipe->full = block->next;
+        if (!pipe->full)
+            pipe->full_end = &pipe->full;
+    }
+    return block;
+}
+
+static bool is_empty(const struct pipe *pipe)
+{
+    return !pipe->full && (!pipe->filling || pipe->filling->used == 0);
+}
+
 /* ---- the loop's side ---- */
 
-static enum http_produced produce(struct http_request *request, struct evbuffer *out, size_t bytes_wanted, void *arg)
+static void block_sent(const void *bytes, size_t count, void *arg)
+{
+    struct block *block = arg;
+    struct pipe *pipe = block->pipe;
+
+    (void) bytes;
+    (void) count;
+    pthread_mutex_lock(&pipe->lock);
+    block_free(pipe, block);
+    /* Some at once, so that the two do not wake each other for each block. */
+    if (pipe->codec_waits && pipe->free_count >= BLOCKS_COUNT / 2)
+        pthread_cond_broadcast(&pipe->changed);
+    pthread_mutex_unlock(&pipe->lock);
+    pipe_release(pipe);
+}
+
+static void send_block(struct pipe *pipe, struct block *block, struct evbuffer *out)
+{
+    atomic_fetch_add(&pipe->references, 1);
+    if (evbuffer_add_reference(out, block->bytes, block->used, block_sent, block) < 0)
+        die("out of memory (evbuffer)");
+}
+
+static enum http_produced produce(struct http_request *request, struct evbuffer *out,
+                                  size_t bytes_wanted, void *arg)
 {
     struct pipe *pipe = arg;
     enum http_produced result = HTTP_MORE;
+    struct block *block;
 
     (void) request;
+    (void) bytes_wanted; /* a block is more, and is there already */
     pthread_mutex_lock(&pipe->lock);
     if (pipe->is_broken || pipe->is_cancelled)
         result = HTTP_FAILED;
-    else if (evbuffer_get_length(pipe->bytes) > 0)
-        evbuffer_remove_buffer(pipe->bytes, out, bytes_wanted);
+    else if ((block = pop_full(pipe)))
+        send_block(pipe, block, out);
     else if (!pipe->is_complete)
         result = HTTP_WAIT;
-    if (result == HTTP_MORE && pipe->is_complete && evbuffer_get_length(pipe->bytes) == 0)
+    if (result == HTTP_MORE && pipe->is_complete && is_empty(pipe))
         result = HTTP_DONE;
     pipe->loop_waits = result == HTTP_WAIT;
     pipe->was_taken = result == HTTP_DONE;
-    pthread_cond_broadcast(&pipe->changed);
     pthread_mutex_unlock(&pipe->lock);
     return result;
 }
@@ -91,7 +181,8 @@ static void begin(struct http_request *request, void *arg)
         http_close_after(request);
         if (is_head)
             pipe->was_taken = true; /* there is nothing to take */
-        http_produce(request, pipe->status, pipe->headers, pipe->length, produce, pipe, answer_over);
+        http_produce(request, pipe->status, pipe->headers, pipe->length, produce, pipe,
+                     answer_over);
     } else {
         answer_over(pipe);
     }
@@ -99,35 +190,77 @@ static void begin(struct http_request *request, void *arg)
 
 /* ---- the codec's side ---- */
 
+/* With the lock. A block with room to fill: 0, or what is wrong. Waits for one. */
+static int find_room(struct pipe *pipe)
+{
+    while (!pipe->filling && !pipe->free && !pipe->is_over && !pipe->is_cancelled) {
+        pipe->codec_waits = true;
+        pthread_cond_wait(&pipe->changed, &pipe->lock);
+    }
+    pipe->codec_waits = false;
+    if (pipe->is_cancelled)
+        return -ECANCELED;
+    if (pipe->is_over)
+        return -EPIPE;
+    if (!pipe->filling) {
+        pipe->filling = pipe->free;
+        pipe->free = pipe->filling->next;
+        pipe->free_count--;
+        if (!pipe->filling->bytes)
+            pipe->filling->bytes = alloc0(BLOCK_BYTES);
+    }
+    return 0;
+}
+
+/* As many of the bytes as the block takes. *ret_wake: the loop is to be told. */
+static int write_some(struct pipe *pipe, const char *bytes, size_t *count, bool *ret_wake)
+{
+    struct block *block;
+    int r;
+
+    pthread_mutex_lock(&pipe->lock);
+    r = find_room(pipe);
+    if (r == 0) {
+        block = pipe->filling;
+        *count = MIN(*count, BLOCK_BYTES - block->used);
+        pipe->is_copying = true;
+        pthread_mutex_unlock(&pipe->lock);
+        memcpy(block->bytes + block->used, bytes, *count);
+        pthread_mutex_lock(&pipe->lock);
+        pipe->is_copying = false;
+        block->used += *count;
+        if (block->used == BLOCK_BYTES)
+            push_filling(pipe);
+        if (pipe->loop_waits)
+            *ret_wake = true;
+        pipe->loop_waits = false;
+    }
+    pthread_mutex_unlock(&pipe->lock);
+    return r;
+}
+
 static int pipe_write(struct sink *sink, const void *bytes, size_t count)
 {
     struct pipe *pipe = CONTAINER_OF(sink, struct pipe, sink);
-    bool wake;
     int r = 0;
 
     if (transfer_rate_wait(pipe->rate, count, &pipe->is_cancelled) < 0)
         return -ECANCELED;
-    pthread_mutex_lock(&pipe->lock);
-    while (evbuffer_get_length(pipe->bytes) >= PIPE_BYTES && !pipe->is_over && !pipe->is_cancelled)
-        pthread_cond_wait(&pipe->changed, &pipe->lock);
-    if (pipe->is_cancelled)
-        r = -ECANCELED;
-    else if (pipe->is_over)
-        r = -EPIPE;
-    else
-        evbuffer_add(pipe->bytes, bytes, count);
-    wake = r == 0 && pipe->loop_waits;
-    if (wake)
-        pipe->loop_waits = false;
-    pthread_mutex_unlock(&pipe->lock);
+    for (size_t done = 0, some; done < count && r == 0; done += some) {
+        bool wake = false;
+
+        some = count - done;
+        r = write_some(pipe, (const char *) bytes + done, &some, &wake);
+        if (wake)
+            http_resume(pipe->ticket);
+    }
     if (r == 0)
         atomic_fetch_add(&pipe->figures->stream_bytes, (int64_t) count);
-    if (wake)
-        http_resume(pipe->ticket);
     return r;
 }
 
-struct pipe *pipe_new(struct http_ticket ticket, struct transfer_figures *figures, struct transfer_rate *rate)
+struct pipe *pipe_new(struct http_ticket ticket, struct transfer_figures *figures,
+                      struct transfer_rate *rate)
 {
     struct pipe *pipe = new0(struct pipe);
 
@@ -138,7 +271,11 @@ struct pipe *pipe_new(struct http_ticket ticket, struct transfer_figures *figure
     pipe->ticket = ticket;
     pipe->figures = figures;
     pipe->rate = rate;
-    pipe->bytes = evbuffer_new();
+    pipe->full_end = &pipe->full;
+    for (unsigned i = 0; i < BLOCKS_COUNT; i++) {
+        pipe->blocks[i].pipe = pipe;
+        block_free(pipe, &pipe->blocks[i]);
+    }
     return pipe;
 }
 

@@ -1,8 +1,8 @@
 /* transfer_pipe.h - what an export's codec writes on its thread becomes an HTTP answer on a loop
  *
  *      codec's thread                                  HTTP loop
- *      sink.write() --> [ at most PIPE_BYTES ] --> produce() --> socket
- *      waits when full                              says HTTP_WAIT when empty, is resumed
+ *      sink.write() -->  [ a few blocks, 1 MiB ]  --> produce() --> socket
+ *      waits when full                                says HTTP_WAIT when empty, is resumed
  *
  * A client that goes away, or a transfer that is not wanted any more, ends the codec's next write. */
 #pragma once
