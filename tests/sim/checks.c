@@ -13,6 +13,8 @@
 #include "master/room.h"
 #include "master/slaves.h"
 #include "master/store.h"
+#include "shared/arena.h"
+#include "shared/wire.h"
 #include "tests/sim/sim.h"
 
 /* ---- the redo log gives the objects in memory ---- */
@@ -93,6 +95,35 @@ static void check_claims(struct sim_master *master)
             && !has_intent(view, vm->ref))
             sim_fail(sim, "%s: %s is claimed, and nobody works on it", master->process.name, sim->vm_names[i]);
     }
+}
+
+/* ---- no right to run that a crash could take back ---- */
+
+static bool gives_right(const struct wire_frame *frame)
+{
+    return frame->type == WIRE_CALL
+           && (streq(frame->name, "vm_start") || streq(frame->name, "vm_resume") || streq(frame->name, "vm_unpause"));
+}
+
+/* A host that is told to run a VM at an epoch can keep no more than its own promise: that the epoch is on the master's disk. */
+void check_order(void *sim_master, const void *bytes, size_t count)
+{
+    struct sim_master *master = sim_master;
+    struct arena *arena = arena_new();
+    struct wire_frame frame;
+
+    if (wire_decode(bytes, count, arena, &frame) == 0 && gives_right(&frame)) {
+        struct view *durable = store_pin(master->core.store);
+        const char *uuid = value_map_text(&frame.body, "vm", "");
+        const struct object *vm = view_by_uuid(durable, CLASS_OF(VM), uuid);
+        const struct value *epoch = value_map_find(&frame.body, "epoch");
+
+        if (vm && epoch && epoch->i > VM_get_epoch(vm))
+            sim_fail(master->process.sim, "%s: %s %s at epoch %lld, which is not on its disk", master->process.name,
+                     frame.name, VM_get_name_label(vm), (long long) epoch->i);
+        view_unpin(&durable);
+    }
+    arena_destroy(&arena);
 }
 
 /* Out of so many moments one is looked at more closely. */

@@ -209,6 +209,7 @@ void sim_master_start(struct sim_master *master)
     core->guests = guests_new(core);
     awaited_new(core);
     master->transport = net_attach(sim->net, core->loop, process->name);
+    net_watch(master->transport, check_order, master);
     slaves_new(core,
                &(struct slaves_config){
                    .link_endpoint = process->name,

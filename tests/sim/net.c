@@ -25,6 +25,8 @@ struct node {
         uint64_t due_ms; /* of the last frame that came in time */
     } streams[NODES_MAX];
     bool is_silent;
+    void (*watch)(void *arg, const void *bytes, size_t count); /* NULL: nobody looks */
+    void *watch_arg;
 };
 
 struct net {
@@ -70,6 +72,14 @@ static struct node *node_find(struct net *net, const char *key)
         if (net->nodes[i] && streq(net->nodes[i]->key, key))
             return net->nodes[i];
     return NULL;
+}
+
+void net_watch(struct link_transport *transport, void (*fn)(void *arg, const void *bytes, size_t count), void *arg)
+{
+    struct node *node = CONTAINER_OF(transport, struct node, transport);
+
+    node->watch = fn;
+    node->watch_arg = arg;
 }
 
 void net_silence(struct link_transport *transport)
@@ -167,6 +177,8 @@ static bool node_send(struct link_transport *transport, const char *key, const v
     struct node *to = node_find(net, key);
 
     net->sent++;
+    if (from->watch && !from->is_silent)
+        from->watch(from->watch_arg, bytes, count);
     if (!to || from->is_silent || is_cut(net, from->key, key) || random_below(net->random, 1000) < net->chances.lost) {
         net->lost++;
         return true; /* whoever sends cannot know */

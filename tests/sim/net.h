@@ -27,6 +27,9 @@ void net_set_chances(struct net *, const struct net_chances *);
  * transport takes it away, and frames on their way to it are lost. */
 struct link_transport *net_attach(struct net *, struct loop *, const char *key);
 
+/* Who sees each frame that this end sends, lost ones too. */
+void net_watch(struct link_transport *, void (*fn)(void *arg, const void *bytes, size_t count), void *arg);
+
 /* The transport's process is dead: it still holds it, but nothing it sends goes out, nothing comes in. */
 void net_silence(struct link_transport *);
 

@@ -174,6 +174,8 @@ void faults_end(struct faults *);
 
 /* ---- checks.c ---- */
 
+/* Of each frame that a master (the argument) sends. */
+void check_order(void *sim_master, const void *bytes, size_t count);
 /* Cheap; after each moment. */
 void check_moment(struct sim *);
 /* Complete; when nothing is under way. */
