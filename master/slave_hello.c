@@ -85,21 +85,19 @@ static bool proves_epoch(const struct slave_guest *guest)
            || streq(guest->progress, "paused-for-move") || streq(guest->progress, "ended");
 }
 
+/* It is taken to be there even if its guest has not begun, or has ended: what another master has ordered may still be under
+ * way, and run it. The hooks ask, and have the host forget it before it is Halted (guest_changes.c). */
 static void commit_epoch(struct core *core, struct peer *peer, const struct object *vm, const struct slave_guest *guest)
 {
     struct txn *txn = store_begin(core->store);
     ref_t ref = vm->ref;
-    bool is_ended = streq(guest->state, "ended");
 
     log_warning(peer->uuid, "VM %s: epoch %llu there is above the model's %lld; believed", VM_get_uuid(vm),
                 (unsigned long long) guest->epoch, (long long) VM_get_epoch(vm));
     VM_put_epoch(txn, ref, (int64_t) guest->epoch);
-    VM_put_resident_on(txn, ref, is_ended ? NULL_REF : peer->host);
-    VM_put_power_state(txn, ref,
-                       is_ended                         ? vm_power_state_Halted
-                       : streq(guest->state, "running") ? vm_power_state_Running
-                                                        : vm_power_state_Paused);
-    VM_put_domid(txn, ref, is_ended ? -1 : guest->domid);
+    VM_put_resident_on(txn, ref, peer->host);
+    VM_put_power_state(txn, ref, streq(guest->state, "running") ? vm_power_state_Running : vm_power_state_Paused);
+    VM_put_domid(txn, ref, guest->domid);
     VM_put_suspend_VDI(txn, ref, NULL_REF); /* what has run since does not fit to it */
     store_apply(&txn);
     txn_end(&txn);

@@ -958,6 +958,11 @@ static void an_epoch_above_the_models_is_believed(void **state)
     assert_int_equal(VM_get_power_state(vm), vm_power_state_Running);
     assert_true(ref_equal(VM_get_resident_on(vm), core->host));
     assert_int_equal(VM_get_domid(vm), 12);
+    set_guest(f, 6, "ended", "starting"); /* by another master's order, which is under way */
+    hello(f);
+    vm = view_get(store_core_view(core->store), VM, ref);
+    assert_int_equal(VM_get_epoch(vm), 6);
+    assert_true(ref_equal(VM_get_resident_on(vm), core->host));
 }
 
 /* ---- enrolment ---- */
