@@ -27,7 +27,7 @@
 #define RELAY_MOVE_BYTES 131072
 
 /* So much of one direction passes before the others have their turn. */
-#define RELAY_TURN_BYTES 1048576
+#define RELAY_TURN_BYTES 262144
 
 /* When one side has ended, how long the other may be silent before it is taken for gone. */
 #define RELAY_END_S 60
