@@ -230,6 +230,7 @@ struct http_upload *http_consume(struct http_request *request, size_t buffer_byt
     ex->upload = upload;
     ex->is_parked = true;
     ex->body = BODY_UPLOAD; /* also where there is no body: its end is told from http_body_step */
+    ex->connection->is_readable = true; /* or not: see http_io.c */
     http_connection_touch(ex->connection);
     return upload;
 }
@@ -247,6 +248,7 @@ void http_read_body(struct http_request *request, size_t bytes_max,
     ex->on_body = fn;
     ex->on_body_arg = arg;
     ex->body = BODY_WHOLE;
+    ex->connection->is_readable = true; /* or not: see http_io.c */
     http_connection_touch(ex->connection);
 }
 

@@ -1,8 +1,10 @@
 /* http_io.c - bytes in and out of a socket, plain or TLS
  *
- * Sockets are edge-triggered: after an edge we may read until a read says "later". For plain
- * sockets a read that came back short says so too, unless the end is already waiting behind the
- * data, which epoll told. */
+ * Sockets are edge-triggered: after an edge we may read until a read says "later". For the heads of
+ * plain sockets a read that came back short says so too, unless the end is already waiting behind the
+ * data, which epoll told. Of a reset it does not tell in that way, and one that came in the same edge
+ * as the data is not told again: so bodies are read until there is nothing, and asked for once more
+ * when somebody begins to wait for them. */
 #include "shared/http_internal.h"
 
 #include <errno.h>
@@ -62,7 +64,7 @@ ssize_t http_io_read(struct connection *conn, char *to, size_t bytes)
         while (got < 0 && errno == EINTR);
         if (got < 0)
             got = errno == EAGAIN || errno == EWOULDBLOCK ? IO_AGAIN : IO_ERROR;
-        else if ((size_t) got < bytes && !conn->is_closed_by_peer)
+        else if ((size_t) got < bytes && !conn->is_closed_by_peer && conn->phase == PHASE_HEAD)
             conn->is_readable = false;
     }
     if (got == 0)
