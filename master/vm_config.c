@@ -70,9 +70,12 @@ static void add_place(struct map *map, const struct view *view, const struct obj
 
 struct value vm_image(struct call *call, const struct view *view, ref_t vdi, ref_t host)
 {
+    const struct object *image = view_get(view, VDI, vdi);
     struct map map = {call->arena};
 
-    add_place(&map, view, view_get(view, VDI, vdi), host);
+    add_place(&map, view, image, host);
+    if (image)
+        add(&map, "bytes", int_text(call, VDI_get_virtual_size(image)));
     return map_value(&map);
 }
 

@@ -5,9 +5,9 @@
  *   pages     4096 bytes each, in order
  *   digest    xxh64 of the guest's whole memory, zero pages too
  *
- * All numbers are 64 bits, little-endian. The file's size follows from the head, so a file that was
- * cut or has grown is refused before a page is read, and a wrong byte anywhere by one of the
- * digests.
+ * All numbers are 64 bits, little-endian. How long it is follows from the head, so a file that was
+ * cut is refused before a page is read, and a wrong byte anywhere by one of the digests. What is
+ * behind it does not count: the file is as large as the disk that it is.
  *
  * Writing with fsync and reading take as long as the disk likes, so one thread does them, a job
  * after the other; the guest stands still meanwhile, all others tick. A job belongs to the thread
@@ -195,9 +195,9 @@ static int check_head(struct image_job *job, int fd)
         || h->plan > PLAN_REBOOT)
         return image_fail(job, "has a damaged head");
     if ((uint64_t) file.st_size
-        != sizeof(*h) + bitmap_bytes(h->page_count) + h->touched_count * GUEST_PAGE_BYTES
+        < sizeof(*h) + bitmap_bytes(h->page_count) + h->touched_count * GUEST_PAGE_BYTES
                + sizeof(uint64_t))
-        return image_fail(job, "was cut, or has grown");
+        return image_fail(job, "was cut");
     return 0;
 }
 

@@ -14,6 +14,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "shared/log.h"
+
 /* What a dummy SR says of itself. */
 #define DUMMY_BYTES (1LL << 50)
 
@@ -66,6 +68,14 @@ bool storage_image_is_complete(const char *path)
     struct stat st;
 
     return lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0;
+}
+
+void storage_image_grow(const char *path, int64_t bytes)
+{
+    struct stat st;
+
+    if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size < bytes && truncate(path, bytes) < 0)
+        log_warning(NULL, "the suspend image %s cannot be made as large as its disk: %m", path);
 }
 
 /* ---- one SR ---- */

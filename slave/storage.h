@@ -19,6 +19,9 @@ bool storage_name_is_good(const char *name);
 /* Path of a suspend image, from {sr_location, location}. 0 or the failure. */
 int storage_image_path(struct op *op, const struct value *image, const char **ret_path);
 bool storage_image_is_complete(const char *path);
+/* The file becomes as large as the disk that it is, with a hole, so that it can be exported as one; what the guest needs is
+ * there without that, so a failure is only logged. */
+void storage_image_grow(const char *path, int64_t bytes);
 
 /* Is the file a disk, by its name: raw, qcow2, iso? NULL when it is none. */
 const char *storage_format_of(const char *name, bool is_iso_sr);

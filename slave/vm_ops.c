@@ -437,6 +437,7 @@ int do_vm_suspend(struct op *op, const struct slave_vm_suspend_args *args, struc
             return r;
         vm_set_state(vm, GUEST_ENDED);
     }
+    storage_image_grow(image, strtoll(value_map_text(args->image, "bytes", "0"), NULL, 10));
     vm_put(vm, (uint64_t) args->epoch, VM_ENDED);
     ledger_sync(op->agent->ledger);
     r = clear_guest(op, vm);
