@@ -225,7 +225,9 @@ static int run(struct http_transfer *transfer)
         return fail(call, INVALID_VALUE, "use_compression", transfer_param(transfer->params, "use_compression"));
     writing.vm = vm->ref;
     writing.options = (struct ova_options){
-        .preserve_power_state = transfer_flag(transfer->params, "preserve_power_state"), .host = transfer->host};
+        .preserve_power_state = transfer_flag(transfer->params, "preserve_power_state"),
+        .host = call->core->host, /* whoever sends the stream, it is the same one */
+    };
     r = http_transfer_task(transfer, arena_text(call->arena, "Export of VM: %s", VM_get_uuid(vm)), "");
     if (r == 0)
         r = transfer_claim(&claim, call, CLASS_OF(VM), writing.vm, vm_operations_export);

@@ -23,6 +23,7 @@ struct asking {
     http_auth_fn *fn;
     void *arg;
     struct http_caller *caller; /* of a Basic login; NULL: refused */
+    char *task_id;              /* that the request names, or NULL */
 };
 
 static struct http_caller *caller_new(struct core *core, const struct http_request *http)
@@ -83,6 +84,7 @@ void http_caller_end(struct http_caller **caller_p)
 struct failing {
     struct core *core;
     char *task;
+    bool is_gone; /* the client; else it was refused */
 };
 
 static void fail_task(void *arg)
@@ -92,24 +94,36 @@ static void fail_task(void *arg)
     _cleanup_(txn_end) struct txn *txn = store_begin(failing->core->store);
     struct failure failure = {0};
 
-    failure_set(&failure, arena, SESSION_AUTHENTICATION_FAILED, "",
-                "the request's credentials were refused");
+    if (failing->is_gone)
+        failure_set(&failure, arena, INTERNAL_ERROR, "the client has closed the connection");
+    else
+        failure_set(&failure, arena, SESSION_AUTHENTICATION_FAILED, "",
+                    "the request's credentials were refused");
     task_put_refused(failing->core, txn, failing->task, &failure);
     store_apply(&txn);
     free(failing->task);
     free(failing);
 }
 
+static void fail_named_task(struct core *core, const char *task, bool is_gone)
+{
+    struct failing *failing;
+
+    if (!task)
+        return;
+    failing = new0(struct failing);
+    *failing = (struct failing){core, dup_text(task), is_gone};
+    loop_call(core->loop, fail_task, failing);
+}
+
+void http_client_gone(struct core *core, const char *task_id)
+{
+    fail_named_task(core, task_id, true);
+}
+
 static void refuse(struct core *core, struct http_request *http, const char *realm, int status)
 {
-    const char *task = http_named(http, "task_id");
-
-    if (task) {
-        struct failing *failing = new0(struct failing);
-
-        *failing = (struct failing){core, dup_text(task)};
-        loop_call(core->loop, fail_task, failing);
-    }
+    fail_named_task(core, http_named(http, "task_id"), false);
     http_close_after(http); /* a body that comes is not wanted */
     if (status == 401) {
         char header[256];
@@ -161,11 +175,14 @@ static void basic_done(struct http_request *http, void *arg)
 {
     struct asking *asking = arg;
 
-    if (http)
+    if (http) {
         settle(front_core(asking->front), http, asking->caller, asking->realm, asking->least,
                asking->fn, asking->arg);
-    else
+    } else {
+        http_client_gone(front_core(asking->front), asking->task_id);
         http_caller_end(&asking->caller);
+    }
+    free(asking->task_id);
     free(asking->realm);
     free(asking);
 }
@@ -215,6 +232,7 @@ static void basic_begin(struct front *front, struct http_request *http, const ch
         .fn = fn,
         .arg = arg,
         .caller = caller_new(core, http),
+        .task_id = http_named(http, "task_id") ? dup_text(http_named(http, "task_id")) : NULL,
     };
     raw[0] = value_text(arena_strdup(arena, user));
     raw[1] = value_text(arena_strdup(arena, password));

@@ -29,6 +29,9 @@ void http_authenticate(struct front *, struct http_request *, const char *realm,
 /* The same for what anybody may have: whatever credentials there are, nobody looks at them. */
 void http_anybody(struct front *, struct http_request *, http_auth_fn *fn, void *arg);
 
+/* The client is gone before its request was served: the task that it named (or NULL) fails. Any thread. */
+void http_client_gone(struct core *, const char *task_id);
+
 /* The request is done: ends a session that was only for it. Any thread; NULL is fine. */
 void http_caller_end(struct http_caller **);
 

@@ -19,6 +19,7 @@ struct going {
     const char *task_id; /* or NULL */
     const char *subtask_of;
     bool has_begun; /* else it was refused before */
+    bool is_passed_on;
     int r;          /* of what.run, until the answer */
 };
 
@@ -45,6 +46,8 @@ static void over(struct http_request *http, struct request *request)
         http_abort(http);
         http = NULL;
     }
+    if (!http && going->is_passed_on)
+        http_client_gone(request->call.core, going->task_id);
     going->what.answer(http, &request->call, going->r, going->what.arg);
     http_caller_end(&going->caller);
     request_destroy(&request);
@@ -123,6 +126,7 @@ int http_call_task(struct call *call, const char *label, const char *description
 
 void http_call_pass_on(struct call *call)
 {
+    going_of(call)->is_passed_on = true;
     if (ref_is_null(call->task))
         return;
     task_detach(call);

@@ -11,6 +11,7 @@
 #include "master/session.h"
 #include "master/slaves.h"
 #include "master/task.h"
+#include "shared/crash.h"
 #include "shared/fiber.h"
 #include "shared/log.h"
 #include "shared/refmap.h"
@@ -26,7 +27,7 @@ struct served {
 
 struct http_transfers {
     struct core *core;
-    struct refmap active; /* id at the slave -> struct http_transfer, whose fiber lives */
+    struct refmap active; /* id at the slave -> struct http_transfer, from its note until its fiber has ended */
     struct served served[ARRAY_SIZE(kinds)];
 };
 
@@ -96,7 +97,7 @@ static ref_t misses(const struct view *view, const struct transfer_needs *needs,
     return NULL_REF;
 }
 
-/* No host sees all: for each that lives, what it misses. */
+/* No host sees all: for each that lives, all that it misses. */
 static int refuse_all(struct call *call, const struct view *view, const struct transfer_needs *needs)
 {
     const char *text = "no host that lives sees all disks";
@@ -105,12 +106,20 @@ static int refuse_all(struct call *call, const struct view *view, const struct t
 
     view_each(&hosts, view, CLASS_OF(host));
     while ((host = view_next(&hosts))) {
-        const struct object *sr = view_get(view, SR, misses(view, needs, host->ref));
+        bool is_named = false;
 
-        if (is_live(view, host) && sr && strlen(text) < FAILURE_PARAM_BYTES_MAX / 2)
-            text = arena_text(call->arena, "%s; host %s (%s) does not see SR %s (%s)", text,
-                              host_get_name_label(host), host_get_address(host), SR_get_name_label(sr),
-                              SR_get_uuid(sr));
+        for (unsigned i = 0; is_live(view, host) && i < needs->count; i++) {
+            const struct object *sr = view_get(view, SR, needs->srs[i]);
+
+            if (!sr || sees(view, needs->srs[i], host->ref) || strlen(text) > FAILURE_PARAM_BYTES_MAX / 2)
+                continue;
+            text = arena_text(call->arena, "%s%s%s (%s)", text,
+                              is_named ? ", "
+                                       : arena_text(call->arena, "; host %s (%s) does not see SR ", host_get_name_label(host),
+                                                    host_get_address(host)),
+                              SR_get_name_label(sr), SR_get_uuid(sr));
+            is_named = true;
+        }
     }
     return fail(call, OPERATION_NOT_ALLOWED, text);
 }
@@ -302,8 +311,9 @@ static int stay_or_send_on(struct http_transfer *transfer, bool *ret_moved)
     ref_t host;
     int r = transfer->kind->needs(call, view, transfer->params, needs);
 
-    if (r == 0)
-        r = choose_host(call, view, needs, transfer->host, &host);
+    if (r < 0 || ref_is_null(misses(view, needs, transfer->host)))
+        return r; /* that it lives is seen from its asking */
+    r = choose_host(call, view, needs, transfer->host, &host);
     if (r < 0 || ref_equal(host, transfer->host))
         return r;
     *ret_moved = true;
@@ -333,11 +343,22 @@ static int run(struct asking *asking, bool *ret_moved)
 static void fail_named_task(struct call *call, const char *task_id)
 {
     _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
-    ref_t task;
 
-    if (ref_parse(task_id, strlen(task_id), &task))
-        task_put_end(call->core, txn, task, NULL, &call->failure);
+    task_put_refused(call->core, txn, task_id, &call->failure);
     call_commit(call, &txn);
+}
+
+static ref_t id_of(const struct http_transfer *transfer)
+{
+    ref_t id = NULL_REF;
+
+    (void) uuid_parse(transfer->id, strlen(transfer->id), &id);
+    return id;
+}
+
+static void put_away(struct http_transfer *transfer)
+{
+    refmap_take(&transfer->call->core->transfers->active, id_of(transfer));
 }
 
 static void transfer_main(struct request *request)
@@ -345,15 +366,14 @@ static void transfer_main(struct request *request)
     struct call *call = &request->call;
     struct asking *asking = request->user;
     struct http_transfer *transfer = &asking->transfer;
-    struct http_transfers *transfers = call->core->transfers;
-    ref_t id = NULL_REF, session;
     bool is_moved = false;
+    ref_t session;
     int r;
 
     call->started_ms = clock_now_ms(call->core->clock);
-    (void) uuid_parse(transfer->id, strlen(transfer->id), &id);
-    refmap_put(&transfers->active, id, transfer);
     r = authenticate(call, asking->asked, transfer->params, &session);
+    if (r == -ERR_SESSION_INVALID) /* as at the master itself (http_auth.h) */
+        r = refuse_credentials(call, value_map_text(asking->asked, "user", ""));
     if (r == 0)
         r = run(asking, &is_moved);
     if (!ref_is_null(call->task))
@@ -364,7 +384,7 @@ static void transfer_main(struct request *request)
         refuse(transfer);
     else if (transfer->kind->is_upload && !is_moved)
         slave_transfer_end(call, transfer->host, &(struct slave_transfer_end_args){transfer->id}, NULL);
-    refmap_take(&transfers->active, id);
+    put_away(transfer);
     if (!ref_is_null(session))
         session_drop(call, session);
     core_emit(call);
@@ -403,6 +423,7 @@ static void not_begun(struct request *request, int r, bool is_last)
 
     (void) r;
     (void) is_last;
+    put_away(&asking->transfer);
     away->host = asking->transfer.host;
     away->id = dup_text(asking->transfer.id);
     away->text = http_failure_text(&request->call.failure);
@@ -491,7 +512,36 @@ static void on_transfer(struct core *core, const struct slave_note *note)
         .role = ROLE_READ_ONLY, .user_name = "", .originator = "", .address = value_map_text(body, "peer", "")};
     request->user = asking;
     request->answer = not_begun;
+    refmap_put(&core->transfers->active, note->vm_uuid, &asking->transfer);
     dispatch_work(request, transfer_main);
+    CRASH_POINT("master.transfer.note.handled");
+}
+
+struct given_up {
+    ref_t host;
+    char id[UUID_TEXT_BYTES];
+};
+
+static void cut(struct call *call, void *arg)
+{
+    struct given_up *transfer = arg;
+
+    slave_transfer_abort(call, transfer->host, &(struct slave_transfer_abort_args){transfer->id}, NULL);
+    free(transfer);
+}
+
+/* A host that was taken for dead is back, and has a request that nobody here works on any more. */
+static void on_there(struct core *core, const struct slave_note *note)
+{
+    struct given_up *transfer;
+
+    if (refmap_get(&core->transfers->active, note->vm_uuid))
+        return;
+    transfer = new0(struct given_up);
+    transfer->host = note->host;
+    uuid_print(transfer->id, note->vm_uuid);
+    log_info(NULL, "a transfer is cut: it was given up when its host did not answer");
+    background_run(core, "transfer.cut", "", cut, transfer);
 }
 
 /* Bytes and rate stand in the task's other_config, for whoever watches it. */
@@ -538,6 +588,7 @@ struct http_transfers *http_transfers_new(struct core *core, struct front *front
                   &transfers->served[i]);
     }
     slaves_on_note(core->slaves, "transfer", on_transfer);
+    slaves_on_note(core->slaves, "transfer_there", on_there);
     slaves_on_note(core->slaves, "transfer_progress", on_progress);
     return transfers;
 }

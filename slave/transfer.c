@@ -174,10 +174,6 @@ static void announce(void *arg)
     struct transfers *transfers = transfer->transfers;
     struct agent *agent = transfers->agent;
 
-    if (transfer->is_gone) { /* as soon as it came */
-        transfer_unref(&transfer);
-        return;
-    }
     if (!agent || !agent_is_linked(agent)) {
         answer_refusal(transfer, 503, "Retry-After: 5\r\n", "this host has no link to the pool's master", "");
         transfer_unref(&transfer);
@@ -185,10 +181,14 @@ static void announce(void *arg)
     }
     transfer->id = ref_new(agent->random);
     transfer->epoch = ledger_epoch(agent->ledger);
-    refmap_put(&transfers->table, transfer->id, transfer); /* the reference goes there */
-    timer_start(transfers->loop, &transfer->waiting, WAITING_MS, waited_in_vain, transfer);
-    /* The note is about no VM: its place names the transfer, so that notes of several do not replace each other. */
+    if (!transfer->is_gone) {
+        refmap_put(&transfers->table, transfer->id, transfer_ref(transfer));
+        timer_start(transfers->loop, &transfer->waiting, WAITING_MS, waited_in_vain, transfer);
+    }
+    /* A client that has gone as soon as it came is told of, too: the task that it named is for the master to end.
+     * The note is about no VM: its place names the transfer, so that notes of several do not replace each other. */
     agent_note(agent, "transfer", transfer->id, 0, &transfer->asked, false);
+    transfer_unref(&transfer);
 }
 
 static void client_gone(void *arg)
@@ -208,9 +208,14 @@ void transfers_follow(struct transfers *transfers, uint64_t epoch)
     size_t count = 0;
     void *value;
 
-    for (size_t at = 0; refmap_each(&transfers->table, &at, NULL, &value) && count < ARRAY_SIZE(list);)
-        if (((struct transfer *) value)->epoch != epoch)
-            list[count++] = transfer_ref(value);
+    for (size_t at = 0; refmap_each(&transfers->table, &at, NULL, &value) && count < ARRAY_SIZE(list);) {
+        struct transfer *transfer = value;
+
+        if (transfer->epoch != epoch)
+            list[count++] = transfer_ref(transfer);
+        else
+            agent_note(transfers->agent, "transfer_there", transfer->id, 0, &VALUE_EMPTY_MAP, true);
+    }
     for (size_t i = 0; i < count; i++) {
         log_info(NULL, "a transfer is cut: %s", epoch ? "another master has taken over" : "the master is silent");
         answer_cut(list[i]);
@@ -287,6 +292,7 @@ static bool describe(struct transfer *transfer, struct http_request *http)
     http_origin_of(http, &origin);
     if (http_basic(http, &user, &password))
         is_good = is_good && ask(&asked, "user", user) && ask(&asked, "password", password);
+    is_good = is_good && ask(&asked, "pool_secret", http_cookie(http, "pool_secret"));
     is_good = is_good && ask(&asked, "method", http->method_text) && ask(&asked, "path", http->path)
               && ask(&asked, "peer", origin.peer)
               && ask(&asked, "length", arena_text(arena, "%lld", http->has_body ? (long long) http->content_length : 0));
@@ -350,14 +356,25 @@ static struct transfer *find(struct op *op, const char *id)
     return transfers && uuid_parse(id, strlen(id), &ref) ? refmap_get(&transfers->table, ref) : NULL;
 }
 
+/* Found, and nobody is at it. */
+static struct transfer *wait_idle(struct op *op, const char *id)
+{
+    struct transfer *transfer;
+
+    while ((transfer = find(op, id)) && transfer->op) {
+        transfer_ref(transfer);
+        waitq_wait(&transfer->idle, UINT64_MAX);
+        transfer_unref(&transfer);
+    }
+    return transfer;
+}
+
 int transfer_take(struct op *op, const char *id, struct transfer **ret)
 {
-    struct transfer *transfer = find(op, id);
+    struct transfer *transfer = wait_idle(op, id);
 
     if (!transfer)
-        return op_fail(op, INTERNAL_ERROR, "the client has closed the connection");
-    if (transfer->op)
-        return op_fail(op, INTERNAL_ERROR, "this transfer is at work already");
+        return op_fail(op, INTERNAL_ERROR, "the client's request is not there any more: it was closed, or the agent restarted");
     timer_stop(&transfer->waiting);
     transfer->op = op;
     *ret = transfer_ref(transfer);

@@ -11,7 +11,8 @@
  *
  * The slave decides nothing: without the master's word a request gets no answer but 503. What the master refuses, and with
  * which status, comes as transfer_refuse. A transfer belongs to the master that was told of it; when another takes over,
- * which knows nothing of it, it is cut (docs/transfers.md).
+ * which knows nothing of it, it is cut; after each break of the link the master is told which are there, and has those cut that
+ * it has given up (docs/transfers.md).
  *
  *   transfer.c          arrival, table, end
  *   transfer_export.c   export_vm, export_raw
@@ -42,7 +43,8 @@ void transfers_start(struct transfers *, struct agent *);
 /* After the front has stopped and the agent's loop was abandoned. NULL is fine. */
 void transfers_destroy(struct transfers **);
 
-/* The agent follows a master of this epoch from now on; 0: none that is heard. Transfers that another was told of are cut. */
+/* The agent has a new link, to a master of this epoch; 0: none is heard. Transfers that another was told of are cut, of the others
+ * the master is told that they are still there: it may have given them up when it took this host for dead. */
 void transfers_follow(struct transfers *, uint64_t epoch);
 
 /* ---- among the transfer files ---- */
@@ -76,9 +78,12 @@ struct transfer {
     /* the agent's loop, and the codec's thread while its op waits */
     struct upload_source *source; /* of an import, once it was opened */
     struct xva_reader *reader;    /* which reads from it, between import_open and import_disks */
+    const char *ova;              /* the reader's; NULL before it was read */
+    size_t ova_bytes;
 };
 
-/* The transfer that a call names, for the op alone: 0, or the failure when the client has gone, or it is at work. */
+/* The transfer that a call names, for the op alone; one that another call is at is waited for, since a call whose reply was
+ * lost comes again. 0, or the failure when the client has gone. */
 int transfer_take(struct op *, const char *id, struct transfer **ret);
 /* Gives it back. is_over: its answer has ended, nothing comes after. */
 void transfer_give(struct transfer **, bool is_over);

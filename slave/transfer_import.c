@@ -88,8 +88,6 @@ struct importing {
     const struct value *options;
     struct xva_import_disk open[DISKS_MAX];
     unsigned count;
-    const char *ova;
-    size_t ova_bytes;
     struct value used;          /* [out] prefix -> bytes that the disk's file takes */
     int result;
     char text[DISK_IO_TEXT_BYTES];
@@ -102,7 +100,7 @@ static void read_ova_job(void *arg)
 
     if (!transfer->reader)
         transfer->reader = xva_reader_new(upload_source_of(transfer->source), &transfer->figures);
-    importing->result = xva_read_ova(transfer->reader, &importing->ova, &importing->ova_bytes);
+    importing->result = xva_read_ova(transfer->reader, &transfer->ova, &transfer->ova_bytes);
 }
 
 /* What the reader says of the archive, else what a transfer says of its end. */
@@ -127,15 +125,16 @@ int do_import_open(struct op *op, const struct slave_import_open_args *args, str
     if (r < 0)
         return r;
     importing.transfer = transfer;
-    r = open_source(op, transfer);
-    if (r == 0)
+    if (!transfer->ova) /* else the reply was lost, and it is told again */
+        r = open_source(op, transfer);
+    if (r == 0 && !transfer->ova)
         r = transfer_work(op, transfer, read_ova_job, &importing);
     if (r == 0 && importing.result < 0)
         r = archive_failed(&importing);
-    if (r == 0 && (importing.ova_bytes > OVA_BYTES_SENT || !text_is_utf8(importing.ova, importing.ova_bytes)))
-        r = op_fail(op, IMPORT_ERROR, importing.ova_bytes > OVA_BYTES_SENT ? "ova.xml is too large" : "ova.xml is no text");
+    if (r == 0 && (transfer->ova_bytes > OVA_BYTES_SENT || !text_is_utf8(transfer->ova, transfer->ova_bytes)))
+        r = op_fail(op, IMPORT_ERROR, transfer->ova_bytes > OVA_BYTES_SENT ? "ova.xml is too large" : "ova.xml is no text");
     if (r == 0)
-        *ret = op_map(op, "ova", (const char *) arena_dup(op->arena, importing.ova, importing.ova_bytes), NULL);
+        *ret = op_map(op, "ova", (const char *) arena_dup(op->arena, transfer->ova, transfer->ova_bytes), NULL);
     transfer_give(&transfer, false);
     return r;
 }
