@@ -276,16 +276,23 @@ int task_attach_new(struct call *call, const char *label, const char *descriptio
 
 int task_attach(struct call *call, const char *name, const char *task_id, const char *subtask_of)
 {
+    const struct work *work;
+    ref_t task;
     int r;
 
     if (call->is_async)
         return task_attach_new(call, name, "", subtask_of);
     if (!task_id)
         return 0;
-    r = task_of_header(call, task_id, &call->task);
-    if (r == 0)
-        attach(call);
-    return r;
+    r = task_of_header(call, task_id, &task);
+    if (r < 0)
+        return r;
+    work = *work_slot(call->core->tasks, task);
+    if (work) /* whose end would be taken for that of the other */
+        return fail(call, OTHER_OPERATION_IN_PROGRESS, "task", task_id, work->call->name, task_id);
+    call->task = task;
+    attach(call);
+    return 0;
 }
 
 void task_detach(struct call *call)

@@ -79,8 +79,8 @@ void task_put_ended(struct core *, struct txn *, ref_t task, enum task_status_ty
 
 /* ---- for dispatch.c, on the call's fiber ---- */
 
-/* A row for an async call; or the row of the request's task-id header. `name` is the label,
- * "Async.VM.start". */
+/* A row for an async call; or the row of the request's task-id header, which no other call may be at
+ * work on. `name` is the label, "Async.VM.start". */
 int task_attach(struct call *, const char *name, const char *task_id, const char *subtask_of);
 /* A synchronous call is over; its row, if it was given one, stays as it is. */
 void task_detach(struct call *);
