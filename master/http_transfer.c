@@ -16,6 +16,9 @@
 #include "shared/log.h"
 #include "shared/refmap.h"
 
+/* Each holds a fiber as long as it lasts: with more than a fourth of them slow clients could keep all tasks waiting. */
+#define TRANSFERS_MAX 1024
+
 static const struct transfer_kind *const kinds[] = {&transfer_export, &transfer_import, &transfer_export_raw,
                                                     &transfer_import_raw};
 
@@ -124,6 +127,13 @@ static int refuse_all(struct call *call, const struct view *view, const struct t
     return fail(call, OPERATION_NOT_ALLOWED, text);
 }
 
+static bool can_serve(const struct view *view, const struct transfer_needs *needs, ref_t ref)
+{
+    const struct object *host = view_get(view, host, ref);
+
+    return host && is_live(view, host) && ref_is_null(misses(view, needs, ref));
+}
+
 /* Where the request is, if that host will do; else the master's own; else any. */
 static int choose_host(struct call *call, const struct view *view, const struct transfer_needs *needs, ref_t here,
                        ref_t *ret)
@@ -131,14 +141,11 @@ static int choose_host(struct call *call, const struct view *view, const struct 
     const struct object *host;
     struct view_iter hosts;
 
-    *ret = NULL_REF;
+    *ret = can_serve(view, needs, here) ? here : can_serve(view, needs, call->core->host) ? call->core->host : NULL_REF;
     view_each(&hosts, view, CLASS_OF(host));
-    while ((host = view_next(&hosts)) && !ref_equal(*ret, here)) {
-        if (!is_live(view, host) || !ref_is_null(misses(view, needs, host->ref)))
-            continue;
-        if (ref_is_null(*ret) || ref_equal(host->ref, here) || ref_equal(host->ref, call->core->host))
+    while (ref_is_null(*ret) && (host = view_next(&hosts)))
+        if (can_serve(view, needs, host->ref))
             *ret = host->ref;
-    }
     return ref_is_null(*ret) ? refuse_all(call, view, needs) : 0;
 }
 

@@ -199,6 +199,8 @@ static void client_gone(void *arg)
         forget(transfer);
     else if (!transfer->op)
         transfer->is_gone = true;
+    else if (!transfer->source) /* an upload sees it by itself, and may have had all that it wants */
+        cancel(transfer);
     transfer_unref(&transfer);
 }
 
