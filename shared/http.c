@@ -246,6 +246,8 @@ static bool answer_sent(struct connection *conn)
 {
     bool was_read = conn->exchange->body == BODY_DONE;
 
+    if (conn->exchange->produce_sent)
+        conn->exchange->produce_sent(conn->exchange->produce_arg);
     exchange_end(conn);
     if (conn->is_keep_alive) {
         conn->phase = PHASE_HEAD;

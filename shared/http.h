@@ -217,6 +217,10 @@ typedef enum http_produced http_produce_fn(struct http_request *request, struct 
 void http_produce(struct http_request *request, int status, const char *headers, int64_t length,
                   http_produce_fn *fn, void *arg, void (*destroy)(void *arg));
 
+/* Before http_produce: call sent(arg) when the socket has taken all of the stream, just before destroy. Who is not told that
+ * has a client that does not have all. Not for HEAD. */
+void http_tell_sent(struct http_request *request, void (*sent)(void *arg));
+
 /* --- uploads --------------------------------------------------------------------------------- */
 
 /* A body on its way through a bounded buffer. The loop fills it and stops reading the socket while

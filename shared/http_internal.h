@@ -164,6 +164,7 @@ struct exchange {
     http_produce_fn *produce;
     void *produce_arg;
     void (*produce_destroy)(void *);
+    void (*produce_sent)(void *); /* or NULL */
     void (*on_gone)(struct http_request *, void *);
     void *on_gone_arg;
 

@@ -128,8 +128,14 @@ void http_produce_end(struct exchange *ex)
     void (*destroy)(void *) = TAKE(ex->produce_destroy);
 
     ex->produce = NULL;
+    ex->produce_sent = NULL;
     if (destroy)
         destroy(ex->produce_arg);
+}
+
+void http_tell_sent(struct http_request *request, void (*sent)(void *arg))
+{
+    http_exchange_of(request)->produce_sent = sent;
 }
 
 void http_produce(struct http_request *request, int status, const char *headers, int64_t length,
@@ -204,8 +210,8 @@ void http_produce_step(struct exchange *ex)
     if (result == HTTP_DONE) {
         if (ex->is_chunked_answer)
             evbuffer_add(conn->out, "0\r\n\r\n", 5);
-        ex->answer = ANSWER_DONE;
-        http_produce_end(ex);
+        ex->answer = ANSWER_DONE; /* it ends with the exchange, when the socket has it */
+        ex->produce = NULL;
     } else
         ex->is_producer_waiting = result == HTTP_WAIT;
 }

@@ -155,9 +155,18 @@ static enum http_produced produce(struct http_request *request, struct evbuffer 
     if (result == HTTP_MORE && pipe->is_complete && is_empty(pipe))
         result = HTTP_DONE;
     pipe->loop_waits = result == HTTP_WAIT;
-    pipe->was_taken = result == HTTP_DONE;
     pthread_mutex_unlock(&pipe->lock);
     return result;
+}
+
+/* All of it is with the socket. */
+static void sent(void *arg)
+{
+    struct pipe *pipe = arg;
+
+    pthread_mutex_lock(&pipe->lock);
+    pipe->was_taken = true;
+    pthread_mutex_unlock(&pipe->lock);
 }
 
 static void answer_over(void *arg)
@@ -181,6 +190,7 @@ static void begin(struct http_request *request, void *arg)
         http_close_after(request);
         if (is_head)
             pipe->was_taken = true; /* there is nothing to take */
+        http_tell_sent(request, sent);
         http_produce(request, pipe->status, pipe->headers, pipe->length, produce, pipe,
                      answer_over);
     } else {
