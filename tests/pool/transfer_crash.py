@@ -104,12 +104,16 @@ class Import(Export):
 class Cancelled(Import):
     """PUT of half a VM, whose task is cancelled then."""
 
+    def open(self):
+        self.before = self.world.logged(HOST, r"\] import_disks$")
+        super().open()
+
     def send(self):
         self.connection.send(self.body[:len(self.body) // 2])
 
     def disturb(self):
         pool, task = self.world.pool, self.task
-        wait(lambda: pool("task.get_other_config", task).get("object_creation") == "complete", self.what + ": the objects are there")
+        wait(lambda: self.world.logged(HOST, r"\] import_disks$") > self.before, self.what + ": the disks are coming")
         pool.timeout_s = 5
         try:
             pool("task.cancel", task)
@@ -156,6 +160,12 @@ class World:
         self.contents = [self.t.contents(d) for d in self.made.disks]
 
 
+    def logged(self, host, pattern):
+        """How often the host's agent has said this."""
+        with open(os.path.join(self.pool.dir, "log", "%d.log" % host), errors="replace") as f:
+            return len(re.findall(pattern, f.read(), re.MULTILINE))
+
+
 def state_of(pid):
     """gone, stopped, or None: it goes on."""
     try:
@@ -175,8 +185,7 @@ class Case:
 
     def links(self, host):
         """How often the host's link to a master came to stand; records say that a host lives before that."""
-        with open(os.path.join(self.pool.dir, "log", "%d.log" % host), errors="replace") as f:
-            return len(re.findall(r"link \d+ stands", f.read()))
+        return self.world.logged(host, r"link \d+ stands")
 
     def start(self, **env):
         """The process comes back, and the hosts concerned have their links again."""
