@@ -194,6 +194,15 @@ int VBD_destroy(struct call *call, const struct VBD_destroy_args *args, struct v
 
 /* ---- plug ---- */
 
+/* A host names the drive by its number; clients know it by its reference. */
+static int refused(struct call *call, ref_t vbd, int r)
+{
+    if (r == -ERR_DEVICE_DETACH_REJECTED)
+        return fail(call, DEVICE_DETACH_REJECTED, "VBD", ref_text(call, vbd),
+                    call->failure.params[2]);
+    return r;
+}
+
 /* Where the guest runs, and what a slave call about it names. */
 struct guest {
     ref_t host;
@@ -294,9 +303,10 @@ static int unplug(struct call *call, ref_t self, enum vbd_operations operation)
         return r;
     args.vm = guest.uuid;
     args.epoch = guest.epoch;
+    args.forced = operation == vbd_operations_unplug_force;
     r = slave_vbd_unplug(call, guest.host, &args, NULL);
     if (r < 0)
-        return r;
+        return refused(call, self, r);
 
     txn = store_begin(call->core->store);
     if (!live(call, txn_view(txn), VBD, self))
@@ -356,8 +366,9 @@ static int change_cd(struct call *call, ref_t self, ref_t vdi, enum vbd_operatio
     vm = vbd ? live(call, call_view(call), VM, VBD_get_VM(vbd)) : NULL;
     if (!vm)
         return -ERR_HANDLE_INVALID;
-    if (VM_get_power_state(vm) == vm_power_state_Running
-        || VM_get_power_state(vm) == vm_power_state_Paused) {
+    if (VBD_get_currently_attached(vbd)
+        && (VM_get_power_state(vm) == vm_power_state_Running
+            || VM_get_power_state(vm) == vm_power_state_Paused)) {
         struct slave_cd_change_args change;
         struct guest guest;
         struct value disk;

@@ -218,8 +218,12 @@ int VIF_destroy(struct call *call, const struct VIF_destroy_args *args, struct v
 
 /* A slave call about the guest's interface: plugged into `network`, or unplugged when that is null.
  */
-static int tell_guest(struct call *call, const struct object *vif, ref_t network_ref)
+static int tell_guest(struct call *call, const struct object *vif, ref_t network_ref,
+                      bool is_forced)
 {
+    ref_t self = vif->ref;
+    int r;
+
     const struct object *vm = live(call, call_view(call), VM, VIF_get_VM(vif));
     struct slave_vif_plug_args plug;
     struct slave_vif_unplug_args unplug;
@@ -233,8 +237,13 @@ static int tell_guest(struct call *call, const struct object *vif, ref_t network
         unplug = (struct slave_vif_unplug_args){.vm = arena_strdup(call->arena, VM_get_uuid(vm)),
                                                 .epoch = VM_get_epoch(vm),
                                                 .device =
-                                                    arena_strdup(call->arena, VIF_get_device(vif))};
-        return slave_vif_unplug(call, host, &unplug, NULL);
+                                                    arena_strdup(call->arena, VIF_get_device(vif)),
+                                                .forced = is_forced};
+        r = slave_vif_unplug(call, host, &unplug, NULL);
+        return r == -ERR_DEVICE_DETACH_REJECTED
+                   ? fail(call, DEVICE_DETACH_REJECTED, "VIF", ref_text(call, self),
+                          call->failure.params[2])
+                   : r;
     }
     if (!live(call, call_view(call), network, network_ref))
         return -ERR_HANDLE_INVALID;
@@ -245,7 +254,7 @@ static int tell_guest(struct call *call, const struct object *vif, ref_t network
 }
 
 /* Plug or unplug, guest first, then the record. */
-static int plug(struct call *call, ref_t self, enum vif_operations operation)
+static int plug(struct call *call, ref_t self, enum vif_operations operation, bool is_forced)
 {
     _cleanup_(claim_end) struct claim claim = {0};
     _cleanup_(txn_end) struct txn *txn = NULL;
@@ -259,7 +268,7 @@ static int plug(struct call *call, ref_t self, enum vif_operations operation)
     vif = live(call, call_view(call), VIF, self);
     if (!vif)
         return -ERR_HANDLE_INVALID;
-    r = tell_guest(call, vif, is_plug ? VIF_get_network(vif) : NULL_REF);
+    r = tell_guest(call, vif, is_plug ? VIF_get_network(vif) : NULL_REF, is_forced);
     if (r < 0)
         return r;
     txn = store_begin(call->core->store);
@@ -276,19 +285,19 @@ static int plug(struct call *call, ref_t self, enum vif_operations operation)
 int VIF_plug(struct call *call, const struct VIF_plug_args *args, struct value *ret)
 {
     (void) ret;
-    return plug(call, args->self, vif_operations_plug);
+    return plug(call, args->self, vif_operations_plug, false);
 }
 
 int VIF_unplug(struct call *call, const struct VIF_unplug_args *args, struct value *ret)
 {
     (void) ret;
-    return plug(call, args->self, vif_operations_unplug);
+    return plug(call, args->self, vif_operations_unplug, false);
 }
 
 int VIF_unplug_force(struct call *call, const struct VIF_unplug_force_args *args, struct value *ret)
 {
     (void) ret;
-    return plug(call, args->self, vif_operations_unplug);
+    return plug(call, args->self, vif_operations_unplug, true);
 }
 
 /* To another network; a guest's interface is unplugged and plugged anew. */
@@ -307,11 +316,11 @@ int VIF_move(struct call *call, const struct VIF_move_args *args, struct value *
         if (r < 0)
             return r;
         vif = live(call, call_view(call), VIF, args->self);
-        r = vif ? tell_guest(call, vif, NULL_REF) : -ERR_HANDLE_INVALID;
+        r = vif ? tell_guest(call, vif, NULL_REF, false) : -ERR_HANDLE_INVALID;
         if (r < 0)
             return r;
         vif = live(call, call_view(call), VIF, args->self);
-        r = vif ? tell_guest(call, vif, args->network) : -ERR_HANDLE_INVALID;
+        r = vif ? tell_guest(call, vif, args->network, false) : -ERR_HANDLE_INVALID;
         if (r < 0)
             return r;
     }

@@ -219,7 +219,7 @@ static int receive_open(struct receive *receive, struct move *move, const struct
 
     if (r < 0)
         return r;
-    vm_config(call, call_view(call), move->work.vm, move->destination, &config);
+    vm_config(call, call_view(call), move->work.vm, move->destination, DEVICES_ATTACHED, &config);
     with_options = config_for(call, &config.config, options, address);
     receive->move = move; /* even a lost answer may have opened it */
     r = slave_vm_receive_open(call, move->destination,

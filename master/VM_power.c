@@ -127,7 +127,7 @@ int start_run(struct work *work)
     struct value answer = VALUE_VOID;
     int r;
 
-    vm_config(call, call_view(call), work->vm, work->host, &config);
+    vm_config(call, call_view(call), work->vm, work->host, DEVICES_ALL, &config);
     r = slave_vm_start(call, work->host,
                        &(struct slave_vm_start_args){
                            .vm = config.uuid,
@@ -443,7 +443,7 @@ static int reboot_run(struct work *work, bool is_hard)
     struct value answer = VALUE_VOID;
     int r;
 
-    vm_config(call, call_view(call), work->vm, work->host, &config);
+    vm_config(call, call_view(call), work->vm, work->host, DEVICES_ALL, &config);
     r = slave_vm_reboot(call, work->host,
                         &(struct slave_vm_reboot_args){
                             .vm = config.uuid,

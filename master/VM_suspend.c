@@ -187,7 +187,7 @@ static int resume_run(struct work *work)
     struct value image, answer = VALUE_VOID;
     int r;
 
-    vm_config(call, call_view(call), work->vm, work->host, &config);
+    vm_config(call, call_view(call), work->vm, work->host, DEVICES_ATTACHED, &config);
     image = vm_image(call, call_view(call), work->vdi, work->host);
     r = slave_vm_resume(call, work->host,
                         &(struct slave_vm_resume_args){

@@ -20,6 +20,7 @@
 
 #include <stdio.h>
 
+#include "master/attached.h"
 #include "master/background.h"
 #include "master/claim.h"
 #include "master/core.h"
@@ -203,6 +204,8 @@ static void put_present(struct call *call, struct claim *claim, const struct val
                        answer_state(state) == GUEST_IS_PAUSED ? vm_power_state_Paused
                                                               : vm_power_state_Running);
     VM_put_domid(txn, claim->ref, answer_domid(state));
+    attached_put(txn, claim->ref, value_map_text(state, "disks", NULL),
+                 value_map_text(state, "nics", NULL));
     claim_end_txn(claim, txn);
     call_commit(call, &txn);
 }
@@ -416,12 +419,14 @@ static const struct slave_guest *guest_of(const struct slave_guest *guests, size
     return NULL;
 }
 
-static bool agrees(const struct object *vm, const struct slave_guest *guest)
+static bool agrees(const struct view *view, const struct object *vm,
+                   const struct slave_guest *guest)
 {
     if (!guest || guest->epoch != (uint64_t) VM_get_epoch(vm))
         return false;
     return streq(guest->state,
-                 VM_get_power_state(vm) == vm_power_state_Paused ? "paused" : "running");
+                 VM_get_power_state(vm) == vm_power_state_Paused ? "paused" : "running")
+           && attached_agree(view, vm->ref, guest->disks, guest->nics);
 }
 
 static void compare_residents(struct core *core, ref_t host, const struct slave_guest *guests,
@@ -433,7 +438,7 @@ static void compare_residents(struct core *core, ref_t host, const struct slave_
 
     view_each_inverse(&residents, view, &CLASS_OF(host)->fields[F_host_resident_VMs], host);
     while ((vm = view_next(&residents)))
-        if (!VM_get_is_control_domain(vm) && !agrees(vm, guest_of(guests, count, vm)))
+        if (!VM_get_is_control_domain(vm) && !agrees(view, vm, guest_of(guests, count, vm)))
             compare_later(core, host, vm);
 }
 

@@ -4,8 +4,8 @@
 
 #include "master/memory.h"
 
-/* The operation that keeps a VM from having devices plugged: shutting down, suspending, pausing.
- * -1: none. */
+/* The operation that keeps a VM from having devices plugged: shutting down, suspending, pausing - and
+ * moving, for the host that it moves to has been told which devices to expect. -1: none. */
 static int blocking_vm_operation(const struct object *vm)
 {
     const struct value *operations = VM_get_current_operations(vm);
@@ -14,7 +14,8 @@ static int blocking_vm_operation(const struct object *vm)
         int operation = operations->items[2 * i + 1].e.index;
 
         if (operation == vm_operations_clean_shutdown || operation == vm_operations_hard_shutdown
-            || operation == vm_operations_suspend || operation == vm_operations_pause)
+            || operation == vm_operations_suspend || operation == vm_operations_pause
+            || operation == vm_operations_pool_migrate)
             return operation;
     }
     return -1;

@@ -146,6 +146,26 @@ static int check_other_operations(struct check *check)
     return 0;
 }
 
+/* A guest that leaves takes its devices along: none may come or go meanwhile. */
+static int check_devices(struct check *check)
+{
+    static const int fields[] = {F_VM_VBDs, F_VM_VIFs};
+    const struct object *device;
+    struct view_iter devices;
+
+    if (check->operation != vm_operations_pool_migrate
+        && check->operation != vm_operations_suspend)
+        return 0;
+    for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {
+        view_each_inverse(&devices, check->view, &CLASS_OF(VM)->fields[fields[i]],
+                          check->object->ref);
+        while ((device = view_next(&devices)))
+            if (operations_of(device)->length > 0)
+                return refuse_busy(check, device, ",");
+    }
+    return 0;
+}
+
 static int check_template(struct check *check, unsigned flags)
 {
     const struct object *vm = check->object;
@@ -312,6 +332,8 @@ int check_VM(struct check *check)
                       power_state_text(VM_get_power_state(vm)));
 
     r = check_other_operations(check);
+    if (r == 0)
+        r = check_devices(check);
     if (r < 0)
         return r;
     r = check_template(check, flags);

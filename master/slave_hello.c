@@ -178,6 +178,11 @@ static void greet_main(void *arg)
     arena_destroy(&arena); /* the greeting is in it */
 }
 
+static const char *copy_or_null(struct arena *arena, const char *text)
+{
+    return text ? arena_strdup(arena, text) : NULL;
+}
+
 static bool read_guest(struct arena *arena, const struct value *map, struct slave_guest *ret)
 {
     const struct value *vm, *epoch, *domid;
@@ -195,6 +200,8 @@ static bool read_guest(struct arena *arena, const struct value *map, struct slav
         .state = arena_strdup(arena, value_map_text(map, "state", "ended")),
         .progress = arena_strdup(arena, value_map_text(map, "progress", "none")),
         .move = arena_strdup(arena, value_map_text(map, "move", "")),
+        .disks = copy_or_null(arena, value_map_text(map, "disks", NULL)),
+        .nics = copy_or_null(arena, value_map_text(map, "nics", NULL)),
         .domid = domid && domid->kind == KIND_INT ? domid->i : -1,
     };
     return true;

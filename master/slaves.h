@@ -96,6 +96,7 @@ struct slave_guest {
     const char *progress; /* of slave/ledger.h: "starting", "ran", "receiving", "aborted", "paused-for-move", "ended" */
     const char *move;     /* of receiving, sent and aborted ones */
     int64_t domid;
+    const char *disks, *nics; /* a line for each device, as vm_ask tells them; NULL: not told */
 };
 
 /* Notes: a handler for each name, run in the host's note fiber, so notes of one host come one after the other. The note

@@ -108,8 +108,14 @@ struct value vm_nic(struct call *call, const struct view *view, const struct obj
     return map_value(&map);
 }
 
+static bool is_attached(const struct object *device, int field)
+{
+    return field == F_VM_VBDs ? VBD_get_currently_attached(device)
+                              : VIF_get_currently_attached(device);
+}
+
 static struct value collect(struct call *call, const struct view *view, int field, ref_t vm,
-                            ref_t host)
+                            ref_t host, enum vm_devices devices_wanted)
 {
     const struct field *inverse = &CLASS_OF(VM)->fields[field];
     struct value *items =
@@ -119,11 +125,14 @@ static struct value collect(struct call *call, const struct view *view, int fiel
     uint32_t count = 0;
 
     view_each_inverse(&devices, view, inverse, vm);
-    while ((device = view_next(&devices)))
+    while ((device = view_next(&devices))) {
+        if (devices_wanted == DEVICES_ATTACHED && !is_attached(device, field))
+            continue;
         items[count++] = field == F_VM_VBDs
                              ? vm_disk(call, view, device,
                                        VBD_get_empty(device) ? NULL_REF : VBD_get_VDI(device), host)
                              : vm_nic(call, view, device, VIF_get_network(device));
+    }
     return VALUE_SET(count, items);
 }
 
@@ -156,14 +165,14 @@ static struct value config_of(struct call *call, const struct object *vm)
 }
 
 void vm_config(struct call *call, const struct view *view, ref_t vm_ref, ref_t host,
-               struct vm_config *ret)
+               enum vm_devices devices, struct vm_config *ret)
 {
     const struct object *vm = view_get(view, VM, vm_ref);
 
     ret->uuid = arena_strdup(call->arena, VM_get_uuid(vm));
     ret->config = config_of(call, vm);
-    ret->disks = collect(call, view, F_VM_VBDs, vm_ref, host);
-    ret->nics = collect(call, view, F_VM_VIFs, vm_ref, host);
+    ret->disks = collect(call, view, F_VM_VBDs, vm_ref, host, devices);
+    ret->nics = collect(call, view, F_VM_VIFs, vm_ref, host, devices);
 }
 
 /* "0", "xvda", "hdc" or "sdb" as a number; -1 for another text. */

@@ -11,8 +11,11 @@ struct vm_config {
     struct value config, disks, nics;
 };
 
-/* For a guest that is to run on this host, which sees its SRs. */
-void vm_config(struct call *, const struct view *, ref_t vm, ref_t host, struct vm_config *ret);
+/* For a guest that is to run on this host, which sees its SRs: one that boots has all devices of the
+ * VM, one that goes on - resumed, or moved - those that it has had plugged. */
+enum vm_devices { DEVICES_ALL, DEVICES_ATTACHED };
+void vm_config(struct call *, const struct view *, ref_t vm, ref_t host, enum vm_devices devices,
+               struct vm_config *ret);
 
 /* One drive with this disk in it (null: nothing), and one interface on this network. */
 struct value vm_disk(struct call *, const struct view *, const struct object *vbd, ref_t vdi,

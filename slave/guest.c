@@ -103,15 +103,13 @@ struct guest *guest_new(struct guests *guests, const struct guest_message *reque
         .options = options,
         .memory_target_bytes = guest_message_int(request, "memory_target", 0),
         .vcpus = (int) MIN(MAX(guest_message_int(request, "vcpus", 1), 1), 1024),
-        .has_disks = guest_message_uint(request, "disks", 0) > 0,
-        .has_nics = guest_message_uint(request, "nics", 0) > 0,
         .lock_path = lock_path ? dup_text(lock_path) : NULL,
         .journal_path = journal_path ? dup_text(journal_path) : NULL,
         .lock_fd = -1,
         .journal_fd = -1,
-        .disks = guest_disks_new(request, &options),
         .origin = "boot",
     };
+    guest_devices_unpack(request, &guest->devices);
     guest_table_add(&guests->table, &guest->node);
     return guest;
 }
@@ -124,7 +122,7 @@ void guest_remove(struct guest *guest)
     timer_stop(&guest->plan_timer);
     timer_stop(&guest->work_timer);
     guest_files_close(guest);
-    guest_disks_destroy(&guest->disks);
+    guest_devices_done(&guest->devices);
     guest_memory_destroy(&guest->memory);
     guest_table_remove(&guest->guests->table, &guest->node);
     free(guest->name);
@@ -264,11 +262,11 @@ static void work_counters(struct guest *guest)
     const struct guest_options *o = &guest->options;
 
     guest->vcpu_seconds += (double) (guest->vcpus * o->cpu_percent * o->tick_ms) / 100e3;
-    if (guest->has_disks) {
+    if (guest->devices.disk_count > 0) {
         guest->disk_read_bytes += GUEST_PAGE_BYTES;
         guest->disk_write_bytes += o->dirty_pages * GUEST_PAGE_BYTES;
     }
-    if (guest->has_nics) {
+    if (guest->devices.nic_count > 0) {
         guest->nic_rx_bytes += 1500;
         guest->nic_tx_bytes += 500;
     }

@@ -5,6 +5,7 @@
  *   guest_options.c   the sim-... options
  *   guest_journal.c   its lock and its journal
  *   guest_disks.c     what it writes to its disks
+ *   guest_devices.c   the list of its disks and interfaces;  guest_plug.c: how it changes
  *   guest_memory.c    its pages
  *   guest_image.c     save and restore: files, written and read by a thread of their own
  *   guest_send.c, guest_receive.c   moving its memory over a socket;  guest_move.h: the bytes
@@ -18,6 +19,7 @@
 #include "shared/base.h"
 #include "shared/loop.h"
 #include "shared/ref.h"
+#include "slave/guest_devices.h"
 #include "slave/guest_link.h"
 #include "slave/guest_memory.h"
 #include "slave/guest_table.h"
@@ -47,6 +49,7 @@ struct guest_options {
     int64_t cpu_percent;
     int64_t ignores_shutdown; /* 0 or 1 */
     int64_t writes_disks;     /* 0 or 1 */
+    int64_t refuses_unplug;   /* 0 or 1 */
 };
 
 extern const struct guest_options guest_options_default;
@@ -92,7 +95,7 @@ struct guest {
     struct guest_memory *memory; /* NULL once ended, and before a receiver knows its size */
     int64_t memory_target_bytes;
     int vcpus;
-    bool has_disks, has_nics;
+    struct guest_devices devices; /* owned (guest_devices.h) */
 
     /* the guest's clock */
     bool is_executing; /* it ticks: RUNNING, and not held still for the end of a move or save */
@@ -108,7 +111,9 @@ struct guest {
     char *lock_path, *journal_path;
     int lock_fd, journal_fd;
     bool has_journal_error;
-    struct guest_disks *disks; /* open as long; NULL: it writes to none */
+    struct guest_disk_file *files; /* of the disks that it writes to, open as long */
+    int file_count;
+    bool has_disk_error; /* told once */
     const char *origin; /* "boot", "restored", "received": for the note of its first run here */
 
     /* what is under way, and for whom */
@@ -165,16 +170,23 @@ void guest_journal_note(struct guest *guest, const char *word, const char *detai
 
 /* --- disks that the guest writes (guest_disks.c) --- */
 
-/* From a request's fields; NULL unless the options say that it writes to its disks. */
-struct guest_disks *guest_disks_new(const struct guest_message *request,
-                                    const struct guest_options *options);
-void guest_disks_destroy(struct guest_disks **disks_p);
-/* Each takes NULL for a guest that writes to none. */
-int guest_disks_open(struct guest_disks *disks, struct guest_error *error);
+/* Those that it may write, if its options say that it does, and that are not open. */
+int guest_disks_open(struct guest *guest, struct guest_error *error);
 /* Those that are open, by their paths: another file may stand there now. */
-int guest_disks_reopen(struct guest_disks *disks, struct guest_error *error);
-void guest_disks_close(struct guest_disks *disks);
+int guest_disks_reopen(struct guest *guest, struct guest_error *error);
+void guest_disk_close(struct guest *guest, const char *device);
+void guest_disks_close(struct guest *guest);
 void guest_disks_tick(struct guest *guest);
+
+/* --- devices that come and go (guest_plug.c): 0, or negative and nothing has changed --- */
+
+int guest_plug_disk(struct guest *guest, const struct guest_disk *disk, struct guest_error *error);
+int guest_unplug_disk(struct guest *guest, const char *device, bool is_forced,
+                      struct guest_error *error);
+int guest_change_cd(struct guest *guest, const struct guest_disk *disk, struct guest_error *error);
+int guest_plug_nic(struct guest *guest, const struct guest_nic *nic, struct guest_error *error);
+int guest_unplug_nic(struct guest *guest, const char *device, bool is_forced,
+                     struct guest_error *error);
 
 /* --- long work: each begins it and answers through guest_work_done --- */
 

@@ -9,7 +9,8 @@
  * padded with blanks to DISK_LINE_BYTES. So whoever looks at copies of all disks of a guest sees
  * whether they are of one moment. A qcow2 file is only held open: what its blocks mean is not known
  * here. That suffices to see from outside, in /proc, whether the guest has gone on in the file that
- * took over the name (hypervisor.h: reopen_disks). */
+ * took over the name (hypervisor.h: reopen_disks), and whether it has let a file go that was
+ * unplugged. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -19,119 +20,106 @@
 #include "slave/guest.h"
 
 #define DISK_LINE_BYTES 512
-#define PATH_BYTES_MAX  4096
 
+/* A disk's file while it is open. */
 struct guest_disk_file {
-    char *path;
+    char *device, *path; /* of guest->devices */
     bool is_raw;
-    int fd; /* -1: not open */
+    int fd;
 };
 
-struct guest_disks {
-    uint32_t count;
-    bool has_error; /* told once */
-    struct guest_disk_file files[];
-};
-
-static char *text_of(const msgpack_object *object)
+static struct guest_disk_file *file_of(const struct guest *guest, const char *device)
 {
-    char *text;
-
-    if (object->type != MSGPACK_OBJECT_STR || object->via.str.size > PATH_BYTES_MAX)
-        return NULL;
-    text = alloc0(object->via.str.size + 1);
-    memcpy(text, object->via.str.ptr, object->via.str.size);
-    return text;
+    for (int i = 0; i < guest->file_count; i++)
+        if (streq(guest->files[i].device, device))
+            return &guest->files[i];
+    return NULL;
 }
 
-struct guest_disks *guest_disks_new(const struct guest_message *request,
-                                    const struct guest_options *options)
+static int open_path(const char *path, struct guest_error *error)
 {
-    const msgpack_object *list = guest_message_find(request, "writable");
-    struct guest_disks *disks;
-    uint32_t count;
+    int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
 
-    if (!options->writes_disks || !list || list->type != MSGPACK_OBJECT_ARRAY)
-        return NULL;
-    count = list->via.array.size / 2;
-    disks = alloc0(sizeof *disks + count * sizeof disks->files[0]);
-    for (uint32_t i = 0; i < count; i++) {
-        char *path = text_of(&list->via.array.ptr[2 * i]);
-        char *format = text_of(&list->via.array.ptr[2 * i + 1]);
-
-        if (path && format)
-            disks->files[disks->count++] =
-                (struct guest_disk_file){TAKE(path), streq(format, "raw"), -1};
-        free(path);
-        free(format);
-    }
-    return disks;
+    return fd >= 0 ? fd
+                   : guest_fail(error, ERR_INTERNAL_ERROR, "cannot open the disk %s: %s", path,
+                                strerror(errno));
 }
 
-void guest_disks_destroy(struct guest_disks **disks_p)
+static void file_close(struct guest *guest, struct guest_disk_file *file)
 {
-    struct guest_disks *disks = TAKE(*disks_p);
-
-    if (!disks)
-        return;
-    guest_disks_close(disks);
-    for (uint32_t i = 0; i < disks->count; i++)
-        free(disks->files[i].path);
-    free(disks);
+    close_fd(&file->fd);
+    free(file->device);
+    free(file->path);
+    *file = guest->files[--guest->file_count];
 }
 
-/* Those that are not open; or those that are, by their paths anew. */
-static int open_files(struct guest_disks *disks, bool are_open, struct guest_error *error)
+int guest_disks_open(struct guest *guest, struct guest_error *error)
 {
-    for (uint32_t i = 0; disks && i < disks->count; i++) {
-        struct guest_disk_file *file = &disks->files[i];
+    if (!guest->options.writes_disks)
+        return 0;
+    for (int i = 0; i < guest->devices.disk_count; i++) {
+        const struct guest_disk *disk = &guest->devices.disks[i];
         int fd;
 
-        if ((file->fd >= 0) != are_open)
+        if (!guest_disk_is_writable(disk) || file_of(guest, disk->device))
             continue;
-        fd = open(file->path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+        fd = open_path(disk->path, error);
         if (fd < 0)
-            return guest_fail(error, ERR_INTERNAL_ERROR, "cannot open the disk %s: %s", file->path,
-                              strerror(errno));
+            return fd;
+        guest->files =
+            realloc_array(guest->files, (size_t) guest->file_count + 1, sizeof(*guest->files));
+        guest->files[guest->file_count++] = (struct guest_disk_file){
+            dup_text(disk->device), dup_text(disk->path), streq(disk->format, "raw"), fd};
+    }
+    return 0;
+}
+
+int guest_disks_reopen(struct guest *guest, struct guest_error *error)
+{
+    for (int i = 0; i < guest->file_count; i++) {
+        struct guest_disk_file *file = &guest->files[i];
+        int fd = open_path(file->path, error);
+
+        if (fd < 0)
+            return fd;
         close_fd(&file->fd);
         file->fd = fd;
     }
     return 0;
 }
 
-int guest_disks_open(struct guest_disks *disks, struct guest_error *error)
+void guest_disk_close(struct guest *guest, const char *device)
 {
-    return open_files(disks, false, error);
+    struct guest_disk_file *file = file_of(guest, device);
+
+    if (file)
+        file_close(guest, file);
 }
 
-int guest_disks_reopen(struct guest_disks *disks, struct guest_error *error)
+void guest_disks_close(struct guest *guest)
 {
-    return open_files(disks, true, error);
-}
-
-void guest_disks_close(struct guest_disks *disks)
-{
-    for (uint32_t i = 0; disks && i < disks->count; i++)
-        close_fd(&disks->files[i].fd);
+    while (guest->file_count > 0)
+        file_close(guest, &guest->files[guest->file_count - 1]);
+    free(guest->files);
+    guest->files = NULL;
 }
 
 void guest_disks_tick(struct guest *guest)
 {
-    struct guest_disks *disks = guest->disks;
     char vm[UUID_TEXT_BYTES], line[DISK_LINE_BYTES + 1];
 
-    if (!disks)
+    if (guest->file_count == 0)
         return;
     snprintf(line, sizeof line, "%s %llu %llu", uuid_print(vm, guest->vm),
              (unsigned long long) guest->epoch, (unsigned long long) guest->tick);
     memset(line + strlen(line), ' ', sizeof line - strlen(line));
-    for (uint32_t i = 0; i < disks->count; i++) {
-        const struct guest_disk_file *file = &disks->files[i];
+    for (int i = 0; i < guest->file_count; i++) {
+        const struct guest_disk_file *file = &guest->files[i];
 
-        if (!file->is_raw || file->fd < 0
-            || pwrite(file->fd, line, DISK_LINE_BYTES, 0) == DISK_LINE_BYTES || disks->has_error)
+        if (!file->is_raw || pwrite(file->fd, line, DISK_LINE_BYTES, 0) == DISK_LINE_BYTES
+            || guest->has_disk_error)
             continue;
-        disks->has_error = true;
+        guest->has_disk_error = true;
         guests_log("%s: cannot write to the disk %s: %s", guest->name, file->path, strerror(errno));
     }
 }

@@ -62,7 +62,7 @@ int guest_files_open(struct guest *guest, struct guest_error *error)
             return -ERR_INTERNAL_ERROR;
         }
     }
-    if (guest_disks_open(guest->disks, error) < 0) {
+    if (guest_disks_open(guest, error) < 0) {
         guest_files_close(guest);
         return -ERR_INTERNAL_ERROR;
     }
@@ -71,7 +71,7 @@ int guest_files_open(struct guest *guest, struct guest_error *error)
 
 void guest_files_close(struct guest *guest)
 {
-    guest_disks_close(guest->disks);
+    guest_disks_close(guest);
     close_fd(&guest->journal_fd);
     close_fd(&guest->lock_fd); /* frees the lock */
 }

@@ -52,6 +52,7 @@ static const struct {
     OPTION("cpu-percent",      cpu_percent,       0, 100,       "load of each virtual CPU")
     SWITCH("ignores-shutdown", ignores_shutdown, "true: does not shut down when asked")
     SWITCH("writes-disks",     writes_disks,     "true: writes each tick to its disks, too")
+    SWITCH("refuses-unplug",   refuses_unplug,   "true: does not let go of a disk or interface")
 };
 #undef OPTION
 #undef SWITCH

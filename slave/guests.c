@@ -24,7 +24,7 @@
 #include "slave/guest.h"
 
 #define CLIENTS_MAX       16
-#define QUEUE_BYTES_MAX   (16 * 1024 * 1024) /* 65,536 guests are told in 8 MiB */
+#define QUEUE_BYTES_MAX   (64 * 1024 * 1024) /* 65,536 guests with two devices are told in 24 MiB */
 #define QUEUE_BYTES_IDLE  (256 * 1024)       /* who has more unread gets no samples */
 #define LISTEN_AGAIN_MS   200
 #define SAMPLE_MS         1000
@@ -71,6 +71,7 @@ static void put_guest(struct guest_frame *frame, const struct guest *guest)
     if (guest->state == GUEST_ENDED)
         guest_frame_text(frame, "ended_by", guest_change_name(guest->ended_by));
     guest_frame_int(frame, "memory", guest->memory_target_bytes);
+    guest_devices_pack(frame, &guest->devices);
 }
 
 static void tell_guest(struct client *client, const struct guest *guest)
@@ -426,9 +427,101 @@ static int do_reopen_disks(struct request *request)
     int r = need(request, GUEST_PAUSED, GUEST_PAUSED);
 
     if (r == 0)
-        r = guest_disks_reopen(guest->disks, &request->error);
+        r = guest_disks_reopen(guest, &request->error);
     return r < 0 ? r : answer(request);
 }
+
+/* --- devices --- */
+
+/* What a request about devices says. The list owns its texts. */
+struct device_request {
+    struct guest_devices named; /* plug: the one that is plugged */
+    const char *device;         /* unplug */
+    bool is_forced;
+};
+
+static int change_device(struct request *request,
+                         int (*change)(struct request *request, const struct device_request *what))
+{
+    struct device_request what = {
+        .device = guest_message_text(request->message, "device", ""),
+        .is_forced = guest_message_uint(request->message, "forced", 0) > 0,
+    };
+    int r = need(request, GUEST_RUNNING, GUEST_PAUSED);
+
+    if (r < 0)
+        return r;
+    guest_devices_unpack(request->message, &what.named);
+    r = change(request, &what);
+    guest_devices_done(&what.named);
+    if (r < 0)
+        return r;
+    guests_tell(request->guest);
+    return answer(request);
+}
+
+static int no_device(struct request *request)
+{
+    return guest_fail(&request->error, ERR_INTERNAL_ERROR, "the request names no device");
+}
+
+static int plug_disk(struct request *request, const struct device_request *what)
+{
+    return what->named.disk_count == 1
+               ? guest_plug_disk(request->guest, what->named.disks, &request->error)
+               : no_device(request);
+}
+
+static int unplug_disk(struct request *request, const struct device_request *what)
+{
+    return guest_unplug_disk(request->guest, what->device, what->is_forced, &request->error);
+}
+
+static int change_cd(struct request *request, const struct device_request *what)
+{
+    return what->named.disk_count == 1
+               ? guest_change_cd(request->guest, what->named.disks, &request->error)
+               : no_device(request);
+}
+
+static int plug_nic(struct request *request, const struct device_request *what)
+{
+    return what->named.nic_count == 1
+               ? guest_plug_nic(request->guest, what->named.nics, &request->error)
+               : no_device(request);
+}
+
+static int unplug_nic(struct request *request, const struct device_request *what)
+{
+    return guest_unplug_nic(request->guest, what->device, what->is_forced, &request->error);
+}
+
+static int do_plug_disk(struct request *request)
+{
+    return change_device(request, plug_disk);
+}
+
+static int do_unplug_disk(struct request *request)
+{
+    return change_device(request, unplug_disk);
+}
+
+static int do_change_cd(struct request *request)
+{
+    return change_device(request, change_cd);
+}
+
+static int do_plug_nic(struct request *request)
+{
+    return change_device(request, plug_nic);
+}
+
+static int do_unplug_nic(struct request *request)
+{
+    return change_device(request, unplug_nic);
+}
+
+/* --- small changes --- */
 
 static int do_set_memory_target(struct request *request)
 {
@@ -491,6 +584,11 @@ static const struct {
     {"cancel_send", do_cancel_send},
     {"resume_sent", do_resume_sent},
     {"reopen_disks", do_reopen_disks},
+    {"plug_disk", do_plug_disk},
+    {"unplug_disk", do_unplug_disk},
+    {"change_cd", do_change_cd},
+    {"plug_nic", do_plug_nic},
+    {"unplug_nic", do_unplug_nic},
     {"forget", do_forget},
     {"set_memory_target", do_set_memory_target},
     {"set_vcpus", do_set_vcpus},

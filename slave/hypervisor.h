@@ -36,8 +36,8 @@ enum guest_change {
 
 struct guest_disk {
     const char *device;  /* userdevice, "0" */
-    const char *path;    /* file; NULL for an empty CD drive */
-    const char *format;  /* "raw" or "qcow2", always explicit */
+    const char *path;    /* file; NULL for an empty CD drive, and for a disk of a dummy SR, which reads as zeros */
+    const char *format;  /* "raw" or "qcow2", always explicit where there is a file */
     bool is_read_only;
     bool is_cd;
 };
@@ -52,6 +52,14 @@ struct guest_nic {
     const char *mac;
     const char *bridge;
     int64_t mtu;
+};
+
+/* What a guest has now. */
+struct guest_devices {
+    struct guest_disk *disks;
+    int disk_count;
+    struct guest_nic *nics;
+    int nic_count;
 };
 
 /* What a guest is made of. Valid during the call only: drivers copy what they keep. */
@@ -138,6 +146,21 @@ struct hypervisor {
      * writes to the old one again (QEMU: blockdev-snapshot). Disks whose file is the same are left alone. After a failure it
      * may have any of the files open: what it writes is not lost, but the base is no snapshot. */
     int (*reopen_disks)(struct hypervisor *, uint64_t operation, ref_t vm);
+
+    /* Devices of a guest that runs or is paused. Plugging what is there already (the same file, for a disk) and unplugging what
+     * is not are done; a device of that number with another file is refused: DEVICE_ALREADY_EXISTS. `done` comes when the guest
+     * has the device, or has given it up and its file is closed (QEMU: device_del and then DEVICE_DELETED); a guest that does
+     * not let go: DEVICE_DETACH_REJECTED, unless it is forced, and the device is as before. What the guest has then, it has
+     * until it ends, whatever happens to the agent, and devices() tells it. A disk that was plugged is written to only from
+     * then on. change_cd: the drive holds disk->path from now on, or nothing. */
+    int (*plug_disk)(struct hypervisor *, uint64_t operation, ref_t vm, const struct guest_disk *disk);
+    int (*unplug_disk)(struct hypervisor *, uint64_t operation, ref_t vm, const char *device, bool is_forced);
+    int (*change_cd)(struct hypervisor *, uint64_t operation, ref_t vm, const struct guest_disk *disk);
+    int (*plug_nic)(struct hypervisor *, uint64_t operation, ref_t vm, const struct guest_nic *nic);
+    int (*unplug_nic)(struct hypervisor *, uint64_t operation, ref_t vm, const char *device, bool is_forced);
+    /* What a guest has, from what the driver knows; never waits. Good until the next callback. NULL for an unknown guest, and
+     * where the driver cannot tell: then nothing may be concluded. */
+    const struct guest_devices *(*devices)(struct hypervisor *, ref_t vm);
 
     /* Forget an ended guest: list() no longer has it. */
     int (*forget)(struct hypervisor *, uint64_t operation, ref_t vm);

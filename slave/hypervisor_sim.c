@@ -50,6 +50,7 @@ struct known *sim_find_known(const struct sim *sim, ref_t vm)
 void sim_drop_known(struct sim *sim, struct known *known)
 {
     guest_table_remove(&sim->known, &known->node);
+    guest_devices_done(&known->devices);
     free(known);
 }
 
@@ -75,6 +76,8 @@ static void guest_told(struct sim *sim, const struct guest_message *message)
         .state = (enum guest_state) state,
         .ended_by = ended_by < 0 ? GUEST_VANISHED : (enum guest_change) ended_by,
     };
+    guest_devices_done(&known->devices);
+    known->has_devices = guest_devices_unpack(message, &known->devices);
     known->sample.memory_actual_bytes = guest_message_int(message, "memory", 0);
     known->is_ghost = false;
     known->is_listed = true;
@@ -180,6 +183,13 @@ static void changed_told(struct sim *sim, const struct guest_message *message)
                                    (enum guest_change) change);
 }
 
+static bool has_device(const struct known *known, const struct pending *pending)
+{
+    if (pending->leaves == LEAVES_DISK || pending->leaves == LEAVES_NO_DISK)
+        return guest_devices_disk(&known->devices, pending->device);
+    return guest_devices_nic(&known->devices, pending->device);
+}
+
 /* Did the operation do what it was to do, by the state that the guest is in? */
 static bool has_succeeded(const struct sim *sim, const struct pending *pending)
 {
@@ -203,6 +213,13 @@ static bool has_succeeded(const struct sim *sim, const struct pending *pending)
         return state == GUEST_ENDED && known->found.ended_by == GUEST_SAVED;
     case LEAVES_FORGOTTEN:
         return state == GUEST_NONE || known->is_ghost;
+    case LEAVES_DISK:
+    case LEAVES_NO_DISK:
+    case LEAVES_NIC:
+    case LEAVES_NO_NIC:
+        return (state == GUEST_PAUSED || state == GUEST_RUNNING) && known->has_devices
+               && has_device(known, pending)
+                      == (pending->leaves == LEAVES_DISK || pending->leaves == LEAVES_NIC);
     }
     return false;
 }
@@ -452,7 +469,10 @@ static void sim_connect(void *arg)
 
 static int free_known(_unused_ void *arg, struct guest_node *node)
 {
-    free(CONTAINER_OF(node, struct known, node));
+    struct known *known = CONTAINER_OF(node, struct known, node);
+
+    guest_devices_done(&known->devices);
+    free(known);
     return 0;
 }
 

@@ -114,26 +114,6 @@ static void put_options(struct guest_frame *frame, const struct value *options)
     }
 }
 
-/* Of the disks that a guest may write: path, and format. */
-static void put_disks(struct guest_frame *frame, const struct guest_config *config)
-{
-    msgpack_packer *packer = guest_frame_key(frame, "writable");
-    size_t count = 0;
-
-    for (int i = 0; i < config->disk_count; i++)
-        count += guest_disk_is_writable(&config->disks[i]);
-    msgpack_pack_array(packer, 2 * count);
-    for (int i = 0; i < config->disk_count; i++) {
-        const struct guest_disk *disk = &config->disks[i];
-
-        if (!guest_disk_is_writable(disk))
-            continue;
-        assert(strlen(disk->path) <= TEXT_BYTES_MAX);
-        msgpack_pack_str_with_body(packer, disk->path, strlen(disk->path));
-        msgpack_pack_str_with_body(packer, disk->format, strlen(disk->format));
-    }
-}
-
 static void put_config(struct guest_frame *frame, const struct guest_config *config)
 {
     assert(!config->options || config->options->kind == KIND_MAP);
@@ -143,9 +123,8 @@ static void put_config(struct guest_frame *frame, const struct guest_config *con
         guest_frame_text(frame, "name", config->name);
     guest_frame_int(frame, "memory_target", config->memory_target_bytes);
     guest_frame_int(frame, "vcpus", config->vcpus);
-    guest_frame_uint(frame, "disks", (uint64_t) config->disk_count);
-    guest_frame_uint(frame, "nics", (uint64_t) config->nic_count);
-    put_disks(frame, config);
+    guest_devices_pack(frame, &(struct guest_devices){(struct guest_disk *) config->disks, config->disk_count,
+                                                      (struct guest_nic *) config->nics, config->nic_count});
     put_path(frame, "lock_path", config->lock_path);
     put_path(frame, "journal_path", config->journal_path);
     put_options(frame, config->options);
@@ -276,6 +255,87 @@ static int sim_reopen_disks(struct hypervisor *driver, uint64_t operation, ref_t
     return request_plain(driver, "reopen_disks", operation, vm, LEAVES_NOTHING_TO_SEE);
 }
 
+static int device_send(struct sim *sim, struct guest_frame *frame, uint64_t operation, ref_t vm,
+                       enum leaves leaves, const char *device)
+{
+    struct pending *pending = pending_new(sim, operation, vm, leaves, 0);
+
+    snprintf(pending->device, sizeof(pending->device), "%s", device);
+    guest_link_send(sim->link, frame);
+    return 0;
+}
+
+static int disk_request(struct hypervisor *driver, const char *word, uint64_t operation, ref_t vm,
+                        const struct guest_disk *disk, enum leaves leaves)
+{
+    struct sim *sim = sim_of(driver);
+    struct guest_frame frame;
+    int r = request_begin(sim, &frame, word, operation, vm);
+
+    if (r < 0)
+        return r;
+    guest_devices_pack(&frame, &(struct guest_devices){.disks = (struct guest_disk *) disk, .disk_count = 1});
+    return device_send(sim, &frame, operation, vm, leaves, disk->device);
+}
+
+static int unplug_request(struct hypervisor *driver, const char *word, uint64_t operation, ref_t vm,
+                          const char *device, bool is_forced, enum leaves leaves)
+{
+    struct sim *sim = sim_of(driver);
+    struct guest_frame frame;
+    int r = request_begin(sim, &frame, word, operation, vm);
+
+    if (r < 0)
+        return r;
+    guest_frame_text(&frame, "device", device);
+    guest_frame_uint(&frame, "forced", is_forced);
+    return device_send(sim, &frame, operation, vm, leaves, device);
+}
+
+static int sim_plug_disk(struct hypervisor *driver, uint64_t operation, ref_t vm,
+                         const struct guest_disk *disk)
+{
+    return disk_request(driver, "plug_disk", operation, vm, disk, LEAVES_DISK);
+}
+
+static int sim_unplug_disk(struct hypervisor *driver, uint64_t operation, ref_t vm,
+                           const char *device, bool is_forced)
+{
+    return unplug_request(driver, "unplug_disk", operation, vm, device, is_forced, LEAVES_NO_DISK);
+}
+
+static int sim_change_cd(struct hypervisor *driver, uint64_t operation, ref_t vm,
+                         const struct guest_disk *disk)
+{
+    return disk_request(driver, "change_cd", operation, vm, disk, LEAVES_NOTHING_TO_SEE);
+}
+
+static int sim_plug_nic(struct hypervisor *driver, uint64_t operation, ref_t vm,
+                        const struct guest_nic *nic)
+{
+    struct sim *sim = sim_of(driver);
+    struct guest_frame frame;
+    int r = request_begin(sim, &frame, "plug_nic", operation, vm);
+
+    if (r < 0)
+        return r;
+    guest_devices_pack(&frame, &(struct guest_devices){.nics = (struct guest_nic *) nic, .nic_count = 1});
+    return device_send(sim, &frame, operation, vm, LEAVES_NIC, nic->device);
+}
+
+static int sim_unplug_nic(struct hypervisor *driver, uint64_t operation, ref_t vm,
+                          const char *device, bool is_forced)
+{
+    return unplug_request(driver, "unplug_nic", operation, vm, device, is_forced, LEAVES_NO_NIC);
+}
+
+static const struct guest_devices *sim_devices(struct hypervisor *driver, ref_t vm)
+{
+    const struct known *known = sim_find_known(sim_of(driver), vm);
+
+    return known && known->has_devices ? &known->devices : NULL;
+}
+
 static int sim_forget(struct hypervisor *driver, uint64_t operation, ref_t vm)
 {
     struct sim *sim = sim_of(driver);
@@ -363,6 +423,12 @@ void sim_fill_driver(struct hypervisor *driver)
         .cancel_send = sim_cancel_send,
         .resume_sent = sim_resume_sent,
         .reopen_disks = sim_reopen_disks,
+        .plug_disk = sim_plug_disk,
+        .unplug_disk = sim_unplug_disk,
+        .change_cd = sim_change_cd,
+        .plug_nic = sim_plug_nic,
+        .unplug_nic = sim_unplug_nic,
+        .devices = sim_devices,
         .forget = sim_forget,
         .set_memory_target = sim_set_memory_target,
         .set_vcpus = sim_set_vcpus,

@@ -5,6 +5,7 @@
 
 #include "shared/base.h"
 #include "shared/loop.h"
+#include "slave/guest_devices.h"
 #include "slave/guest_link.h"
 #include "slave/guest_table.h"
 #include "slave/hypervisor.h"
@@ -16,6 +17,8 @@ struct known {
     struct guest_node node; /* by VM */
     struct guest_found found;
     struct guest_sample sample;
+    struct guest_devices devices; /* owned (guest_devices.h) */
+    bool has_devices;             /* they were told: not by a guests process of an older version */
     bool is_ghost;  /* of a dead process: only we remember it */
     bool is_listed; /* in the list that is coming */
 };
@@ -29,6 +32,10 @@ enum leaves {
     LEAVES_ENDED, /* or unknown */
     LEAVES_SAVED,
     LEAVES_FORGOTTEN,
+    LEAVES_DISK, /* the device is there */
+    LEAVES_NO_DISK,
+    LEAVES_NIC,
+    LEAVES_NO_NIC,
 };
 
 struct pending {
@@ -37,6 +44,7 @@ struct pending {
     ref_t vm;
     uint64_t epoch; /* of a guest that it makes or resumes; 0: any */
     enum leaves leaves;
+    char device[16]; /* of LEAVES_DISK and its like */
     bool is_local; /* answered by us: 0 */
     struct sim *sim;
     struct timer timer; /* for that */

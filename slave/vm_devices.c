@@ -1,12 +1,17 @@
-/* vm_devices.c - disks and network interfaces of a guest that runs
+/* vm_devices.c - disks and network interfaces of a guest that runs: plugged, unplugged, told
  *
- * No driver has a function for these yet: a simulated guest has no use for its devices, so what is checked here is all that
- * happens - the right to the VM, that its guest is there, the file, and the owner record that a writable disk gets before
- * anything may open it. Disks that were plugged later are remembered with the others, for the next host that takes over. */
+ * A writable disk gets its owner record before the guest may open it, and the ledger knows it before that, for the right to it
+ * must be renewed wherever the guest goes on with a higher epoch. When the guest has let go, or never took it, both are undone:
+ *
+ *   plug     ledger (synced) -> owner record -> guest
+ *   unplug   guest -> ledger, owner record
+ *
+ * What the guest really has is the driver's word. So an operation that was cut short needs no memory of its own: run again it
+ * finds the device there or not, and whatever the ledger names beyond what the guest has is given back. */
 #include <stdio.h>
 #include <string.h>
 
-#include "slave/storage.h"
+#include "slave/guest_devices.h"
 #include "slave/vms.h"
 
 /* With the lock: the right is this one, and the guest is there. */
@@ -19,90 +24,191 @@ static int check_guest(struct op *op, const struct vm *vm, int64_t epoch)
     return r;
 }
 
-/* The file that a map names; NULL for an empty drive or a dummy SR. */
-static int disk_path(struct op *op, const struct value *disk, const char **ret_path)
+static const struct guest_devices *devices_of(const struct vm *vm)
 {
-    const char *sr = value_map_text(disk, "sr_location", ""), *location = value_map_text(disk, "location", "");
+    struct hypervisor *hypervisor = vm->agent->hypervisor;
 
-    *ret_path = NULL;
-    if (streq(value_map_text(disk, "sr_type", "file"), "dummy")
-        || (!location[0] && streq(value_map_text(disk, "type", "Disk"), "CD")))
-        return 0;
-    if (sr[0] != '/' || !storage_name_is_good(location))
-        return op_fail(op, VDI_LOCATION_MISSING, value_map_text(disk, "sr", ""), location);
-    *ret_path = op_text(op, "%s/%s", sr, location);
-    return 0;
+    return vm->state == GUEST_RUNNING || vm->state == GUEST_PAUSED ? hypervisor->devices(hypervisor, vm->uuid) : NULL;
 }
 
-static bool is_writable(const struct value *disk)
+/* ---- disks ---- */
+
+static bool has_writable(const struct guest_devices *devices, const char *path, size_t length)
 {
-    return streq(value_map_text(disk, "mode", "RW"), "RW") && !streq(value_map_text(disk, "type", "Disk"), "CD");
+    for (int i = 0; i < devices->disk_count; i++) {
+        const struct guest_disk *disk = &devices->disks[i];
+
+        if (guest_disk_is_writable(disk) && strlen(disk->path) == length && memcmp(disk->path, path, length) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* What the ledger names and the guest has not got is nobody's: out of the ledger, and given back. */
+static void settle_disks(struct op *op, struct vm *vm)
+{
+    const struct guest_devices *devices = devices_of(vm);
+    const char *kept = "", *gone = "", *at, *end;
+    struct ledger_vm row = vm_row(vm);
+
+    if (!devices || !row.disks)
+        return;
+    for (at = row.disks; (end = strchr(at, '\n')); at = end + 1) {
+        const char **list = has_writable(devices, at, (size_t) (end - at)) ? &kept : &gone;
+
+        *list = op_text(op, "%s%.*s\n", *list, (int) (end - at), at);
+    }
+    if (!gone[0])
+        return;
+    row.disks = (char *) kept;
+    ledger_put_vm(vm->agent->ledger, &row); /* synced with the operation's end */
+    owner_give_back(op, vm, gone);
+}
+
+/* The right to a disk that the guest is about to get. */
+static int take_disk(struct op *op, struct vm *vm, const char *path, uint64_t epoch)
+{
+    struct ledger_vm row = vm_row(vm);
+    const char *line = op_text(op, "%s\n", path), *before = row.disks ? row.disks : "";
+    const char *found = strstr(before, line);
+
+    if (!found || (found > before && found[-1] != '\n')) {
+        row.disks = (char *) op_text(op, "%s%s", before, line);
+        ledger_put_vm(op->agent->ledger, &row);
+        ledger_sync(op->agent->ledger);
+    }
+    return owner_take(op, vm, line, epoch, epoch);
+}
+
+/* The driver's refusals name the device: who it is for clients is the master's to say. */
+static int name_device(struct op *op, const char *class, const char *device, int r)
+{
+    const struct failure *failure = &op->failure;
+    const char *text = failure->count ? failure->params[failure->count - 1] : "";
+
+    if (r == -ERR_DEVICE_DETACH_REJECTED)
+        return op_fail(op, DEVICE_DETACH_REJECTED, class, device, text);
+    if (r == -ERR_DEVICE_ALREADY_EXISTS)
+        return op_fail(op, DEVICE_ALREADY_EXISTS, device);
+    return r;
 }
 
 int do_vbd_plug(struct op *op, const struct slave_vbd_plug_args *args, struct value *ret)
 {
     _cleanup_(vm_unlock_p) struct vm *locked = NULL;
     struct vm *vm = vm_named(op, args->vm);
-    const char *path, *line;
-    struct ledger_vm row;
+    struct guest_disk disk;
     int r;
 
-    if (!vm || disk_path(op, args->disk, &path) < 0)
+    if (!vm || guest_plan_disk(op, args->disk, op->arena, &disk) < 0)
         return -op->failure.code;
     locked = vm_locked(vm);
     r = check_guest(op, vm, args->epoch);
-    if (r < 0)
-        return r;
-    if (path && is_writable(args->disk)) {
-        line = op_text(op, "%s\n", path);
-        r = owner_take(op, line, (uint64_t) args->epoch, (uint64_t) args->epoch);
-        if (r < 0)
-            return r;
-        row = vm_row(vm);
-        if (!strstr(row.disks ? row.disks : "", line)) {
-            row.disks = (char *) op_text(op, "%s%s", row.disks ? row.disks : "", line);
-            ledger_put_vm(op->agent->ledger, &row);
-        }
-    }
-    *ret = vm_answer(op, vm);
-    return 0;
-}
-
-/* What needs nothing but a guest with this right. */
-static int check_only(struct op *op, const char *uuid, int64_t epoch, struct value *ret)
-{
-    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
-    struct vm *vm = vm_named(op, uuid);
-    int r;
-
-    if (!vm)
-        return -op->failure.code;
-    locked = vm_locked(vm);
-    r = check_guest(op, vm, epoch);
+    if (r == 0 && guest_disk_is_writable(&disk))
+        r = take_disk(op, vm, disk.path, (uint64_t) args->epoch);
+    if (r == 0)
+        r = name_device(op, "VBD", disk.device, DRIVE(op, vm, plug_disk, vm->uuid, &disk));
     if (r == 0)
         *ret = vm_answer(op, vm);
+    else
+        settle_disks(op, vm);
     return r;
 }
 
 int do_vbd_unplug(struct op *op, const struct slave_vbd_unplug_args *args, struct value *ret)
 {
-    return check_only(op, args->vm, args->epoch, ret);
+    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
+    struct vm *vm = vm_named(op, args->vm);
+    int r;
+
+    if (!vm)
+        return -op->failure.code;
+    locked = vm_locked(vm);
+    r = check_guest(op, vm, args->epoch);
+    if (r == 0)
+        r = name_device(op, "VBD", args->device, DRIVE(op, vm, unplug_disk, vm->uuid, args->device, args->forced));
+    if (r == 0) {
+        settle_disks(op, vm);
+        *ret = vm_answer(op, vm);
+    }
+    return r;
 }
 
 int do_cd_change(struct op *op, const struct slave_cd_change_args *args, struct value *ret)
 {
-    const char *path;
-    int r = disk_path(op, args->disk, &path);
+    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
+    struct vm *vm = vm_named(op, args->vm);
+    struct guest_disk disk;
+    int r;
 
-    return r < 0 ? r : check_only(op, args->vm, args->epoch, ret);
+    if (!vm || guest_plan_disk(op, args->disk, op->arena, &disk) < 0)
+        return -op->failure.code;
+    locked = vm_locked(vm);
+    r = check_guest(op, vm, args->epoch);
+    if (r == 0)
+        r = DRIVE(op, vm, change_cd, vm->uuid, &disk);
+    if (r == 0)
+        *ret = vm_answer(op, vm);
+    return r;
 }
+
+/* ---- network interfaces ---- */
 
 int do_vif_plug(struct op *op, const struct slave_vif_plug_args *args, struct value *ret)
 {
-    return check_only(op, args->vm, args->epoch, ret);
+    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
+    struct vm *vm = vm_named(op, args->vm);
+    struct guest_nic nic;
+    int r;
+
+    if (!vm || guest_plan_nic(op, args->nic, op->arena, &nic) < 0)
+        return -op->failure.code;
+    locked = vm_locked(vm);
+    r = check_guest(op, vm, args->epoch);
+    if (r == 0)
+        r = name_device(op, "VIF", nic.device, DRIVE(op, vm, plug_nic, vm->uuid, &nic));
+    if (r == 0)
+        *ret = vm_answer(op, vm);
+    return r;
 }
 
 int do_vif_unplug(struct op *op, const struct slave_vif_unplug_args *args, struct value *ret)
 {
-    return check_only(op, args->vm, args->epoch, ret);
+    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
+    struct vm *vm = vm_named(op, args->vm);
+    int r;
+
+    if (!vm)
+        return -op->failure.code;
+    locked = vm_locked(vm);
+    r = check_guest(op, vm, args->epoch);
+    if (r == 0)
+        r = name_device(op, "VIF", args->device, DRIVE(op, vm, unplug_nic, vm->uuid, args->device, args->forced));
+    if (r == 0)
+        *ret = vm_answer(op, vm);
+    return r;
+}
+
+/* ---- told to the master ---- */
+
+uint32_t vm_devices_report(const struct vm *vm, struct arena *arena, struct value *items)
+{
+    const struct guest_devices *devices = devices_of(vm);
+    const char *disks = "", *nics = "";
+
+    if (!devices)
+        return 0;
+    for (int i = 0; i < devices->disk_count; i++) {
+        const struct guest_disk *disk = &devices->disks[i];
+        const char *slash = disk->path ? strrchr(disk->path, '/') : NULL;
+
+        disks = arena_text(arena, "%s%s %s\n", disks, disk->device, slash ? slash + 1 : "");
+    }
+    for (int i = 0; i < devices->nic_count; i++)
+        nics = arena_text(arena, "%s%s\n", nics, devices->nics[i].device);
+    items[0] = value_text("disks");
+    items[1] = value_text(disks);
+    items[2] = value_text("nics");
+    items[3] = value_text(nics);
+    return VM_DEVICE_ITEMS;
 }

@@ -542,7 +542,7 @@ int do_vm_send_abort(struct op *op, const struct slave_vm_send_abort_args *args,
     /* Whether the cancel came in time or too late: */
     row = vm_row(vm);
     if (vm->state == GUEST_SENT && (!row.move[0] || streq(row.move, args->move))) {
-        r = owner_take(op, row.disks, row.epoch, row.epoch);
+        r = owner_take(op, vm, row.disks, row.epoch, row.epoch);
         if (r < 0)
             return r;
         row = vm_row(vm);
@@ -589,6 +589,7 @@ int do_vm_forget(struct op *op, const struct slave_vm_forget_args *args, struct 
         return r;
     vm_set_state(vm, GUEST_NONE);
     vm_put(vm, (uint64_t) args->epoch, VM_ENDED);
+    owner_give_back(op, vm, vm_row(vm).disks); /* where they are not another host's by now */
     *ret = vm_answer(op, vm);
     return 0;
 }

@@ -30,12 +30,19 @@ static int clear_guest(struct op *op, struct vm *vm)
     return r;
 }
 
+/* The guest of this right is over, and the disks are anybody's. */
+static void put_ended(struct op *op, struct vm *vm, uint64_t epoch)
+{
+    vm_put(vm, epoch, VM_ENDED);
+    owner_give_back(op, vm, vm_row(vm).disks);
+}
+
 /* A guest that is complete and paused gets the right to run at the epoch. The order is the promise: owner records,
  * ledger, and then the guest. */
 int vm_let_run(struct op *op, struct vm *vm, uint64_t epoch, const char *disks)
 {
     bool was_sent = vm->state == GUEST_SENT;
-    int r = owner_take(op, disks, epoch, epoch);
+    int r = owner_take(op, vm, disks, epoch, epoch);
 
     if (r == 0)
         r = op_check_master(op);
@@ -86,7 +93,7 @@ static int make_guest(struct op *op, const struct begin *begin)
     ledger_put_vm(ledger, &row);
     ledger_sync(ledger);
     vm->guest_epoch = begin->epoch;
-    r = owner_take(op, plan.disks, begin->epoch, begin->image ? begin->image_epoch : begin->epoch);
+    r = owner_take(op, vm, plan.disks, begin->epoch, begin->image ? begin->image_epoch : begin->epoch);
     if (r < 0)
         return r;
     r = begin->image ? DRIVE(op, vm, restore, &plan.config, begin->image) : DRIVE(op, vm, start, &plan.config);
@@ -106,7 +113,7 @@ static int failed_to_make(struct op *op, struct vm *vm, uint64_t epoch, int r)
 
     if (clear_guest(op, vm) < 0)
         log_warning(vm->text, "what is left of a guest that could not be started cannot be cleared");
-    vm_put(vm, epoch, VM_ENDED);
+    put_ended(op, vm, epoch);
     op->failure = failure;
     return r;
 }
@@ -246,7 +253,7 @@ static int unpause_at(struct op *op, struct vm *vm, uint64_t epoch)
     if (vm->state == GUEST_SENT || (vm->state == GUEST_PAUSED && row.progress == VM_RAN))
         return vm_let_run(op, vm, epoch, row.disks);
     if (vm->state == GUEST_RUNNING && row.progress == VM_RAN) {
-        int r = owner_take(op, row.disks, epoch, epoch);
+        int r = owner_take(op, vm, row.disks, epoch, epoch);
 
         if (r == 0)
             r = op_check_master(op);
@@ -303,7 +310,7 @@ int do_vm_kill(struct op *op, const struct slave_vm_kill_args *args, struct valu
         r = clear_guest(op, vm);
     if (r < 0)
         return r;
-    vm_put(vm, (uint64_t) args->epoch, VM_ENDED);
+    put_ended(op, vm, (uint64_t) args->epoch);
     *ret = vm_answer(op, vm);
     return 0;
 }
@@ -353,7 +360,7 @@ int do_vm_shutdown(struct op *op, const struct slave_vm_shutdown_args *args, str
         r = clear_guest(op, vm);
     if (r < 0)
         return r;
-    vm_put(vm, (uint64_t) args->epoch, VM_ENDED);
+    put_ended(op, vm, (uint64_t) args->epoch);
     *ret = vm_answer(op, vm);
     return 0;
 }
@@ -443,6 +450,7 @@ int do_vm_suspend(struct op *op, const struct slave_vm_suspend_args *args, struc
     r = clear_guest(op, vm);
     if (r < 0)
         return r;
+    owner_give_back(op, vm, vm_row(vm).disks);
     *ret = vm_answer(op, vm);
     return 0;
 }
@@ -485,6 +493,16 @@ int do_vm_set_vcpus(struct op *op, const struct slave_vm_set_vcpus_args *args, s
     return r;
 }
 
+static int add_devices(struct op *op, const struct vm *vm, struct value *map)
+{
+    struct value *items = arena_alloc_array(op->arena, 2 * map->length + VM_DEVICE_ITEMS, sizeof *items);
+
+    memcpy(items, map->items, 2 * map->length * sizeof *items);
+    map->length += vm_devices_report(vm, op->arena, items + 2 * map->length) / 2;
+    map->items = items;
+    return 0;
+}
+
 int do_vm_ask(struct op *op, const struct slave_vm_ask_args *args, struct value *ret)
 {
     struct vm *vm = vm_named(op, args->vm);
@@ -496,5 +514,5 @@ int do_vm_ask(struct op *op, const struct slave_vm_ask_args *args, struct value 
     *ret = op_map(op, "state", guest_state_text(vm->state), "epoch", op_text(op, "%llu", (unsigned long long) row.epoch),
                   "progress", vm_progress_text(row.progress), "domid", op_text(op, "%lld", (long long) vm->domid),
                   "move", row.move, NULL);
-    return 0;
+    return add_devices(op, vm, ret);
 }

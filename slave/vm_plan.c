@@ -33,7 +33,13 @@ static const char *text_or_null(const struct value *map, const char *key)
     return text[0] ? text : NULL;
 }
 
-static int make_disk(struct op *op, const struct value *map, struct arena *arena, struct guest_disk *ret)
+/* The SR of a disk is a dummy one: it has no file. */
+static bool is_dummy(const struct value *disk)
+{
+    return streq(value_map_text(disk, "sr_type", "file"), "dummy");
+}
+
+int guest_plan_disk(struct op *op, const struct value *map, struct arena *arena, struct guest_disk *ret)
 {
     const char *sr = value_map_text(map, "sr_location", ""), *location = value_map_text(map, "location", "");
     const char *format = value_map_text(map, "format", "raw");
@@ -43,8 +49,8 @@ static int make_disk(struct op *op, const struct value *map, struct arena *arena
         .is_cd = streq(value_map_text(map, "type", "Disk"), "CD"),
         .is_read_only = !streq(value_map_text(map, "mode", "RW"), "RW"),
     };
-    if (!location[0] && ret->is_cd)
-        return 0; /* an empty drive */
+    if ((!location[0] && ret->is_cd) || is_dummy(map))
+        return 0; /* an empty drive, or a disk of zeros */
     if (!storage_name_is_good(location) || sr[0] != '/')
         return op_fail(op, VDI_LOCATION_MISSING, value_map_text(map, "sr", ""), location);
     if (!streq(format, "raw") && !streq(format, "qcow2"))
@@ -52,12 +58,6 @@ static int make_disk(struct op *op, const struct value *map, struct arena *arena
     ret->path = arena_text(arena, "%s/%s", sr, location);
     ret->format = arena_strdup(arena, format);
     return 0;
-}
-
-/* The SR of a disk is a dummy one: it has no file, and the guest does without. */
-static bool is_dummy(const struct value *disk)
-{
-    return streq(value_map_text(disk, "sr_type", "file"), "dummy");
 }
 
 static int make_disks(struct op *op, const struct value *maps, struct arena *arena, struct guest_plan *plan)
@@ -68,11 +68,8 @@ static int make_disks(struct op *op, const struct value *maps, struct arena *are
     plan->config.disks = disks;
     for (uint32_t i = 0; i < maps->length; i++) {
         struct guest_disk *disk = &disks[plan->config.disk_count];
-        int r;
+        int r = guest_plan_disk(op, &maps->items[i], arena, disk);
 
-        if (is_dummy(&maps->items[i]))
-            continue;
-        r = make_disk(op, &maps->items[i], arena, disk);
         if (r < 0)
             return r;
         plan->config.disk_count++;
@@ -83,6 +80,16 @@ static int make_disks(struct op *op, const struct value *maps, struct arena *are
     return 0;
 }
 
+int guest_plan_nic(struct op *op, const struct value *map, struct arena *arena, struct guest_nic *ret)
+{
+    *ret = (struct guest_nic){
+        .device = arena_strdup(arena, value_map_text(map, "device", "0")),
+        .mac = arena_strdup(arena, value_map_text(map, "mac", "")),
+        .bridge = arena_strdup(arena, value_map_text(map, "bridge", "")),
+    };
+    return read_number(op, map, "mtu", 1500, 68, &ret->mtu);
+}
+
 static int make_nics(struct op *op, const struct value *maps, struct arena *arena, struct guest_plan *plan)
 {
     struct guest_nic *nics = arena_alloc_array(arena, maps->length, sizeof *nics);
@@ -90,13 +97,8 @@ static int make_nics(struct op *op, const struct value *maps, struct arena *aren
     plan->config.nics = nics;
     plan->config.nic_count = (int) maps->length;
     for (uint32_t i = 0; i < maps->length; i++) {
-        const struct value *map = &maps->items[i];
-        int r;
+        int r = guest_plan_nic(op, &maps->items[i], arena, &nics[i]);
 
-        nics[i].device = arena_strdup(arena, value_map_text(map, "device", "0"));
-        nics[i].mac = arena_strdup(arena, value_map_text(map, "mac", ""));
-        nics[i].bridge = arena_strdup(arena, value_map_text(map, "bridge", ""));
-        r = read_number(op, map, "mtu", 1500, 68, &nics[i].mtu);
         if (r < 0)
             return r;
     }

@@ -378,7 +378,7 @@ bool vms_adopt(struct agent *agent)
 static struct value report_vm(const struct vm *vm, struct arena *arena)
 {
     struct ledger_vm row = vm_row(vm);
-    struct value *items = arena_alloc_array(arena, 12, sizeof *items);
+    struct value *items = arena_alloc_array(arena, 12 + VM_DEVICE_ITEMS, sizeof *items);
 
     items[0] = value_text("vm");
     items[1] = VALUE_REF(vm->uuid);
@@ -392,7 +392,7 @@ static struct value report_vm(const struct vm *vm, struct arena *arena)
     items[9] = value_text(arena_strdup(arena, row.move));
     items[10] = value_text("domid");
     items[11] = VALUE_INT(vm->domid);
-    return VALUE_MAP(6, items);
+    return VALUE_MAP(6 + vm_devices_report(vm, arena, items + 12) / 2, items);
 }
 
 struct value vms_report(struct agent *agent, struct arena *arena)

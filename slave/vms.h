@@ -96,6 +96,21 @@ struct guest_plan {
 int guest_plan_make(struct op *, struct vm *, uint64_t epoch, const struct value *config, const struct value *disks,
                     const struct value *nics, struct arena *, struct guest_plan *ret);
 
+/* One of each. */
+int guest_plan_disk(struct op *, const struct value *map, struct arena *, struct guest_disk *ret);
+int guest_plan_nic(struct op *, const struct value *map, struct arena *, struct guest_nic *ret);
+
+/* ---- devices of a guest that is there (vm_devices.c) ---- */
+
+/* What the guest has, for hello and vm_ask: two pairs of keys and texts, a line for each device.
+ *
+ *   disks   "0 vm1.raw": number and file name; "3 " for an empty drive and for a disk without a file
+ *   nics    "0"
+ *
+ * `items` has room for four values. Returns 4, or 0 where the driver cannot tell. */
+#define VM_DEVICE_ITEMS 4
+uint32_t vm_devices_report(const struct vm *, struct arena *, struct value *items);
+
 /* ---- the life of a guest (vm_ops.c) ---- */
 
 /* A guest that is complete and paused gets the right to run at the epoch, and runs. With the lock. `disks`: the paths whose
@@ -105,8 +120,11 @@ int vm_let_run(struct op *op, struct vm *vm, uint64_t epoch, const char *disks);
 /* ---- owner records (owner.c) ---- */
 
 /* Write our right beside each disk, unless one stands there that is another host's and not lower, or above `last_epoch`: what
- * has run since has written to the disk. VDI_IN_USE [location, text]. */
-int owner_take(struct op *, const char *disks, uint64_t epoch, uint64_t last_epoch);
+ * has run since has written to the disk. VDI_IN_USE [location, text]. `disks`: paths, each with a newline. */
+int owner_take(struct op *, const struct vm *, const char *disks, uint64_t epoch, uint64_t last_epoch);
+/* The guest has let these disks go: other VMs may take them, and this one by the same right or a higher one. Records that are
+ * not this VM's and this host's stay. A disk that cannot be given back is logged: it is no reason to fail. */
+void owner_give_back(struct op *, const struct vm *, const char *disks);
 
 /* ---- moves (vm_move.c) ---- */
 

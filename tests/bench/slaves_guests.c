@@ -214,6 +214,36 @@ static int reopen_disks(struct hypervisor *driver, uint64_t operation, ref_t vm)
     return end(guests_of(driver), operation, 0);
 }
 
+/* These guests have no devices. */
+static int plug_disk(struct hypervisor *driver, uint64_t operation, ref_t vm, const struct guest_disk *disk)
+{
+    (void) vm;
+    (void) disk;
+    return end(guests_of(driver), operation, 0);
+}
+
+static int plug_nic(struct hypervisor *driver, uint64_t operation, ref_t vm, const struct guest_nic *nic)
+{
+    (void) vm;
+    (void) nic;
+    return end(guests_of(driver), operation, 0);
+}
+
+static int unplug(struct hypervisor *driver, uint64_t operation, ref_t vm, const char *device, bool is_forced)
+{
+    (void) vm;
+    (void) device;
+    (void) is_forced;
+    return end(guests_of(driver), operation, 0);
+}
+
+static const struct guest_devices *devices(struct hypervisor *driver, ref_t vm)
+{
+    (void) driver;
+    (void) vm;
+    return NULL;
+}
+
 static int set_memory_target(struct hypervisor *driver, uint64_t operation, ref_t vm, int64_t bytes)
 {
     if (find(driver, vm))
@@ -374,6 +404,8 @@ struct hypervisor *bench_guests_new(struct loop *loop)
         .name = "sim", .start = start, .restore = restore, .unpause = unpause, .pause = pause_guest,
         .ask_shutdown = ask_shutdown, .kill = kill_guest, .save = save, .receive = receive, .send = send_guest,
         .cancel_send = cancel_send, .resume_sent = resume_sent, .reopen_disks = reopen_disks, .forget = forget,
+        .plug_disk = plug_disk, .unplug_disk = unplug, .change_cd = plug_disk, .plug_nic = plug_nic, .unplug_nic = unplug,
+        .devices = devices,
         .set_memory_target = set_memory_target, .set_vcpus = set_vcpus, .list = list, .sample = sample,
         .destroy = destroy};
     return &guests->driver;

@@ -473,6 +473,33 @@ static int mem_reopen_disks(struct hypervisor *hypervisor, uint64_t operation, r
     return ask_plain(hypervisor, operation, vm, answer_at_once);
 }
 
+/* The guests of a world have no devices, so their driver cannot tell of any. */
+static int mem_plug_disk(struct hypervisor *hypervisor, uint64_t operation, ref_t vm, const struct guest_disk *disk)
+{
+    (void) disk;
+    return ask_plain(hypervisor, operation, vm, answer_at_once);
+}
+
+static int mem_unplug(struct hypervisor *hypervisor, uint64_t operation, ref_t vm, const char *device, bool is_forced)
+{
+    (void) device;
+    (void) is_forced;
+    return ask_plain(hypervisor, operation, vm, answer_at_once);
+}
+
+static int mem_plug_nic(struct hypervisor *hypervisor, uint64_t operation, ref_t vm, const struct guest_nic *nic)
+{
+    (void) nic;
+    return ask_plain(hypervisor, operation, vm, answer_at_once);
+}
+
+static const struct guest_devices *mem_devices(struct hypervisor *hypervisor, ref_t vm)
+{
+    (void) hypervisor;
+    (void) vm;
+    return NULL;
+}
+
 static int mem_set_memory_target(struct hypervisor *hypervisor, uint64_t operation, ref_t vm, int64_t bytes)
 {
     (void) bytes;
@@ -573,6 +600,12 @@ struct hypervisor *hypervisor_mem_new(struct world_host *host, struct loop *agen
         .cancel_send = mem_cancel_send,
         .resume_sent = mem_resume_sent,
         .reopen_disks = mem_reopen_disks,
+        .plug_disk = mem_plug_disk,
+        .unplug_disk = mem_unplug,
+        .change_cd = mem_plug_disk,
+        .plug_nic = mem_plug_nic,
+        .unplug_nic = mem_unplug,
+        .devices = mem_devices,
         .forget = mem_forget,
         .set_memory_target = mem_set_memory_target,
         .set_vcpus = mem_set_vcpus,

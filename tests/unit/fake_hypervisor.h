@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "shared/loop.h"
+#include "slave/guest_devices.h"
 #include "slave/hypervisor.h"
 
 #define FAKE_GUESTS_MAX 16
@@ -16,6 +17,7 @@ struct fake_guest {
     int starts;              /* how often it was made */
     int runs;                /* how often it began to run */
     uint64_t run_epoch;      /* at which it did so last */
+    struct guest_devices devices;
     int reopens;             /* how often it went on in other files, standing still */
 };
 
@@ -123,6 +125,11 @@ static int fake_build(struct fake_hypervisor *fake, uint64_t operation, const st
     guest->found.epoch = config->epoch;
     guest->found.domid = config->domid;
     guest->found.state = GUEST_PAUSED;
+    guest_devices_done(&guest->devices);
+    for (int i = 0; i < config->disk_count; i++)
+        guest_devices_put_disk(&guest->devices, &config->disks[i]);
+    for (int i = 0; i < config->nic_count; i++)
+        guest_devices_put_nic(&guest->devices, &config->nics[i]);
     fake_end(fake, operation, 0);
     return 0;
 }
@@ -265,6 +272,66 @@ static int fake_reopen_disks(struct hypervisor *hv, uint64_t operation, ref_t vm
     return 0;
 }
 
+static int fake_plug_disk(struct hypervisor *hv, uint64_t operation, ref_t vm, const struct guest_disk *disk)
+{
+    struct fake_hypervisor *fake = FAKE_SELF(hv);
+
+    if (fake_fails(fake, operation))
+        return 0;
+    guest_devices_put_disk(&fake_find(fake, vm)->devices, disk);
+    fake_end(fake, operation, 0);
+    return 0;
+}
+
+static int fake_unplug_disk(struct hypervisor *hv, uint64_t operation, ref_t vm, const char *device, bool is_forced)
+{
+    struct fake_hypervisor *fake = FAKE_SELF(hv);
+
+    (void) is_forced;
+    if (fake_fails(fake, operation))
+        return 0;
+    guest_devices_drop_disk(&fake_find(fake, vm)->devices, device);
+    fake_end(fake, operation, 0);
+    return 0;
+}
+
+static int fake_plug_nic(struct hypervisor *hv, uint64_t operation, ref_t vm, const struct guest_nic *nic)
+{
+    struct fake_hypervisor *fake = FAKE_SELF(hv);
+
+    if (fake_fails(fake, operation))
+        return 0;
+    guest_devices_put_nic(&fake_find(fake, vm)->devices, nic);
+    fake_end(fake, operation, 0);
+    return 0;
+}
+
+static int fake_unplug_nic(struct hypervisor *hv, uint64_t operation, ref_t vm, const char *device, bool is_forced)
+{
+    struct fake_hypervisor *fake = FAKE_SELF(hv);
+
+    (void) is_forced;
+    if (fake_fails(fake, operation))
+        return 0;
+    guest_devices_drop_nic(&fake_find(fake, vm)->devices, device);
+    fake_end(fake, operation, 0);
+    return 0;
+}
+
+static const struct guest_devices *fake_devices(struct hypervisor *hv, ref_t vm)
+{
+    struct fake_guest *guest = fake_find(FAKE_SELF(hv), vm);
+
+    return guest ? &guest->devices : NULL;
+}
+
+/* At the end of a test. */
+static _unused_ void fake_done(struct fake_hypervisor *fake)
+{
+    for (int i = 0; i < fake->guest_count; i++)
+        guest_devices_done(&fake->guests[i].devices);
+}
+
 static int fake_set_memory(struct hypervisor *hv, uint64_t operation, ref_t vm, int64_t bytes)
 {
     (void) vm;
@@ -338,6 +405,12 @@ static void fake_attach(struct fake_hypervisor *fake, struct loop *loop)
         .cancel_send = fake_cancel_send,
         .resume_sent = fake_resume_sent,
         .reopen_disks = fake_reopen_disks,
+        .plug_disk = fake_plug_disk,
+        .unplug_disk = fake_unplug_disk,
+        .change_cd = fake_plug_disk,
+        .plug_nic = fake_plug_nic,
+        .unplug_nic = fake_unplug_nic,
+        .devices = fake_devices,
         .forget = fake_forget,
         .set_memory_target = fake_set_memory,
         .set_vcpus = fake_set_vcpus,

@@ -297,7 +297,7 @@ static struct test_vm *vm_make(struct test_vm *vm, int n, uint64_t epoch, ...)
     for (int i = 0; i < 2; i++) {
         snprintf(vm->disk_paths[i], sizeof(vm->disk_paths[i]), "%s/vm%d-%d.raw", test_dir, n, i);
         vm->disks[i] =
-            (struct guest_disk){.device = "0", .path = vm->disk_paths[i], .format = "raw"};
+            (struct guest_disk){.device = i == 0 ? "0" : "1", .path = vm->disk_paths[i], .format = "raw"};
     }
     vm->options = VALUE_MAP(0, vm->items);
     va_start(args, epoch);

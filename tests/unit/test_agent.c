@@ -30,7 +30,8 @@
 
 static const ref_t host = {7, 7}, alice = {3, 1}, bob = {3, 2};
 static const ref_t vm1 = {0x6a7f1f4c00004000, 0x8000000000000001};
-static const char vm1_text[] = "6a7f1f4c-0000-4000-8000-000000000001";
+#define VM1_TEXT "6a7f1f4c-0000-4000-8000-000000000001"
+static const char vm1_text[] = VM1_TEXT;
 
 struct fixture {
     struct fake_clock clock;
@@ -237,6 +238,7 @@ static int end(void **state)
 
     agent_down(f);
     fake_attach(&f->fake, NULL);
+    fake_done(&f->fake);
     ledger_disk_done(&f->disk);
     standing_destroy(&f->standing);
     arena_destroy(&f->arena);
@@ -1201,7 +1203,7 @@ static void an_unreachable_destination_is_an_error(void **state)
 static void a_higher_owner_record_keeps_the_disk_shut(void **state)
 {
     struct fixture *f = *state;
-    char dir[] = "/tmp/drover-agent-XXXXXX", path[128], text[64] = "", command[128];
+    char dir[] = "/tmp/drover-agent-XXXXXX", path[128], text[128] = "", command[128];
     struct value disk[8], disks, map;
     struct slave_vm_start_args args = {.vm = vm1_text, .epoch = 3, .config = &no_options, .nics = &no_disks};
     FILE *file;
@@ -1221,7 +1223,7 @@ static void a_higher_owner_record_keeps_the_disk_shut(void **state)
     file = fopen(path, "r");
     assert_non_null(file);
     assert_non_null(fgets(text, sizeof text, file));
-    assert_string_equal(text, "3 00000000-0000-0007-0000-000000000007\n");
+    assert_string_equal(text, "3 00000000-0000-0007-0000-000000000007 " VM1_TEXT "\n");
     fclose(file);
 
     simple(f, SLAVE_CALL_vm_kill, 3);
@@ -1252,7 +1254,7 @@ struct two_disks {
 
 static void two_disks_make(struct fixture *f, struct two_disks *two, const char *format)
 {
-    static const char *const keys[] = {"sr_location", "location", "source", "sr_type"};
+    static const char *const keys[] = {"sr_location", "location", "source", "sr_type", "device"};
     struct slave_vm_start_args args = {.vm = vm1_text, .epoch = 3, .config = &no_options, .nics = &no_disks};
 
     strcpy(two->dir, "/tmp/drover-agent-XXXXXX");
@@ -1262,13 +1264,14 @@ static void two_disks_make(struct fixture *f, struct two_disks *two, const char 
         struct value sr_items[] = {value_text("type"), value_text("file"), value_text("location"), value_text(two->dir)};
         struct value sr = VALUE_MAP(2, sr_items);
 
-        for (int k = 0; k < 4; k++)
+        for (int k = 0; k < 5; k++)
             two->items[i][2 * k] = value_text(keys[k]);
         two->items[i][1] = value_text(two->dir);
         two->items[i][3] = value_text(arena_text(f->arena, "%c.%s", 'a' + i, format));
         two->items[i][5] = two->items[i][3];
         two->items[i][7] = value_text("file");
-        two->maps[i] = VALUE_MAP(4, two->items[i]);
+        two->items[i][9] = value_text(i == 0 ? "0" : "1");
+        two->maps[i] = VALUE_MAP(5, two->items[i]);
         create.sr = &sr;
         create.location = two->items[i][3].text;
         assert_string_equal(code_of(f, call(f, SLAVE_CALL_disk_create, &create)), "");
@@ -1284,6 +1287,159 @@ static void two_disks_end(struct two_disks *two)
 
     snprintf(command, sizeof command, "rm -rf %s", two->dir);
     assert_int_equal(system(command), 0);
+}
+
+/* ---- devices that come and go ---- */
+
+/* What stands beside a disk, without the newline; "" when nothing does. */
+static const char *owner_of(struct fixture *f, const struct two_disks *two, const char *disk)
+{
+    char text[128] = "";
+    FILE *file = fopen(arena_text(f->arena, "%s/%s.owner", two->dir, disk), "r");
+
+    if (file && fgets(text, sizeof text, file))
+        text[strcspn(text, "\n")] = '\0';
+    if (file)
+        fclose(file);
+    return arena_strdup(f->arena, text);
+}
+
+/* The map of a disk c.raw in the same directory, as device "2". */
+static struct value third_disk(struct fixture *f, const struct two_disks *two)
+{
+    struct value *items = arena_alloc_array(f->arena, 8, sizeof *items);
+
+    items[0] = value_text("sr_location");
+    items[1] = value_text(two->dir);
+    items[2] = value_text("location");
+    items[3] = value_text("c.raw");
+    items[4] = value_text("device");
+    items[5] = value_text("2");
+    items[6] = value_text("sr_type");
+    items[7] = value_text("file");
+    return VALUE_MAP(4, items);
+}
+
+static ref_t plug(struct fixture *f, ref_t id, struct value *disk)
+{
+    struct slave_vbd_plug_args args = {.vm = vm1_text, .epoch = 3, .disk = disk};
+
+    call_as(f, id, SLAVE_CALL_vbd_plug, &args);
+    return id;
+}
+
+static ref_t unplug(struct fixture *f, ref_t id, const char *device)
+{
+    struct slave_vbd_unplug_args args = {.vm = vm1_text, .epoch = 3, .device = device};
+
+    call_as(f, id, SLAVE_CALL_vbd_unplug, &args);
+    return id;
+}
+
+static const char *told_of(struct fixture *f, const char *what)
+{
+    struct slave_vm_ask_args args = {.vm = vm1_text};
+    ref_t id = call(f, SLAVE_CALL_vm_ask, &args);
+
+    return value_map_text(&of_id(f, WIRE_REPLY, id)->body, what, "nothing");
+}
+
+static const char *owned_by_1 = "3 00000000-0000-0007-0000-000000000007 " VM1_TEXT;
+static const char *given_back_by_1 = "3 00000000-0000-0007-0000-000000000007 " VM1_TEXT " free";
+
+static void a_plugged_disk_is_owned_until_it_is_unplugged(void **state)
+{
+    struct fixture *f = *state;
+    struct two_disks two;
+    struct value disk;
+
+    two_disks_make(f, &two, "raw");
+    disk = third_disk(f, &two);
+    assert_string_equal(told_of(f, "disks"), "0 a.raw\n1 b.raw\n");
+    assert_string_equal(told_of(f, "nics"), "");
+    assert_string_equal(state_of(f, plug(f, new_id(f), &disk)), "running");
+    assert_string_equal(owner_of(f, &two, "c.raw"), owned_by_1);
+    assert_string_equal(told_of(f, "disks"), "0 a.raw\n1 b.raw\n2 c.raw\n");
+    assert_string_equal(state_of(f, plug(f, new_id(f), &disk)), "running"); /* again: it is there */
+
+    agent_restart(f);
+    assert_string_equal(told_of(f, "disks"), "0 a.raw\n1 b.raw\n2 c.raw\n");
+    assert_non_null(strstr(ledger_vm(f->agent->ledger, vm1)->disks, "/c.raw\n"));
+
+    /* A guest that does not let go keeps it, and the right to it. */
+    f->fake.fail_next = -ERR_DEVICE_DETACH_REJECTED;
+    assert_string_equal(code_of(f, unplug(f, new_id(f), "2")), "DEVICE_DETACH_REJECTED");
+    assert_string_equal(owner_of(f, &two, "c.raw"), owned_by_1);
+    assert_string_equal(state_of(f, unplug(f, new_id(f), "2")), "running");
+    assert_string_equal(owner_of(f, &two, "c.raw"), given_back_by_1);
+    assert_string_equal(owner_of(f, &two, "a.raw"), owned_by_1);
+    assert_null(strstr(ledger_vm(f->agent->ledger, vm1)->disks, "/c.raw\n"));
+    assert_string_equal(told_of(f, "disks"), "0 a.raw\n1 b.raw\n");
+
+    /* One that could not be plugged is nobody's. */
+    f->fake.fail_next = -ERR_INTERNAL_ERROR;
+    assert_string_equal(code_of(f, plug(f, new_id(f), &disk)), "INTERNAL_ERROR");
+    assert_string_equal(owner_of(f, &two, "c.raw"), given_back_by_1);
+    two_disks_end(&two);
+}
+
+static void an_interrupted_plug_is_done_once(void **state)
+{
+    struct fixture *f = *state;
+    struct two_disks two;
+    struct value disk;
+    ref_t id = new_id(f);
+
+    two_disks_make(f, &two, "raw");
+    disk = third_disk(f, &two);
+    f->fake.is_holding = true; /* the guest has it, its agent does not hear of it */
+    plug(f, id, &disk);
+    pass_ms(f, 100);
+    f->fake.is_holding = false;
+    agent_restart(f);
+    ask(f, id);
+    assert_string_equal(answer_of(f, id), "interrupted");
+    assert_string_equal(told_of(f, "disks"), "0 a.raw\n1 b.raw\n2 c.raw\n");
+    assert_string_equal(state_of(f, plug(f, id, &disk)), "running");
+    assert_int_equal(guest(f)->devices.disk_count, 3);
+
+    id = new_id(f);
+    f->fake.is_holding = true;
+    unplug(f, id, "2");
+    pass_ms(f, 100);
+    f->fake.is_holding = false;
+    agent_restart(f);
+    assert_string_equal(owner_of(f, &two, "c.raw"), owned_by_1); /* nobody saw to it yet */
+    assert_string_equal(state_of(f, unplug(f, id, "2")), "running");
+    assert_string_equal(owner_of(f, &two, "c.raw"), given_back_by_1);
+    two_disks_end(&two);
+}
+
+static void a_disk_that_was_given_back_is_free_for_another_vm(void **state)
+{
+    struct fixture *f = *state;
+    struct two_disks two;
+    struct slave_vm_start_args args = {
+        .vm = "00000000-0000-0002-0000-000000000002", .epoch = 1, .config = &no_options, .nics = &no_disks};
+    FILE *file;
+
+    two_disks_make(f, &two, "raw");
+    args.disks = &two.disks;
+    assert_string_equal(code_of(f, call(f, SLAVE_CALL_vm_start, &args)), "VDI_IN_USE");
+    assert_string_equal(owner_of(f, &two, "a.raw"), owned_by_1);
+    simple(f, SLAVE_CALL_vm_kill, 3);
+    assert_string_equal(owner_of(f, &two, "a.raw"), given_back_by_1);
+    args.epoch = 2; /* below the 3 of the VM that had it */
+    assert_string_equal(state_of(f, call(f, SLAVE_CALL_vm_start, &args)), "running");
+    assert_string_equal(owner_of(f, &two, "b.raw"), "2 00000000-0000-0007-0000-000000000007 00000000-0000-0002-0000-000000000002");
+    /* Given back or not: what this VM had at a higher epoch stays shut to its older ones. */
+    file = fopen(arena_text(f->arena, "%s/a.raw.owner", two.dir), "w");
+    fputs("9 somebody " VM1_TEXT " free\n", file);
+    fclose(file);
+    args.vm = vm1_text;
+    args.epoch = 8;
+    assert_string_equal(code_of(f, call(f, SLAVE_CALL_vm_start, &args)), "VDI_IN_USE");
+    two_disks_end(&two);
 }
 
 /* Of both, under new names that begin with `name`. */
@@ -1496,6 +1652,9 @@ int main(void)
         TEST(a_guest_that_ends_while_it_is_sent_ends_the_move),
         TEST(an_unreachable_destination_is_an_error),
         TEST(a_higher_owner_record_keeps_the_disk_shut),
+        TEST(a_plugged_disk_is_owned_until_it_is_unplugged),
+        TEST(an_interrupted_plug_is_done_once),
+        TEST(a_disk_that_was_given_back_is_free_for_another_vm),
         TEST(a_snapshot_holds_the_guest_for_a_moment),
         TEST(a_snapshot_that_fails_lets_the_guest_go_on),
         TEST(an_interrupted_snapshot_is_finished_by_the_next_agent),

@@ -132,6 +132,116 @@ static void disks_are_written_and_opened_anew(_unused_ void **state)
     assert_int_equal(judge(&vm), 0);
 }
 
+/* "0=vm1-0.raw nic0=br0 ": the devices of a guest, as its driver knows them, in the order of plugging. */
+static const char *devices_text(int host, const struct test_vm *vm)
+{
+    static char text[1024];
+    const struct guest_devices *devices = driver(host)->devices(driver(host), vm->config.vm);
+    size_t used = 0;
+
+    assert_non_null(devices);
+    text[0] = '\0';
+    for (int i = 0; i < devices->disk_count; i++)
+        used += (size_t) snprintf(text + used, sizeof(text) - used, "%s=%s ", devices->disks[i].device,
+                                  devices->disks[i].path ? strrchr(devices->disks[i].path, '/') + 1 : "");
+    for (int i = 0; i < devices->nic_count; i++)
+        used += (size_t) snprintf(text + used, sizeof(text) - used, "nic%s=%s ", devices->nics[i].device,
+                                  devices->nics[i].bridge);
+    return text;
+}
+
+static void devices_come_and_go(_unused_ void **state)
+{
+    struct test_vm vm;
+    char path[128], iso[128];
+    struct guest_disk disk = {.device = "2", .path = path, .format = "raw"}, other = disk;
+    struct guest_disk cd = {.device = "3", .is_cd = true};
+    struct guest_nic nic = {.device = "0", .mac = "02:00:00:00:00:01", .bridge = "br0", .mtu = 1500};
+    unsigned long long ticks;
+
+    host_up(0);
+    vm_make(&vm, 1, 1, "sim-writes-disks=true", NULL);
+    snprintf(path, sizeof(path), "%s/plugged.raw", test_dir);
+    snprintf(iso, sizeof(iso), "%s/a.iso", test_dir);
+    disk_make(vm.disk_paths[0]);
+    disk_make(vm.disk_paths[1]);
+    vm_run(0, &vm);
+    assert_string_equal(devices_text(0, &vm), "0=vm1-0.raw 1=vm1-1.raw ");
+
+    /* A disk that is not there is none; nothing has changed then. */
+    assert_int_equal(FINISH(VM_CALL(0, plug_disk, &vm, &disk)), -(int) ERR_INTERNAL_ERROR);
+    assert_string_equal(devices_text(0, &vm), "0=vm1-0.raw 1=vm1-1.raw ");
+    disk_make(path);
+    OK(VM_CALL(0, plug_disk, &vm, &disk));
+    OK(VM_CALL(0, plug_disk, &vm, &disk)); /* is there */
+    other.path = iso;
+    assert_int_equal(FINISH(VM_CALL(0, plug_disk, &vm, &other)), -(int) ERR_DEVICE_ALREADY_EXISTS);
+    wait_ticks(&vm, 3);
+    OK(VM_CALL(0, plug_disk, &vm, &cd));
+    cd.path = iso;
+    OK(VM_CALL(0, change_cd, &vm, &cd));
+    other.device = "1";
+    assert_int_equal(FINISH(VM_CALL(0, change_cd, &vm, &other)), -(int) ERR_INVALID_DEVICE);
+    OK(VM_CALL(0, plug_nic, &vm, &nic));
+    OK(VM_CALL(0, plug_nic, &vm, &nic));
+    assert_string_equal(devices_text(0, &vm), "0=vm1-0.raw 1=vm1-1.raw 2=plugged.raw 3=a.iso nic0=br0 ");
+
+    /* The next agent is told. */
+    driver(0)->destroy(&world.hosts[0].driver);
+    connect_driver(&world.hosts[0]);
+    assert_string_equal(devices_text(0, &vm), "0=vm1-0.raw 1=vm1-1.raw 2=plugged.raw 3=a.iso nic0=br0 ");
+
+    OK(VM_CALL(0, pause, &vm));
+    ticks = disk_tick(path);
+    assert_true(ticks > 0);
+    assert_int_equal(disk_tick(vm.disk_paths[0]), ticks);
+    OK(VM_CALL(0, unplug_disk, &vm, "2", false)); /* also while it stands still */
+    OK(VM_CALL(0, unpause, &vm));
+    OK(VM_CALL(0, unplug_disk, &vm, "2", false)); /* is gone */
+    OK(VM_CALL(0, unplug_nic, &vm, "0", false));
+    cd.path = NULL;
+    OK(VM_CALL(0, change_cd, &vm, &cd));
+    wait_ticks(&vm, (int) ticks + 3);
+    assert_int_equal(disk_tick(path), ticks); /* not written any more, the others are */
+    assert_true(disk_tick(vm.disk_paths[0]) > ticks);
+    assert_string_equal(devices_text(0, &vm), "0=vm1-0.raw 1=vm1-1.raw 3= ");
+    OK(VM_CALL(0, kill, &vm));
+    assert_int_equal(FINISH(VM_CALL(0, unplug_disk, &vm, "0", false)), -(int) ERR_VM_BAD_POWER_STATE);
+    assert_int_equal(judge(&vm), 0);
+}
+
+static void a_guest_may_refuse_to_let_go(_unused_ void **state)
+{
+    struct guest_nic nic = {.device = "0", .mac = "02:00:00:00:00:01", .bridge = "br0", .mtu = 1500};
+    struct test_vm vm;
+
+    host_up(0);
+    vm_run(0, vm_make(&vm, 1, 1, "sim-refuses-unplug=true", NULL));
+    OK(VM_CALL(0, plug_nic, &vm, &nic));
+    assert_int_equal(FINISH(VM_CALL(0, unplug_disk, &vm, "1", false)), -(int) ERR_DEVICE_DETACH_REJECTED);
+    assert_int_equal(FINISH(VM_CALL(0, unplug_nic, &vm, "0", false)), -(int) ERR_DEVICE_DETACH_REJECTED);
+    assert_string_equal(devices_text(0, &vm), "0=vm1-0.raw 1=vm1-1.raw nic0=br0 ");
+    OK(VM_CALL(0, unplug_disk, &vm, "1", true));
+    OK(VM_CALL(0, unplug_nic, &vm, "0", true));
+    assert_string_equal(devices_text(0, &vm), "0=vm1-0.raw ");
+}
+
+static void a_plug_that_nobody_hears_has_failed(_unused_ void **state)
+{
+    struct guest_nic nic = {.device = "0", .mac = "02:00:00:00:00:01", .bridge = "br0", .mtu = 1500};
+    struct test_vm vm;
+
+    host_up(0);
+    vm_run(0, vm_make(&vm, 1, 1, NULL));
+    host_signal(0, SIGSTOP);
+    assert_int_equal(VM_CALL(0, plug_nic, &vm, &nic), 0);
+    pass_ms(20);
+    assert_false(world.results[world.op].is_done);
+    host_signal(0, SIGKILL);
+    assert_int_equal(finish_op(0, world.op), -(int) ERR_INTERNAL_ERROR);
+    assert_int_equal(wait_change(0, 1).change, GUEST_VANISHED);
+}
+
 static void second_guest_of_a_vm_does_not_run(_unused_ void **state)
 {
     struct test_vm vm;
@@ -508,6 +618,9 @@ int main(void)
         CASE(guest_runs_pauses_and_ends),
         CASE(samples_come_by_themselves),
         CASE(disks_are_written_and_opened_anew),
+        CASE(devices_come_and_go),
+        CASE(a_guest_may_refuse_to_let_go),
+        CASE(a_plug_that_nobody_hears_has_failed),
         CASE(second_guest_of_a_vm_does_not_run),
         CASE(guests_end_by_themselves_and_when_asked),
         CASE(wrong_options_are_refused),

@@ -126,6 +126,7 @@ static int end(void **state)
     f->link->destroy(&f->link);
     mini_stop(&f->mini);
     fake_attach(&f->fake, NULL);
+    fake_done(&f->fake);
     ledger_disk_done(&f->disk);
     free(f);
     return 0;

@@ -489,6 +489,10 @@ static void devices_of_a_running_vm_go_through_its_host(_unused_ void **state)
 
     make_running(&world, vm, world.h2);
     calls_clear(&world);
+    assert_int_equal(CALL(&world, NULL, VBD_insert, .vbd = cd, .vdi = image), 0);
+    assert_int_equal(CALL(&world, NULL, VBD_eject, .vbd = cd), 0);
+    assert_string_equal(world.calls, ""); /* the guest has no such drive */
+    assert_int_equal(CALL(&world, NULL, VBD_plug, .self = cd), 0);
     assert_int_equal(CALL(&world, NULL, VBD_plug, .self = vbd), 0);
     assert_true(VBD_get_currently_attached(GET(&world, VBD, vbd)));
     assert_string_equal(VBD_get_device(GET(&world, VBD, vbd)), "xvdb");
