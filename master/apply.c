@@ -6,6 +6,7 @@
  *   list      struct changes: creates, modifies, touches, deletes
  *   finish    index by generation, retire what was superseded, commit the trees, publish */
 #include "master/versions.h"
+#include "shared/log.h"
 
 static bool is_dirty(const struct txn_entry *entry, int field)
 {
@@ -256,6 +257,12 @@ uint64_t store_apply(struct txn **txn_p)
         return store_newest(store);
     }
     list_changes(txn, &changes);
+    if (changes.is_durable && store->is_read_only) {
+        log_warning(NULL, "a change was dropped: the disk refuses writes");
+        store->dropped++;
+        txn_end(txn_p);
+        return store_newest(store);
+    }
     for (struct txn_entry *entry = txn->first; entry; entry = entry->next)
         entry_finish(txn, entry);
     finish(txn, &changes);

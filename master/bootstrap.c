@@ -158,7 +158,7 @@ int bootstrap(struct core *core, const struct bootstrap *what)
     make_roles(txn, arena);
     if (!account_find(txn_view(txn), "root"))
         r = make_root(core, txn, what, arena);
-    if (r == 0)
+    if (r == 0 && !core->read_only_why)
         store_apply(&txn);
     return r;
 }

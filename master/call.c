@@ -26,9 +26,18 @@ const struct view *call_view(struct call *call)
     return store_core_view(call->core->store);
 }
 
+int call_refuse_write(struct call *call)
+{
+    return fail(call, OPERATION_NOT_ALLOWED,
+                arena_text(call->arena, "the master's disk refuses writes (%s)", call->core->read_only_why));
+}
+
 int call_commit(struct call *call, struct txn **txn)
 {
-    uint64_t generation = store_apply(txn);
+    uint64_t dropped = store_dropped(call->core->store), generation = store_apply(txn);
+
+    if (store_dropped(call->core->store) != dropped)
+        return call_refuse_write(call);
 
     call->depends = MAX(call->depends, generation);
 #ifndef DROVER_BUG_reply_before_durability

@@ -60,7 +60,11 @@ const char *int_text(struct call *, int64_t);
 /* The core's newest state, noting that the call now rests on it. Good until the fiber waits. */
 const struct view *call_view(struct call *);
 
-/* Ends a transaction: applies it, waits until it is visible. 0; there is no failure (store_wait_visible). */
+/* The disk refuses writes (core->read_only_why): -ERR_OPERATION_NOT_ALLOWED, which says so. */
+int call_refuse_write(struct call *);
+
+/* Ends a transaction: applies it, waits until it is visible. 0, or, where the disk refuses writes,
+ * call_refuse_write(); there is no other failure (store_wait_visible). */
 struct txn;
 int call_commit(struct call *, struct txn **);
 

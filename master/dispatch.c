@@ -400,23 +400,28 @@ static void refuse(struct request *request)
 
 /* Running out of space is met here, before anything is begun: behind the floor stands room to end
  * what was. Sessions are not stored, and who mends this must be able to log in. */
-static bool has_room(const struct request *request)
+static int check_room(struct request *request)
 {
-    const struct core *core = request->call.core;
+    struct call *call = &request->call;
+    const struct core *core = call->core;
+    const struct method *method = call->method;
+    bool is_session = method && method->class == CLASS_OF(session);
 
-    const struct method *method = request->call.method;
-
-    return !core->journal || (method && method->class == CLASS_OF(session))
-           || journal_has_room(core->journal);
+    if (core->read_only_why && !is_session && !(method && method->class == CLASS_OF(event)))
+        return call_refuse_write(call);
+    if (core->journal && !is_session && !journal_has_room(core->journal))
+        return fail(call, OUT_OF_SPACE, "the master's store");
+    return 0;
 }
 
 static void arrive(struct loop_item *item)
 {
     struct request *request = CONTAINER_OF(item, struct request, item);
     struct dispatch *dispatch = request->dispatch;
+    int r = check_room(request);
 
-    if (!has_room(request))
-        request->answer(request, fail(&request->call, OUT_OF_SPACE, "the master's store"), true);
+    if (r < 0)
+        request->answer(request, r, true);
     else if (request->call.is_async && dispatch->tasks.count >= dispatch->tasks.count_max)
         refuse(request);
     else if (dispatch->calls.count >= dispatch->calls.count_max)
@@ -432,10 +437,10 @@ static void arrive_work(struct loop_item *item)
     struct dispatch *dispatch = request->dispatch;
     int r = dispatch->gate ? dispatch->gate(&request->call, NULL, dispatch->gate_arg) : 0;
 
+    if (r == 0)
+        r = check_room(request);
     if (r < 0)
         request->answer(request, r, true);
-    else if (!has_room(request))
-        request->answer(request, fail(&request->call, OUT_OF_SPACE, "the master's store"), true);
     else if (dispatch->tasks.count >= dispatch->tasks.count_max)
         refuse(request);
     else

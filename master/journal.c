@@ -180,11 +180,13 @@ static bool is_there(const char *directory, const char *name)
     return stat(path, &status) == 0;
 }
 
-static int lock_directory(struct journal *journal, char *text)
+static int lock_directory(struct journal *journal, bool is_to_read, char *text)
 {
     _cleanup_(free_p) char *path = journal_path(journal->directory, "lock");
 
     journal->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (journal->lock_fd < 0 && is_to_read)
+        journal->lock_fd = open(path, O_RDONLY | O_CLOEXEC);
     if (journal->lock_fd < 0) {
         journal_say(text, "cannot open %s: %s", path, strerror(errno));
         return -EIO;
@@ -351,7 +353,7 @@ int journal_open(const struct journal_config *config, struct journal **ret,
     int r;
 
     model_init();
-    if ((r = lock_directory(journal, text)) < 0 || (r = open_files(journal, text)) < 0
+    if ((r = lock_directory(journal, false, text)) < 0 || (r = open_files(journal, text)) < 0
         || (r = read_state(journal, text)) < 0
         || (r = sql_prepare(log, "BEGIN IMMEDIATE", &journal->begin, text)) < 0
         || (r = sql_prepare(log, "COMMIT", &journal->commit, text)) < 0
@@ -368,6 +370,39 @@ int journal_open(const struct journal_config *config, struct journal **ret,
     journal_room_init(journal);
     *ret = journal;
     return 0;
+}
+
+int journal_open_to_read(const struct journal_config *config, struct journal **ret,
+                         char text[JOURNAL_TEXT_BYTES])
+{
+    struct journal *journal = journal_new(config);
+    int r;
+
+    model_init();
+    if ((r = lock_directory(journal, true, text)) < 0
+        || (r = sql_open_at_rest(&journal->objects, config, "objects.db", text)) < 0
+        || (r = sql_open_at_rest(&journal->log, config, "journal.db", text)) < 0
+        || (r = journal_check_files(&journal->log, &journal->objects, config->pool, text)) < 0
+        || (r = read_state(journal, text)) < 0) {
+        destroy(journal);
+        return r;
+    }
+    *ret = journal;
+    return 0;
+}
+
+int journal_try(const struct journal_config *config, char text[JOURNAL_TEXT_BYTES])
+{
+    struct journal *journal;
+    struct journal_head head;
+    int r = journal_open(config, &journal, text);
+
+    if (r < 0)
+        return r;
+    journal_head(journal, &head);
+    r = journal_claim_epoch(journal, head.epoch + 1, head.holder, journal->generation, text);
+    journal_close(&journal);
+    return r;
 }
 
 /* ---- epochs ---- */

@@ -56,6 +56,14 @@ struct journal_config {
 int journal_open(const struct journal_config *, struct journal **ret,
                  char text[JOURNAL_TEXT_BYTES]);
 
+/* The same for a disk that refuses writes: nothing is made, locked for longer than that, or brought to a newer format. It can
+ * be loaded and closed, no more. */
+int journal_open_to_read(const struct journal_config *, struct journal **ret, char text[JOURNAL_TEXT_BYTES]);
+
+/* Does the disk take writes again? Opens the store, claims an epoch and closes it: what a start does first. Blocks; any
+ * thread, while nothing has the store open. 0, or why not. */
+int journal_try(const struct journal_config *, char text[JOURNAL_TEXT_BYTES]);
+
 /* What the disk holds. */
 struct journal_head {
     uint64_t epoch;      /* the highest claimed here, 0: none */

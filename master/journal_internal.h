@@ -29,6 +29,8 @@ struct sql {
 /* 0 or a negative error with a sentence in `text`, as all of these. */
 int sql_open(struct sql *, const struct journal_config *, const char *name, char *text);
 /* The same for a file elsewhere that is only read, or that is copied from. */
+int sql_open_at_rest(struct sql *sql, const struct journal_config *config, const char *name,
+                     char *text);
 int sql_open_to_read(struct sql *, const char *vfs, const char *path, const char *name, char *text);
 void sql_close(struct sql *);
 int sql_run(struct sql *, const char *statements, char *text);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 void journal_say(char *text, const char *format, ...)
 {
@@ -73,6 +74,31 @@ int sql_open_to_read(struct sql *sql, const char *vfs, const char *path, const c
                      char *text)
 {
     return open_path(sql, vfs, path, name, SQLITE_OPEN_READONLY, text);
+}
+
+/* A file that nobody writes, on a disk that may refuse the files that SQLite makes beside it. The index of its WAL is kept in
+ * memory, for which SQLite wants the file for itself - and the lock that it would take needs a file that can be written: without
+ * SQLite's locks, then, the caller has the directory's. Where there is no WAL, all is in the file itself. */
+int sql_open_at_rest(struct sql *sql, const struct journal_config *config, const char *name, char *text)
+{
+    _cleanup_(free_p) char *path = journal_path(config->directory, name);
+    _cleanup_(free_p) char *wal = alloc0(strlen(path) + 5), *uri = alloc0(3 * strlen(path) + 32);
+    struct stat status;
+    char *end;
+    int r;
+
+    sprintf(wal, "%s-wal", path);
+    if (stat(wal, &status) == 0 && status.st_size > 0) {
+        r = open_path(sql, config->vfs ? config->vfs : "unix-none", path, name, SQLITE_OPEN_READONLY, text);
+        if (r == 0)
+            sqlite3_db_config(sql->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+        return r < 0 ? r : sql_run(sql, "PRAGMA locking_mode=EXCLUSIVE", text);
+    }
+    end = stpcpy(uri, "file:");
+    for (const char *p = path; *p; p++) /* an URI's own characters, escaped */
+        end += sprintf(end, strchr("%?#", *p) ? "%%%02X" : "%c", *p);
+    strcpy(end, "?immutable=1");
+    return open_path(sql, config->vfs, uri, name, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, text);
 }
 
 int sql_run(struct sql *sql, const char *statements, char *text)

@@ -126,6 +126,16 @@ void store_load_end(struct store *store, uint64_t epoch, uint64_t highest_known)
     atomic_store(&store->visible, root->generation);
 }
 
+void store_set_read_only(struct store *store)
+{
+    store->is_read_only = true;
+}
+
+uint64_t store_dropped(const struct store *store)
+{
+    return store->dropped;
+}
+
 uint64_t store_epoch(const struct store *store)
 {
     return store->epoch;

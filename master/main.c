@@ -33,6 +33,7 @@
 #include "master/guest_changes.h"
 #include "master/http_transfer.h"
 #include "master/import.h"
+#include "master/journal.h"
 #include "master/message.h"
 #include "master/metadata_http.h"
 #include "master/metrics.h"
@@ -53,6 +54,7 @@
 #include "shared/random.h"
 #include "shared/workers.h"
 
+#define DISK_TRY_MS  2000 /* between two attempts to write to a disk that refused */
 #define OTHER_FIBERS 256 /* beside those of calls: recovery, notes of slaves */
 
 struct master {
@@ -197,6 +199,35 @@ static void begin_anew(void *arg)
     _exit(1);
 }
 
+/* One attempt to write to the disk. */
+struct trial {
+    const struct journal_config *config;
+    int result;
+    char text[JOURNAL_TEXT_BYTES];
+};
+
+static void try_disk(void *arg)
+{
+    struct trial *trial = arg;
+
+    trial->result = journal_try(trial->config, trial->text);
+}
+
+/* Serving reads only, from a disk that refuses writes: until it takes them, and then as any start. */
+static void wait_for_disk(void *arg)
+{
+    struct master *master = arg;
+    struct trial *trial = arena_new0(master->config.memory, struct trial); /* not on a fiber's stack: SQLite writes to it */
+
+    trial->config = &master->parts.journal_config;
+    trial->result = -1;
+    while (trial->result < 0)
+        if (fiber_sleep(DISK_TRY_MS) < 0 || workers_run(master->core.workers, try_disk, trial) < 0)
+            return;
+    log_info(NULL, "the disk takes writes again");
+    begin_anew(master);
+}
+
 static int start_model(struct master *master)
 {
     struct core *core = &master->core;
@@ -228,7 +259,8 @@ static int start_model(struct master *master)
     awaited_new(core);
     if (bootstrap(core, &first) < 0)
         return -1;
-    pool_furnish(core);
+    if (!core->read_only_why)
+        pool_furnish(core);
     return 0;
 }
 
@@ -264,16 +296,20 @@ static int start_calls(struct master *master)
     core->accounts = accounts_new(core);
     core->sessions = sessions_new(core, &sessions, secret);
     core->tasks = tasks_new(core, &tasks);
-    imports_recover(core);
-    raw_writes_recover(core);
-    tasks_recover(core);
-    recovery_start(core);
+    if (!core->read_only_why) { /* else it is the next start's, which may write what comes of it */
+        imports_recover(core);
+        raw_writes_recover(core);
+        tasks_recover(core);
+        recovery_start(core);
+    }
     core->events = events_new(core);
     events_set_epochs(core->events, master->parts.epochs, master->parts.epoch_count);
     core->dispatch = dispatch_new(core, &calls);
     master->front = front_new(core, &front);
     metrics_serve(master->front);
     metadata_serve(master->front);
+    if (core->read_only_why)
+        return 0;
     core->blobs = blobs_open(core, path_of(master, "", "blobs"), (uint64_t) config->blob_mb << 20,
                              (uint64_t) config->blobs_mb << 20);
     if (!core->blobs)
@@ -469,9 +505,12 @@ static int start(struct master *master)
     r = start_model(master);
     if (r == 0)
         r = start_calls(master);
-    if (r == 0)
+    /* Without an epoch there is nobody to order, and nothing that a host tells could be written down. */
+    if (r == 0 && !core->read_only_why)
         r = start_hosts(master);
     if (r == 0 && !fiber_spawn(core->loop, serve, master, "start"))
+        r = -1;
+    if (r == 0 && core->read_only_why && !fiber_spawn(core->loop, wait_for_disk, master, "disk"))
         r = -1;
     return r;
 }

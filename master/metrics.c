@@ -76,6 +76,7 @@ static void add_durability(struct buffer *out, struct core *core)
     struct journal_figures journal;
     struct mirror_figures mirror;
 
+    line(out, "read_only", "gauge", core->read_only_why != NULL);
     if (core->journal) {
         journal_figures(core->journal, &journal);
         line(out, "journal_records_total", "counter", journal.records);

@@ -6,6 +6,9 @@
  *     -> a new epoch     one above the highest known, durable before anything else is written
  *     -> journal, mirror follow the store from then on
  *
+ * Where the disk refuses that epoch the master serves reads from what the disk holds, and nothing else: no epoch, no hosts, no
+ * mirror (core->read_only_why).
+ *
  * SQLite decides (mode `local`). When Redis knows more than SQLite does - somebody has put back an
  * old copy of the store - the operator is told, and the new epoch makes everybody read again.
  * (design.md section 4, "Starting")
@@ -38,6 +41,7 @@
 #include <unistd.h>
 
 #define TEXT_BYTES      512
+#define READ_ONLY_GENERATIONS (1ull << 62)
 #define MIRROR_FLUSH_MS 2000 /* how long the end waits for Redis */
 
 /* ---- the role file: "master POOL-UUID HOST-UUID" ---- */
@@ -251,6 +255,34 @@ static void journal_failed(void *arg, const char *text)
     parts->failed(parts->failed_arg);
 }
 
+/* What the disk holds, for a master that cannot write to it. Generations of this life are far above all that are ever written,
+ * so that no later master takes an event's token of it for one of its own. */
+static int start_to_read(struct core *core, const struct journal_config *config, const char *why)
+{
+    struct journal *journal;
+    struct journal_head head;
+    char text[JOURNAL_TEXT_BYTES];
+    int r;
+
+    log_error(NULL, "the disk refuses writes, serving reads only: %s", why);
+    if (journal_open_to_read(config, &journal, text) < 0) {
+        log_error(NULL, "%s", text);
+        return -1;
+    }
+    journal_head(journal, &head);
+    core->epoch = head.epoch;
+    core->holder = ref_new(core->random);
+    core->store = store_new(core->clock, core->loop);
+    r = head.generation == 0 ? -1 : load_from_journal(core, journal, head.generation + READ_ONLY_GENERATIONS);
+    if (head.generation == 0)
+        log_error(NULL, "there is nothing to be read yet");
+    else if (r == 0)
+        store_set_read_only(core->store);
+    journal_close(&journal);
+    core->read_only_why = r == 0 ? dup_text(why) : NULL;
+    return r;
+}
+
 int start_store(struct core *core, const struct config *config, struct store_parts *parts)
 {
     struct journal_config journal_config = {.clock = core->clock, .is_new = true};
@@ -273,7 +305,12 @@ int start_store(struct core *core, const struct config *config, struct store_par
     }
     journal_config.directory = directory;
     journal_config.pool = parts->pool_uuid;
-    if (journal_open(&journal_config, &parts->journal, journal_text) < 0) {
+    parts->journal_config = journal_config;
+    parts->journal_config.directory = parts->directory = dup_text(directory);
+    r = journal_open(&journal_config, &parts->journal, journal_text);
+    if (r == -EIO && !is_first)
+        return start_to_read(core, &journal_config, journal_text);
+    if (r < 0) {
         log_error(NULL, "%s", journal_text);
         return -1;
     }
@@ -310,14 +347,20 @@ int start_store(struct core *core, const struct config *config, struct store_par
 
     core->epoch = 1 + MAX(on_disk.epoch, in_redis.epoch);
     core->holder = ref_new(core->random);
-    core->store = store_new(core->clock, core->loop);
     highest = MAX(MAX(on_disk.generation, in_redis.generation), on_disk.known);
     parts->generation = highest;
     parts->may_lack = what_may_be_missing(config, &on_disk, &in_redis);
-    if (journal_claim_epoch(parts->journal, core->epoch, core->holder, highest, journal_text) < 0) {
+    r = journal_claim_epoch(parts->journal, core->epoch, core->holder, highest, journal_text);
+    if (r == -EIO && !is_empty) {
+        parts->may_lack = NULL;
+        journal_close(&parts->journal);
+        return start_to_read(core, &journal_config, journal_text);
+    }
+    if (r < 0) {
         log_error(NULL, "%s", journal_text);
         return -1;
     }
+    core->store = store_new(core->clock, core->loop);
     r = is_empty && in_redis.generation > 0
             ? load_from_mirror(core, config, &mirror_config, &in_redis, parts->journal)
             : load_from_journal(core, parts->journal, highest);
@@ -339,4 +382,5 @@ void end_store(struct store_parts *parts)
 {
     mirror_destroy(&parts->mirror, MIRROR_FLUSH_MS);
     journal_close(&parts->journal);
+    free(parts->directory);
 }

@@ -4,11 +4,11 @@
 
 #include "master/config.h"
 #include "master/core.h"
+#include "master/journal.h"
 #include "master/store.h"
 
 #define EPOCHS_KEPT 64
 
-struct journal;
 struct mirror;
 
 /* What start_store() makes beside the store; end_store() ends it. */
@@ -16,7 +16,9 @@ struct store_parts {
     /* Epochs known here, newest first; event tokens of older ones make their readers read everything anew. */
     struct epoch_entry epochs[EPOCHS_KEPT];
     size_t epoch_count;
-    struct journal *journal;
+    struct journal *journal;    /* NULL: the disk refuses writes (core->read_only_why) */
+    struct journal_config journal_config;
+    char *directory;            /* of the store */
     struct mirror *mirror;      /* NULL: no Redis is configured */
     ref_t pool_uuid, host_uuid; /* as the role file says */
     uint64_t generation;        /* the newest that was known at the start */
@@ -29,7 +31,8 @@ struct store_parts {
 
 /* Reads (at the first start: makes) the role file, opens the journal, looks into the mirror, fills
  * core->store, claims an epoch above all known ones and starts journal and mirror. Sets
- * core->store, epoch and holder. Outside of fibers. 0, or -1 with sentences in the log. */
+ * core->store, epoch and holder. Where the disk refuses writes: core->read_only_why is set, and there is only the store. Outside
+ * of fibers. 0, or -1 with sentences in the log. */
 int start_store(struct core *, const struct config *, struct store_parts *);
 
 /* What is written from now on says by itself that the store may lack something: a new start need not be told. */

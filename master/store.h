@@ -231,6 +231,12 @@ int store_load_object(struct store *, const struct class *, ref_t, const struct 
                       uint64_t created, uint64_t modified);
 int store_load_changes(struct store *, const struct changes *);
 void store_load_end(struct store *, uint64_t epoch, uint64_t highest_known);
+
+/* From now on nothing that ought to be durable is changed: a transaction that would is dropped by store_apply(), with a line
+ * in the log. For a master whose disk refuses writes; whoever asks for a write is refused before. */
+void store_set_read_only(struct store *);
+/* How many were dropped. */
+uint64_t store_dropped(const struct store *);
 uint64_t store_epoch(const struct store *);
 static inline uint64_t store_first_generation(uint64_t highest_known)
 {

@@ -129,6 +129,8 @@ struct store {
     size_t deletions_kept;
     uint64_t epoch;
 
+    bool is_read_only;     /* durable changes are dropped: store_set_read_only() */
+    uint64_t dropped;      /* how many were */
     bool is_loading;       /* from the first load call to store_load_end */
     uint64_t load_highest; /* newest generation met in what was loaded */
 
