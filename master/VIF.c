@@ -6,6 +6,7 @@
 #include <openssl/evp.h>
 
 #include "master/claim.h"
+#include "master/network.h"
 #include "master/slaves.h"
 #include "master/vm_config.h"
 #include "shared/random.h"
@@ -145,10 +146,11 @@ int vif_create(struct call *call, struct txn *txn, struct object *draft, ref_t *
         r = settle_mac(call, vm, draft);
     if (r < 0)
         return r;
-    if (VIF_get_MTU(draft) > MTU_MAX)
-        return fail(call, INVALID_VALUE, "MTU", int_text(call, VIF_get_MTU(draft)));
     if (VIF_get_MTU(draft) <= 0)
         draft->fields[F_VIF_MTU] = VALUE_INT(MTU_DEFAULT);
+    r = network_check_mtu(call, VIF_get_MTU(draft));
+    if (r < 0)
+        return r;
     *ret = draft_create(call, txn, draft);
     return 0;
 }

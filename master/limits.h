@@ -9,4 +9,5 @@
 #define SHADOW_MULTIPLIER_MAX 1000.0
 #define VDI_BYTES_MAX         (1ll << 46)
 #define SR_BYTES_MAX          (1ll << 60)
+#define MTU_MIN               68          /* what IPv4 needs at least; agents refuse less */
 #define MTU_MAX               65535

@@ -482,7 +482,8 @@ static void serve(void *arg)
     struct master *master = arg;
 
     store_wait_visible(master->core.store, store_newest(master->core.store));
-    start_is_told(&master->config);
+    if (!master->core.read_only_why)
+        start_is_told(&master->config);
     fiber_on_loop_stack(listen_and_say_so, master);
 }
 

@@ -3,6 +3,9 @@
 #include "master/network.h"
 
 #include "master/blob.h"
+#include "master/limits.h"
+
+#define MTU_DEFAULT 1500
 
 static bool bridge_is_taken(const struct view *view, const char *bridge)
 {
@@ -26,12 +29,32 @@ static const char *bridge_new(struct call *call, const struct view *view)
     return bridge;
 }
 
+int network_check_mtu(struct call *call, int64_t mtu)
+{
+    return mtu < MTU_MIN || mtu > MTU_MAX ? fail(call, INVALID_VALUE, "MTU", int_text(call, mtu)) : 0;
+}
+
+int network_set_MTU(struct call *call, const struct network_set_MTU_args *args, struct value *ret)
+{
+    int r = network_check_mtu(call, args->value);
+
+    (void) ret;
+    return r < 0 ? r
+                 : field_set(call, CLASS_OF(network), args->self, F_network_MTU, VALUE_INT(args->value));
+}
+
 int network_create(struct call *call, const struct network_create_args *args, struct value *ret)
 {
     _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
     struct object *draft = draft_of(call->arena, CLASS_OF(network), args->args->record.fields);
     const char *bridge = network_get_bridge(draft);
+    int r;
 
+    if (network_get_MTU(draft) <= 0)
+        draft->fields[F_network_MTU] = VALUE_INT(MTU_DEFAULT);
+    r = network_check_mtu(call, network_get_MTU(draft));
+    if (r < 0)
+        return r;
     if (*bridge && bridge_is_taken(txn_view(txn), bridge))
         return fail(call, BRIDGE_NAME_EXISTS, bridge);
     if (!*bridge)

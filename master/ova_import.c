@@ -8,6 +8,7 @@
 
 #include "master/VM.h"
 #include "master/limits.h"
+#include "master/network.h"
 #include "master/ova_fate.h"
 #include "master/storage.h"
 
@@ -301,6 +302,20 @@ static struct object *draft_disk(struct ova_import *import, const struct object 
     return draft;
 }
 
+/* Numbers of networks that are to be made, as network.create would have them. */
+static int check_networks(struct ova_import *import)
+{
+    int r = 0;
+
+    for (size_t i = 0; i < import->plan->count && r == 0; i++) {
+        const struct object *draft = import->plan->objects[i].draft;
+
+        if (import->fates[i].is_made && draft->class == CLASS_OF(network))
+            r = network_check_mtu(import->call, network_get_MTU(draft));
+    }
+    return r;
+}
+
 static int list_disks(struct ova_import *import, const struct view *view)
 {
     struct call *call = import->call;
@@ -368,6 +383,8 @@ int ova_import_decide(struct call *call, const struct view *view, const struct o
     for (size_t i = 0; i < plan->count && r == 0; i++)
         if (plan->objects[i].draft)
             r = decide_object(import, view, plan->objects[i].draft);
+    if (r == 0)
+        r = check_networks(import);
     if (r == 0)
         r = list_disks(import, view);
     *ret = import;

@@ -1,12 +1,14 @@
 /* vm_state.c - what changes in the records when a VM begins to run, moves, stops or is suspended */
 #include "master/vm_state.h"
 
+#include "master/config.h"
 #include "master/core.h"
 #include "master/memory.h"
 #include "master/put.h"
 #include "master/vm_config.h"
 #include "shared/arena.h"
 #include "shared/buffer.h"
+#include "shared/listeners.h"
 #include "shared/xmlrpc.h"
 
 #define VM_INVERSE(name) (&CLASS_OF(VM)->fields[F_VM_##name])
@@ -90,15 +92,30 @@ static void detach_devices(struct txn *txn, ref_t vm)
 
 /* ---- consoles ---- */
 
+/* ":8443", the port of HTTPS of this master and so of every host of the pool (design.md section 3, "Addresses"); "" for 443,
+ * and where nothing is set. */
+static const char *https_port(struct arena *arena, const struct core *core)
+{
+    const struct config *config = core->config;
+    char address[128];
+    uint16_t port = 0;
+
+    if (!config || config->listen_tls.count == 0
+        || !listener_split(config->listen_tls.items[0], address, sizeof address, &port)
+        || port == 443 || port == 0)
+        return "";
+    return arena_text(arena, ":%u", port);
+}
+
 /* An IPv6 address stands in brackets. */
-static const char *console_location(struct arena *arena, const struct object *host,
-                                    const char *console_uuid)
+static const char *console_location(struct arena *arena, const struct core *core,
+                                    const struct object *host, const char *console_uuid)
 {
     const char *address = host ? host_get_address(host) : "";
     bool is_v6 = strchr(address, ':');
 
-    return arena_text(arena, "https://%s%s%s/console?uuid=%s", is_v6 ? "[" : "", address,
-                      is_v6 ? "]" : "", console_uuid);
+    return arena_text(arena, "https://%s%s%s%s/console?uuid=%s", is_v6 ? "[" : "", address,
+                      is_v6 ? "]" : "", https_port(arena, core), console_uuid);
 }
 
 static void console_new(struct txn *txn, struct core *core, ref_t vm,
@@ -127,7 +144,7 @@ static void make_consoles(struct txn *txn, struct core *core, ref_t vm)
 }
 
 /* Clients go straight to the host that the VM runs on. */
-static void place_consoles(struct txn *txn, ref_t vm, ref_t host)
+static void place_consoles(struct txn *txn, const struct core *core, ref_t vm, ref_t host)
 {
     struct arena *arena = arena_new();
     const struct object *console;
@@ -137,7 +154,7 @@ static void place_consoles(struct txn *txn, ref_t vm, ref_t host)
     while ((console = view_next(&consoles)))
         console_put_location(
             txn, console->ref,
-            console_location(arena, txn_get(txn, host, host), console_get_uuid(console)));
+            console_location(arena, core, txn_get(txn, host, host), console_get_uuid(console)));
     arena_destroy(&arena);
 }
 
@@ -258,7 +275,7 @@ void vm_put_home(struct txn *txn, struct core *core, ref_t vm, ref_t host, int64
     VM_put_scheduled_to_be_resident_on(txn, vm, NULL_REF);
     VM_put_domid(txn, vm, domid);
     make_consoles(txn, core, vm);
-    place_consoles(txn, vm, host);
+    place_consoles(txn, core, vm, host);
 }
 
 void vm_put_booted(struct txn *txn, struct core *core, ref_t vm, ref_t host, int64_t domid,

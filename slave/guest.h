@@ -193,7 +193,8 @@ int guest_unplug_nic(struct guest *guest, const char *device, bool is_forced,
 void guest_boot_begin(struct guest *guest, const struct guest_op *op);
 void guest_save_begin(struct guest *guest, const struct guest_op *op, const char *path);
 void guest_restore_begin(struct guest *guest, const struct guest_op *op, const char *path);
-void guest_send_begin(struct guest *guest, const struct guest_op *op, int fd, int downtime_ms);
+void guest_send_begin(struct guest *guest, const struct guest_op *op, int fd, int downtime_ms,
+                      bool is_compressed);
 void guest_receive_begin(struct guest *guest, const struct guest_op *op, int fd);
 bool guest_is_being_sent(const struct guest *guest);
 bool guest_is_booting(const struct guest *guest);

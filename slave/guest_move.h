@@ -3,6 +3,7 @@
  *   sender                                receiver
  *   HELLO  magic, version, VM, sizes  ->
  *   PAGES  up to 16 pages             ->  ... rounds, while the guest ticks at the sender
+ *     or PACKED, the same by zstd     ->
  *   PAGES  the rest                   ->  the guest stands still
  *   STATE  tick, plans, digest        ->  compares the digest of its own pages
  *                                     <-  ACK (digest), or REFUSED (a text)
@@ -33,6 +34,7 @@ enum move_type {
     MOVE_STATE,
     MOVE_ACK,
     MOVE_REFUSED,
+    MOVE_PACKED, /* one zstd frame, of the payload of a PAGES */
 };
 
 /* 64-bit little-endian words of the payloads */

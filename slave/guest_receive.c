@@ -10,6 +10,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <zstd.h>
 
 #include "shared/model.h"
 #include "slave/guest.h"
@@ -155,6 +156,17 @@ static bool take_pages(struct receive *receive, const uint8_t *payload, uint32_t
     return true;
 }
 
+/* Nothing that comes out may be larger than a frame of pages. */
+static bool take_packed(struct receive *receive, const uint8_t *payload, uint32_t bytes)
+{
+    uint8_t pages[MOVE_PAYLOAD_BYTES_MAX];
+    size_t length = ZSTD_decompress(pages, sizeof(pages), payload, bytes);
+
+    if (ZSTD_isError(length) || length == 0 || length % sizeof(struct move_page) != 0)
+        return receive_fail(receive, "the sender sends packed pages that are none");
+    return take_pages(receive, pages, (uint32_t) length);
+}
+
 static void receive_finish(void *arg)
 {
     struct receive *receive = arg;
@@ -209,6 +221,8 @@ static bool is_size_right(uint32_t type, uint32_t bytes)
     case MOVE_PAGES:
         return bytes > 0 && bytes <= MOVE_PAYLOAD_BYTES_MAX
                && bytes % sizeof(struct move_page) == 0;
+    case MOVE_PACKED:
+        return bytes > 0 && bytes < MOVE_PAYLOAD_BYTES_MAX;
     case MOVE_STATE:
         return bytes == STATE_WORDS * sizeof(uint64_t);
     }
@@ -223,6 +237,8 @@ static bool take_frame(struct receive *receive, uint32_t type, const uint8_t *pa
         return take_hello(receive, payload);
     case MOVE_PAGES:
         return take_pages(receive, payload, bytes);
+    case MOVE_PACKED:
+        return take_packed(receive, payload, bytes);
     default:
         return take_state(receive, payload);
     }

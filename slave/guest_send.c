@@ -17,6 +17,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <zstd.h>
 
 #include "shared/model.h"
 #include "slave/guest.h"
@@ -27,6 +28,7 @@
 #define PAGES_FEW     8  /* not worth another round */
 #define REST_MS       50 /* between rounds that only pass the time until move-ms-min */
 #define PROGRESS_MS   250
+#define ZSTD_LEVEL    1 /* a guest's pages at the speed of a network */
 
 enum send_phase {
     SEND_ROUNDS, /* the guest ticks */
@@ -39,6 +41,7 @@ struct send {
     struct guest *guest;
     int fd;
     int64_t downtime_ms;
+    ZSTD_CCtx *packer; /* NULL: pages travel as they are */
     enum send_phase phase;
     struct timer turn_timer, stall_timer;
     uint64_t began_ms, held_ms, moved_ms; /* moved: the last progress */
@@ -78,6 +81,7 @@ static void send_drop(struct guest *guest)
     timer_stop(&send->turn_timer);
     timer_stop(&send->stall_timer);
     guest_digest_done(&send->digest);
+    ZSTD_freeCCtx(send->packer);
     close_fd(&send->fd);
     free(send);
 }
@@ -124,7 +128,8 @@ static void stall_due(void *arg)
                   (long long) send->guest->options.move_timeout_ms);
 }
 
-void guest_send_begin(struct guest *guest, const struct guest_op *op, int fd, int downtime_ms)
+void guest_send_begin(struct guest *guest, const struct guest_op *op, int fd, int downtime_ms,
+                      bool is_compressed)
 {
     struct loop *loop = guest->guests->loop;
     struct send *send = new0(struct send);
@@ -143,6 +148,7 @@ void guest_send_begin(struct guest *guest, const struct guest_op *op, int fd, in
     send->guest = guest;
     send->fd = fd;
     send->downtime_ms = MAX(downtime_ms, 0);
+    send->packer = is_compressed ? ZSTD_createCCtx() : NULL; /* without memory for it: as they are */
     send->began_ms = send->moved_ms = send->told_ms = loop_now_ms(loop);
     send->round_began_us = clock_now_us(loop_clock(loop));
     guest_memory_mark_all(guest->memory);
@@ -205,6 +211,22 @@ static bool round_end(struct send *send)
     return true;
 }
 
+/* The frame of pages in `out` as a smaller one; left alone when it does not get smaller. */
+static void pack_pages(struct send *send)
+{
+    uint8_t packed[MOVE_PAYLOAD_BYTES_MAX];
+    size_t bytes = send->out_used - sizeof(struct move_head), packed_bytes;
+    struct move_head head;
+
+    packed_bytes = ZSTD_compressCCtx(send->packer, packed, bytes - 1, send->out + sizeof(head), bytes, ZSTD_LEVEL);
+    if (ZSTD_isError(packed_bytes)) /* no room: it would not be smaller */
+        return;
+    head = (struct move_head){htole32(MOVE_PACKED), htole32((uint32_t) packed_bytes)};
+    memcpy(send->out, &head, sizeof(head));
+    memcpy(send->out + sizeof(head), packed, packed_bytes);
+    send->out_used = sizeof(head) + packed_bytes;
+}
+
 static void fill_pages(struct send *send)
 {
     struct guest_memory *memory = send->guest->memory;
@@ -226,6 +248,8 @@ static void fill_pages(struct send *send)
     head.bytes = htole32((uint32_t) (used - sizeof(head)));
     memcpy(send->out, &head, sizeof(head));
     send->out_used = used;
+    if (send->packer)
+        pack_pages(send);
 }
 
 static void fill_state(struct send *send)

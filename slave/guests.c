@@ -370,7 +370,8 @@ static int do_send(struct request *request)
         return guest_fail(&request->error, ERR_INTERNAL_ERROR, "no socket came with the request");
     guest_send_begin(
         request->guest, &request->op, fd,
-        (int) MIN(guest_message_uint(request->message, "downtime_ms", 0), (uint64_t) INT32_MAX));
+        (int) MIN(guest_message_uint(request->message, "downtime_ms", 0), (uint64_t) INT32_MAX),
+        guest_message_uint(request->message, "compress", 0) > 0);
     fd = -1; /* the guest's */
     return 0;
 }

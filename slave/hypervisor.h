@@ -134,8 +134,8 @@ struct hypervisor {
     int (*receive)(struct hypervisor *, uint64_t operation, const struct guest_config *, int socket);
     /* Send a running guest's memory while it runs, then the rest while it is paused (downtime_ms at most is wanted).
      * done, 0: everything was sent and confirmed by the receiver, disks and lock are released, GUEST_SENT.
-     * Any failure, or cancel_send() before done: GUEST_RUNNING again. */
-    int (*send)(struct hypervisor *, uint64_t operation, ref_t vm, int socket, int downtime_ms);
+     * Any failure, or cancel_send() before done: GUEST_RUNNING again. Compressed, if that is wanted: who receives sees it. */
+    int (*send)(struct hypervisor *, uint64_t operation, ref_t vm, int socket, int downtime_ms, bool is_compressed);
     int (*cancel_send)(struct hypervisor *, uint64_t operation, ref_t vm);
     /* GUEST_SENT back to GUEST_RUNNING: takes lock and disks again. It runs at `epoch` from then on: the one it had
      * when the move came to nothing, a higher one when the master gave it back after COMMIT; a lower one is refused. */

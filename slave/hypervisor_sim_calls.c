@@ -218,7 +218,7 @@ static int sim_receive(struct hypervisor *driver, uint64_t operation,
 }
 
 static int sim_send(struct hypervisor *driver, uint64_t operation, ref_t vm, int socket,
-                    int downtime_ms)
+                    int downtime_ms, bool is_compressed)
 {
     struct sim *sim = sim_of(driver);
     _cleanup_(close_fd) int fd = socket;
@@ -228,6 +228,7 @@ static int sim_send(struct hypervisor *driver, uint64_t operation, ref_t vm, int
     if (r < 0)
         return r;
     guest_frame_uint(&frame, "downtime_ms", (uint64_t) MAX(downtime_ms, 0));
+    guest_frame_uint(&frame, "compress", is_compressed);
     guest_frame_fd(&frame, fd);
     fd = -1; /* the frame's */
     return request_send(sim, &frame, operation, vm, LEAVES_SENT, 0);

@@ -321,7 +321,8 @@ static int open_receive(struct op *op, struct vm *vm, const struct slave_vm_rece
     vm->receive = receive;
     if (loop_watch_fd(agent->loop, receive->listen_fd, EPOLLIN, on_connection, receive) < 0)
         die("move: cannot watch a listening socket");
-    *ret = op_map(op, "address", address, "port", op_text(op, "%d", port), "token", receive->token, NULL);
+    *ret = op_map(op, "address", address, "port", op_text(op, "%d", port), "token", receive->token,
+                  "compress", value_map_text(args->config, "compress", "false"), NULL);
     return 0;
 }
 
@@ -450,6 +451,7 @@ static int send_guest(struct op *op, struct vm *vm, const struct slave_vm_send_a
 {
     struct hypervisor *hypervisor = op->agent->hypervisor;
     const char *downtime = value_map_text(args->endpoint, "downtime_ms", "");
+    bool is_compressed = streq(value_map_text(args->endpoint, "compress", "false"), "true");
     int downtime_ms = downtime[0] ? atoi(downtime) : DOWNTIME_MS;
     struct ledger_vm row;
     uint64_t number;
@@ -469,7 +471,7 @@ static int send_guest(struct op *op, struct vm *vm, const struct slave_vm_send_a
     number = driving_begin(op->agent, op, vm);
     vm->sending = number;
     vm_unlock(vm);
-    r = driving_wait(op, vm, number, hypervisor->send(hypervisor, number, vm->uuid, fd, MAX(downtime_ms, 1)));
+    r = driving_wait(op, vm, number, hypervisor->send(hypervisor, number, vm->uuid, fd, MAX(downtime_ms, 1), is_compressed));
     if (r == 0 && vm->state == GUEST_RUNNING)
         vm_set_state(vm, GUEST_SENT);
     if (r == 0 && vm->state == GUEST_SENT)

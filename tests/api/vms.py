@@ -225,6 +225,12 @@ def networks(m):
     assert failure(s, "network.create", dict(record, bridge="xapi0")) == \
         ["BRIDGE_NAME_EXISTS", "xapi0"]
     assert s("network.get_bridge", s("network.create", record)) == "xapi1"
+    for mtu in "-1", "67", "65536", "9223372036854775807":
+        assert failure(s, "network.set_MTU", a, mtu) == ["INVALID_VALUE", "MTU", mtu]
+        if mtu != "-1":
+            assert failure(s, "network.create", dict(record, MTU=mtu)) == ["INVALID_VALUE", "MTU", mtu]
+    s("network.set_MTU", a, "9000")
+    assert s("network.get_MTU", a) == "9000"
     s("network.add_purpose", a, "nbd")
     assert failure(s, "network.add_purpose", a, "insecure_nbd") == \
         ["NETWORK_INCOMPATIBLE_PURPOSES", "insecure_nbd", "nbd"]

@@ -315,12 +315,14 @@ static void send_ready(void *arg, uint32_t events)
     end(guest->guests, guest->moving, is_done ? 0 : -ERR_VM_MIGRATE_FAILED);
 }
 
-static int send_guest(struct hypervisor *driver, uint64_t operation, ref_t vm, int socket, int downtime_ms)
+static int send_guest(struct hypervisor *driver, uint64_t operation, ref_t vm, int socket, int downtime_ms,
+                      bool is_compressed)
 {
     struct guest *guest = find(driver, vm);
     char byte = MEMORY_BYTE;
 
     (void) downtime_ms;
+    (void) is_compressed;
     if (!guest || guest->found.state != GUEST_RUNNING || guest->socket >= 0) {
         close(socket);
         return -ERR_VM_BAD_POWER_STATE;

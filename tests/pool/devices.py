@@ -178,9 +178,22 @@ def a_plug_survives(d, name, is_plug):
         d.is_written(vdi)
 
 
+def consoles_are_where_the_vm_runs(d):
+    """https://<the host's address>:<the pool's port>/console?uuid=..."""
+    p = d.pool
+    port = p.env["POOL_HTTPS_URL"].rsplit(":", 1)[1]
+    for console in p("VM.get_consoles", d.vm):
+        wanted = "https://%s:%s/console?uuid=%s" % (p("host.get_address", p("VM.get_resident_on", d.vm)), port,
+                                                    p("console.get_uuid", console))
+        check(p("console.get_location", console) == wanted, "a console's location", p("console.get_location", console))
+
+
 def main():
     with Pool(hosts=2, vms=2) as pool:
         d = Devices(pool)
+        consoles_are_where_the_vm_runs(d)
+        pool("VM.pool_migrate", d.vm, d.elsewhere(), {"live": "true"})
+        consoles_are_where_the_vm_runs(d)
         vdi = a_disk_comes_and_goes(d)
         another_vm_takes_it(d, vdi)
         a_refusal_is_told(d)

@@ -432,9 +432,11 @@ static int mem_receive(struct hypervisor *hypervisor, uint64_t operation, const 
     return ask(hypervisor, &request);
 }
 
-static int mem_send(struct hypervisor *hypervisor, uint64_t operation, ref_t vm, int socket, int downtime_ms)
+static int mem_send(struct hypervisor *hypervisor, uint64_t operation, ref_t vm, int socket, int downtime_ms,
+                    bool is_compressed)
 {
     (void) downtime_ms;
+    (void) is_compressed;
     return ask(hypervisor,
                &(struct guest_request){.operation = operation, .run = guest_do_send, .vm = vm, .fd = socket});
 }

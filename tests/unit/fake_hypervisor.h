@@ -219,12 +219,13 @@ static int fake_receive(struct hypervisor *hv, uint64_t operation, const struct 
 }
 
 /* Ends by fake_send_end(). */
-static int fake_send(struct hypervisor *hv, uint64_t operation, ref_t vm, int socket, int downtime_ms)
+static int fake_send(struct hypervisor *hv, uint64_t operation, ref_t vm, int socket, int downtime_ms, bool is_compressed)
 {
     struct fake_hypervisor *fake = FAKE_SELF(hv);
 
     (void) vm;
     (void) downtime_ms;
+    (void) is_compressed;
     fake->send_socket = socket;
     close(socket);
     fake->send_operation = operation;

@@ -494,7 +494,7 @@ struct move {
 };
 
 /* Begin to move a VM that runs on host `from` at epoch e; it is to run at e + 1 on the other. */
-static struct move move_begin(int from, struct test_vm *vm, int downtime_ms)
+static struct move move_begin_as(int from, struct test_vm *vm, int downtime_ms, bool is_compressed)
 {
     struct guest_config config = vm->config;
     struct move move;
@@ -507,8 +507,15 @@ static struct move move_begin(int from, struct test_vm *vm, int downtime_ms)
                      0);
     move.send = next_op();
     assert_int_equal(
-        driver(from)->send(driver(from), move.send, vm->config.vm, pair[1], downtime_ms), 0);
+        driver(from)->send(driver(from), move.send, vm->config.vm, pair[1], downtime_ms,
+                           is_compressed),
+        0);
     return move;
+}
+
+static struct move move_begin(int from, struct test_vm *vm, int downtime_ms)
+{
+    return move_begin_as(from, vm, downtime_ms, false);
 }
 
 static int wait_op(uint64_t op)

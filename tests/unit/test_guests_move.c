@@ -33,6 +33,45 @@ static void guest_moves_and_loses_no_tick(_unused_ void **state)
     assert_int_equal(judge(&vm), 0);
 }
 
+/* What its sender says of it. */
+static unsigned long long bytes_moved(const struct move *move)
+{
+    const char *text = strstr(world.results[move->send].text, "bytes=");
+
+    assert_non_null(text);
+    return strtoull(text + 6, NULL, 10);
+}
+
+static void a_compressed_move_sends_less(_unused_ void **state)
+{
+    unsigned long long plain, packed;
+    struct test_vm vm;
+    struct move move;
+
+    host_up(0);
+    host_up(1);
+    vm_run(0, vm_make(&vm, 1, 1, "sim-memory-kib=4096", "sim-dirty-pages=64", NULL));
+    wait_ticks(&vm, 60);
+    move = move_begin_as(0, &vm, 300, false);
+    assert_int_equal(wait_op(move.send), 0);
+    assert_int_equal(wait_op(move.receive), 0);
+    plain = bytes_moved(&move);
+    vm.config.epoch++;
+    OK(VM_CALL(1, unpause, &vm));
+    OK(VM_CALL(0, kill, &vm));
+    wait_ticks(&vm, 5);
+    move = move_begin_as(1, &vm, 300, true);
+    assert_int_equal(wait_op(move.send), 0);
+    assert_int_equal(wait_op(move.receive), 0); /* whose digest fitted */
+    packed = bytes_moved(&move);
+    print_message("%llu bytes as they are, %llu compressed\n", plain, packed);
+    assert_true(packed < plain / 2);
+    vm.config.epoch++;
+    OK(VM_CALL(0, unpause, &vm));
+    wait_ticks(&vm, 5);
+    assert_int_equal(judge(&vm), 0);
+}
+
 static void sent_guest_is_given_back(_unused_ void **state)
 {
     struct test_vm vm;
@@ -155,7 +194,7 @@ static void stopped_receiver_stops_only_its_move(_unused_ void **state)
     vm_run(0, vm_make(&other, 2, 1, NULL));
     wait_ticks(&vm, 10);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-    assert_int_equal(VM_CALL(0, send, &vm, pair[1], 0), 0);
+    assert_int_equal(VM_CALL(0, send, &vm, pair[1], 0, false), 0);
     wait_ticks(&other, 20);
     assert_false(world.results[world.op].is_done);
     assert_int_equal(wait_op(world.op), -(int) ERR_VM_MIGRATE_FAILED);
@@ -232,7 +271,7 @@ static void digest_decides(_unused_ void **state)
 
     vm_run(0, &vm);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-    assert_int_equal(VM_CALL(0, send, &vm, pair[1], 0), 0);
+    assert_int_equal(VM_CALL(0, send, &vm, pair[1], 0, false), 0);
     assert_int_equal(write(pair[0], &ack, sizeof(ack)), sizeof(ack));
     assert_int_equal(wait_op(world.op), -(int) ERR_VM_MIGRATE_FAILED);
     assert_state(0, &vm, GUEST_RUNNING);
@@ -326,6 +365,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(guest_moves_and_loses_no_tick),
+        CASE(a_compressed_move_sends_less),
         CASE(sent_guest_is_given_back),
         CASE(move_can_be_cancelled),
         CASE(receiver_killed_in_the_middle),

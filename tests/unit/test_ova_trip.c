@@ -192,11 +192,12 @@ static size_t make_pool(struct place *place, struct random *random, ref_t *ret_v
     place_add_storage(place);
     txn = store_begin(place->call.core->store);
     for (int i = 0; i < 3; i++) {
-        struct object *draft = random_draft(place, random, CLASS_OF(network), " uuid ");
+        struct object *draft = random_draft(place, random, CLASS_OF(network), " uuid MTU ");
 
         draft->fields[F_network_name_label] =
             value_text(arena_text(place->call.arena, "network %d", i));
         draft->fields[F_network_bridge] = value_text(arena_text(place->call.arena, "bridge%d", i));
+        draft->fields[F_network_MTU] = VALUE_INT(68 + (int64_t) random_below(random, 65535 - 68));
         draft->ref = (ref_t){UINT64_MAX - (uint64_t) i, 1}; /* behind all others */
         draft->fields[F_network_uuid] = value_text(uuid_new_text(&place->call));
         txn_create(txn, CLASS_OF(network), draft->ref, draft->fields);
