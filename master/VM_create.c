@@ -8,6 +8,7 @@
 #include "master/memory.h"
 #include "master/slaves.h"
 #include "master/storage.h"
+#include "master/vm_state.h"
 #include "shared/random.h"
 
 /* ---- checks ---- */
@@ -137,11 +138,10 @@ static ref_t create_metrics(struct call *call, struct txn *txn, const struct obj
 }
 
 /* A VM may have the uuid of one that was destroyed (an export that is restored), whose epochs hosts and disks remember: at
- * a lower one it would be taken for a VM that has run already. Each epoch of a VM is given in a generation of its own, so at
- * no generation has there been an epoch above it. */
+ * a lower one it would be taken for a VM that has run already. */
 ref_t vm_create(struct call *call, struct txn *txn, struct object *draft)
 {
-    draft->fields[F_VM_epoch] = VALUE_INT((int64_t) view_generation(txn_view(txn)));
+    draft->fields[F_VM_epoch] = VALUE_INT((int64_t) vm_epoch_above_all(call->core, txn));
     settle_domain_type(draft);
     draft->fields[F_VM_memory_overhead] = VALUE_INT(vm_memory_overhead_bytes(draft));
     if (ref_is_null(VM_get_metrics(draft)))

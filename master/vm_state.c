@@ -28,13 +28,16 @@ uint64_t vm_put_next_epoch(struct txn *txn, ref_t vm)
     return (uint64_t) epoch;
 }
 
+uint64_t vm_epoch_above_all(const struct core *core, const struct txn *txn)
+{
+    return core->epoch << 32 | (uint32_t) view_generation(txn_view(txn));
+}
+
 uint64_t vm_put_fresh_epoch(struct core *core, struct txn *txn, ref_t vm)
 {
-    uint64_t epoch = (uint64_t) VM_get_epoch(txn_get(txn, VM, vm)) + 1;
-
     /* A host would take an epoch that it has seen to its end for one that has run already. */
-    if (core->awaited)
-        epoch = MAX(epoch, core->epoch * VM_EPOCHS_A_MASTER);
+    uint64_t epoch = MAX((uint64_t) VM_get_epoch(txn_get(txn, VM, vm)) + 1, vm_epoch_above_all(core, txn));
+
     VM_put_epoch(txn, vm, (int64_t) epoch);
     return epoch;
 }
