@@ -124,10 +124,10 @@ static int make_root(struct core *core, struct txn *txn, const struct bootstrap 
                      struct arena *arena)
 {
     struct value *fields = initial_fields(CLASS_OF(account), arena);
-    char *hash = password_hash(what->root_password);
+    char *hash = what->root_password ? password_hash(what->root_password) : NULL;
 
     if (!hash) {
-        log_error(NULL, "the first password of root cannot be used: it is empty or too long");
+        log_error(NULL, "the first password of root cannot be used: it is missing, empty or too long");
         return -1;
     }
     fields[F_account_name_label] = value_text("root");

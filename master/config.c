@@ -37,7 +37,7 @@ struct setting {
     }
 
 static const struct setting settings[] = {
-    TEXT(dir, ".", false, "directory of the master's state"),
+    TEXT(dir, "", false, "directory of the master's state; must be given"),
     LIST(listen, "", "ADDRESS:PORT for plain HTTP, repeatable; port 0 takes a free one"),
     LIST(listen_tls, "", "ADDRESS:PORT for HTTPS, repeatable"),
     TEXT(unix_socket, "", false, "local socket, whose root needs no password (DIR/master.sock)"),
@@ -202,6 +202,32 @@ int config_read(struct config *ret, const char *file, int argc, char **argv, int
 void config_done(struct config *config)
 {
     arena_destroy((struct arena **) &config->memory);
+}
+
+static int check_file(const char *key, const char *path)
+{
+    if (!*path || access(path, R_OK) == 0)
+        return 0;
+    fprintf(stderr, "%s: %s: %s\n", key, path, strerror(errno));
+    return -1;
+}
+
+int config_check(const struct config *config)
+{
+    char role[4096];
+
+    if (!*config->dir) {
+        fprintf(stderr, "dir: not given, on the command line or in a file (--config FILE); --help lists the settings\n");
+        return -1;
+    }
+    if (config->listen.count + config->listen_tls.count == 0 && !*config->unix_socket) {
+        fprintf(stderr, "listen: there is no listener: give listen, listen_tls or unix_socket; --help lists the settings\n");
+        return -1;
+    }
+    snprintf(role, sizeof role, "%s/role", config->dir);
+    if (access(role, F_OK) < 0 && check_file("root_password_file", config->root_password_file) < 0)
+        return -1;
+    return check_file("pool_secret_file", config->pool_secret_file);
 }
 
 static bool equal(const struct setting *setting, const struct config *a, const struct config *b)

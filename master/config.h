@@ -5,7 +5,7 @@
 #include "shared/listeners.h"
 
 struct config {
-    const char *dir;         /* state: store, secrets, certificate */
+    const char *dir;         /* state: store, secrets, certificate; "": not given */
     struct text_list listen; /* ADDRESS:PORT, plain HTTP; port 0 chooses one */
     struct text_list listen_tls;
     const char *unix_socket;       /* "": DIR/master.sock */
@@ -44,6 +44,12 @@ struct config {
  * is no option. */
 int config_read(struct config *ret, const char *file, int argc, char **argv, int *ret_first);
 void config_done(struct config *);
+
+/* What can be known to be wrong before anything is made: nobody means to start without `dir` or without a listener, or
+ * with a secret's file that was named and is not there. 0, or -1 with a sentence on stderr.
+ *
+ * The file of the first password may be gone once there is a pool: it is read only by a pool without accounts. */
+int config_check(const struct config *);
 
 /* A second reading, after SIGHUP: names each key that differs and takes effect with a restart only,
  * as a line to fn. */

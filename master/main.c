@@ -233,7 +233,8 @@ static int start_model(struct master *master)
     struct core *core = &master->core;
     const struct config *config = &master->config;
     const char *password_file = path_of(master, config->root_password_file, "root-password");
-    _cleanup_(free_p) char *password = secret_file_read(password_file, core->random);
+    bool may_lack = *config->root_password_file && access(password_file, F_OK) < 0; /* see config_check() */
+    _cleanup_(free_p) char *password = may_lack ? NULL : secret_file_read(password_file, core->random);
     struct bootstrap first = {
         .pool_name = config->pool_name,
         .host_name = first_name(config),
@@ -241,7 +242,7 @@ static int start_model(struct master *master)
         .root_password = password,
     };
 
-    if (!password) {
+    if (!password && !may_lack) {
         log_error(NULL, "%s: %s", password_file, strerror(errno));
         return -1;
     }
@@ -338,7 +339,7 @@ static void listen_and_say_so(void *arg)
     }
     printf("ready %s\n", master->url);
     fflush(stdout);
-    log_info(NULL, "ready at %s", master->url);
+    log_info(NULL, "ready at %s", *master->listeners.urls ? master->listeners.urls : master->listeners.unix_socket);
 }
 
 /* ---- the hosts ---- */
@@ -487,6 +488,26 @@ static void serve(void *arg)
     fiber_on_loop_stack(listen_and_say_so, master);
 }
 
+/* ZeroMQ knows more names than addresses: those are found out later. */
+static int try_link(const char *address)
+{
+    int r = *address ? listener_try(address) : 0;
+
+    if (r == 0 || r == -EINVAL)
+        return 0;
+    log_error(NULL, "cannot listen on %s: %s", address, strerror(-r));
+    return -1;
+}
+
+/* A port that is taken is found before anything is made of an empty directory. */
+static int try_listeners(const struct config *config)
+{
+    return listeners_try(&config->listen) < 0 || listeners_try(&config->listen_tls) < 0
+                   || try_link(config->link_listen) < 0 || try_link(config->join_listen) < 0
+               ? -1
+               : 0;
+}
+
 static int start(struct master *master)
 {
     struct core *core = &master->core;
@@ -499,6 +520,8 @@ static int start(struct master *master)
     loop_set_limits(
         core->loop,
         &(struct loop_limits){.fibers_max = (unsigned) master->config.fibers_max + OTHER_FIBERS});
+    if (try_listeners(&master->config) < 0)
+        return -1;
     if (mkdir(master->config.dir, 0700) < 0 && errno != EEXIST) {
         log_error(NULL, "%s: %s", master->config.dir, strerror(errno));
         return -1;
@@ -602,6 +625,10 @@ int main(int argc, char **argv)
     if (first < master.argc || !log_level_parse(master.config.log_level, &level)) {
         fprintf(stderr, "%s: not understood; --help lists the settings\n",
                 first < master.argc ? master.argv[first] : "log_level");
+        config_done(&master.config);
+        return 2;
+    }
+    if (config_check(&master.config) < 0) {
         config_done(&master.config);
         return 2;
     }

@@ -1,7 +1,11 @@
 /* listeners.c - where a program listens for HTTP, as its settings say, and its certificate */
 #include "shared/listeners.h"
 
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "shared/arena.h"
 #include "shared/http.h"
@@ -89,37 +93,90 @@ void listeners_reload(const struct listeners *listeners, struct http_server *ser
 
 /* ---- listening ---- */
 
-static int open_tcp(struct http_server *server, const char *text, SSL_CTX *tls, char *url,
+/* As the HTTP server asks before it listens: with an option that forgives what old connections left, and without the one
+ * by which two servers share a port. */
+static int try_bind(const struct addrinfo *address)
+{
+    _cleanup_(close_fd) int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int on = 1;
+
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0
+        || (address->ai_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) < 0)
+        || bind(fd, address->ai_addr, address->ai_addrlen) < 0)
+        return -errno;
+    return 0;
+}
+
+int listener_try(const char *text)
+{
+    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM}, *found;
+    char address[ADDRESS_BYTES], service[8];
+    uint16_t port;
+    int r;
+
+    if (!listener_split(text, address, sizeof address, &port))
+        return -EINVAL;
+    snprintf(service, sizeof service, "%u", port);
+    if (getaddrinfo(address, service, &hints, &found) != 0)
+        return -EINVAL;
+    r = try_bind(found);
+    freeaddrinfo(found);
+    return r;
+}
+
+static void cannot_listen(const char *text, int error)
+{
+    if (error == -EINVAL)
+        log_error(NULL, "'%s' is no ADDRESS:PORT", text);
+    else
+        log_error(NULL, "cannot listen on %s: %s", text, strerror(-error));
+}
+
+int listeners_try(const struct text_list *list)
+{
+    for (unsigned i = 0; i < list->count; i++) {
+        int r = listener_try(list->items[i]);
+
+        if (r < 0) {
+            cannot_listen(list->items[i], r);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int open_tcp(struct http_server *server, const char *text, SSL_CTX *tls, char *urls,
                     size_t bytes)
 {
+    size_t length = strlen(urls);
     char address[ADDRESS_BYTES];
     uint16_t port;
     int r;
 
     if (!listener_split(text, address, sizeof address, &port)) {
-        log_error(NULL, "'%s' is no ADDRESS:PORT", text);
+        cannot_listen(text, -EINVAL);
         return -1;
     }
     r = http_listen_tcp(server, address, port, tls, &port);
     if (r < 0) {
-        log_error(NULL, "cannot listen on %s: %s", text, strerror(-r));
+        cannot_listen(text, r);
         return -1;
     }
-    if (!*url)
-        snprintf(url, bytes, strchr(address, ':') ? "%s://[%s]:%u" : "%s://%s:%u",
-                 tls ? "https" : "http", address, port);
+    snprintf(urls + length, bytes - length, strchr(address, ':') ? "%s%s://[%s]:%u" : "%s%s://%s:%u",
+             length ? " " : "", tls ? "https" : "http", address, port);
     return 0;
 }
 
-int listeners_open(const struct listeners *listeners, struct http_server *server, char *ret_url,
+int listeners_open(struct listeners *listeners, struct http_server *server, char *ret_url,
                    size_t bytes)
 {
     _cleanup_(tls_context_unref) SSL_CTX *tls = NULL;
+    char *urls = listeners->urls;
     int r;
 
-    *ret_url = '\0';
+    *urls = '\0';
     for (unsigned i = 0; i < listeners->plain->count; i++)
-        if (open_tcp(server, listeners->plain->items[i], NULL, ret_url, bytes) < 0)
+        if (open_tcp(server, listeners->plain->items[i], NULL, urls, sizeof listeners->urls) < 0)
             return -1;
     if (listeners->tls->count > 0
         && (ensure_certificate(listeners) < 0
@@ -128,8 +185,9 @@ int listeners_open(const struct listeners *listeners, struct http_server *server
         return -1;
     }
     for (unsigned i = 0; i < listeners->tls->count; i++)
-        if (open_tcp(server, listeners->tls->items[i], tls, ret_url, bytes) < 0)
+        if (open_tcp(server, listeners->tls->items[i], tls, urls, sizeof listeners->urls) < 0)
             return -1;
+    snprintf(ret_url, bytes, "%.*s", (int) strcspn(urls, " "), urls);
     r = http_listen_unix(server, listeners->unix_socket);
     if (r < 0)
         log_error(NULL, "cannot listen on %s: %s", listeners->unix_socket, strerror(-r));

@@ -219,7 +219,7 @@ static int serve_http(struct slave *slave)
     if (r < 0)
         log_error(NULL, "cannot serve HTTP: %s", strerror(-r));
     else
-        log_info(NULL, "serving HTTP at %s", *url ? url : slave->http_socket);
+        log_info(NULL, "serving HTTP at %s", *url ? slave->listeners.urls : slave->http_socket);
     return r;
 }
 
@@ -243,6 +243,8 @@ static int start(struct slave *slave)
         gethostname(slave->name, sizeof slave->name - 1);
     snprintf(slave->join, sizeof slave->join, "tcp://%.280s", settings->join);
     loop_set_limits(slave->loop, &(struct loop_limits){.fibers_max = (unsigned) settings->fibers_max});
+    if (listeners_try(&settings->listen) < 0 || listeners_try(&settings->listen_tls) < 0) /* before anything is made */
+        return -1;
     if (open_ledger(slave) < 0 || serve_http(slave) < 0)
         return -1;
     make_storage(settings);

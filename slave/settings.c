@@ -24,7 +24,7 @@ struct setting {
 #define LIST(key, initial, help)              {#key, offsetof(struct settings, key), initial, SETTING_LIST, 0, 0, help},
 static const struct setting rows[] = {
     /*      key               default   what it means */
-    TEXT   (dir,              ".",      "directory of the agent's state")
+    TEXT   (dir,              "",       "directory of the agent's state; must be given")
     TEXT   (host,             "",       "uuid of this host, before its first start (drawn)")
     TEXT   (name,             "",       "name of this host (as the machine calls itself)")
     TEXT   (address,          "127.0.0.1", "address of this host, as clients and other hosts reach it")
@@ -157,6 +157,10 @@ int settings_read(struct settings *ret, const char *file, int argc, char **argv)
         }
         if (put(ret, row, argv[i + 1]) < 0)
             return -1;
+    }
+    if (!*ret->dir) {
+        fprintf(stderr, "dir: not given, on the command line or in a file (--config FILE); --help lists the settings\n");
+        return -1;
     }
     default_path(ret, &ret->storage, "sr");
     default_path(ret, &ret->guests, "guests.sock");

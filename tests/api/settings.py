@@ -34,6 +34,49 @@ def wrong_settings_are_named(m):
     assert "nowhere" in refused("--config", os.path.join(m.dir, "nowhere"))
 
 
+def nothing_is_made_by_a_start_that_cannot_be_meant(m):
+    listen = ("--listen", "127.0.0.1:0")
+    with tempfile.TemporaryDirectory() as top:
+        new = os.path.join(top, "new")
+        nowhere = os.path.join(top, "nowhere")
+
+        def fails(status, *arguments, program=BINARY):
+            r = subprocess.run([program, *arguments], capture_output=True, timeout=30, cwd=top)
+            assert r.returncode == status and os.listdir(top) == [], (r, os.listdir(top))
+            return r.stderr.decode()
+
+        slave = os.path.join(BUILD, "drover-slave")
+        assert "dir: not given" in fails(2)
+        assert "dir: not given" in fails(2, *listen)
+        assert "dir: not given" in fails(2, program=slave)
+        assert "no listener" in fails(2, "--dir", new)
+        assert nowhere in fails(2, "--dir", new, *listen, "--pool_secret_file", nowhere)
+        assert nowhere in fails(2, "--dir", new, *listen, "--root_password_file", nowhere)
+        busy = m.url[len("http://"):]
+        for program in (BINARY, slave):
+            for key in ("--listen", "--listen_tls"):
+                assert "nonsense" in fails(1, "--dir", new, key, "nonsense", program=program)
+                assert busy in fails(1, "--dir", new, key, busy, program=program)
+        assert busy in fails(1, "--dir", new, *listen, "--link_listen", busy)
+        assert busy in fails(1, "--dir", new, *listen, "--join_listen", busy)
+
+
+def the_first_password_may_be_deleted_later(m):
+    m.stop()
+    named = os.path.join(m.dir, "first")
+    os.rename(os.path.join(m.dir, "root-password"), named)
+    m.options = ("--root_password_file", named)
+    m.start()
+    os.remove(named)
+    m.stop()
+    m.start()
+    m.call("session.login_with_password", "root", PASSWORD)
+    assert not os.path.exists(named)
+    m.stop()
+    m.options = ()
+    m.start()
+
+
 def help_lists_every_key(m):
     text = subprocess.run([BINARY, "--help"], capture_output=True, check=True).stdout.decode()
     with open(os.path.join(ROOT, "master", "config.h")) as f:
@@ -92,4 +135,5 @@ def https_is_served(m):
     c.close()
 
 
-run(wrong_settings_are_named, help_lists_every_key, a_signal_reloads, https_is_served)
+run(wrong_settings_are_named, nothing_is_made_by_a_start_that_cannot_be_meant, the_first_password_may_be_deleted_later,
+    help_lists_every_key, a_signal_reloads, https_is_served)
