@@ -71,7 +71,7 @@ int pbd_attach(struct call *call, ref_t ref)
     struct slave_sr_attach_args attach;
     struct value map;
     ref_t sr_ref, host;
-    bool is_first;
+    bool is_first, makes_marker;
     int r;
 
     if (!pbd)
@@ -82,6 +82,10 @@ int pbd_attach(struct call *call, ref_t ref)
     if (!sr)
         return -ERR_HANDLE_INVALID;
     map = storage_sr_map_of(call->arena, sr, PBD_get_device_config(pbd));
+    makes_marker = streq(SR_get_type(sr), "shared-file") && !storage_has_marker(sr)
+                   && !any_attached(call_view(call), sr_ref);
+    if (makes_marker)
+        map = map_with_text(call->arena, &map, "marker", "make");
     attach.sr = &map;
     r = slave_sr_attach(call, host, &attach, NULL);
     if (r < 0)
@@ -92,6 +96,12 @@ int pbd_attach(struct call *call, ref_t ref)
         return -ERR_HANDLE_INVALID;
     is_first = !any_attached(txn_view(txn), sr_ref);
     PBD_put_currently_attached(txn, ref, true);
+    if (makes_marker) {
+        struct value sm_config = map_with_text(call->arena, SR_get_sm_config(txn_get(txn, SR, sr_ref)),
+                                               STORAGE_MARKER, "true");
+
+        SR_put_sm_config(txn, sr_ref, &sm_config);
+    }
     call_commit(call, &txn);
     return is_first ? sr_read_content(call, sr_ref, host) : 0;
 }

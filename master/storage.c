@@ -92,12 +92,20 @@ const char *storage_directory(const struct value *device_config)
     return value_map_text(device_config, "location", value_map_text(device_config, "path", ""));
 }
 
+bool storage_has_marker(const struct object *sr)
+{
+    return streq(SR_get_type(sr), "shared-file")
+           && streq(value_map_text(SR_get_sm_config(sr), STORAGE_MARKER, ""), "true");
+}
+
 struct value storage_sr_map_of(struct arena *arena, const struct object *sr,
                                const struct value *device_config)
 {
-    return value_copy(
-        arena, &(struct value[]){text_map(arena, "uuid", SR_get_uuid(sr), "type", SR_get_type(sr),
-                                          "location", storage_directory(device_config), NULL)}[0]);
+    const char *marker = storage_has_marker(sr) ? "marker" : NULL; /* NULL ends the list */
+    struct value map = text_map(arena, "uuid", SR_get_uuid(sr), "type", SR_get_type(sr), "location",
+                                storage_directory(device_config), marker, "check", NULL);
+
+    return value_copy(arena, &map);
 }
 
 int storage_sr_map(struct call *call, ref_t sr, ref_t host, struct value *ret)

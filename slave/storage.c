@@ -82,8 +82,16 @@ void storage_image_grow(const char *path, int64_t bytes)
 
 enum sr_type { SR_FILE, SR_SHARED_FILE, SR_ISO, SR_DUMMY };
 
+/* What the master knows of the file .drover-sr. */
+enum sr_marker {
+    MARKER_MAY_LACK, /* the SR was made before there were any; another SR's is refused all the same */
+    MARKER_MUST_BE,
+    MARKER_MAKE,     /* first attach of an SR that has none yet */
+};
+
 struct sr {
     enum sr_type type;
+    enum sr_marker marker; /* of a shared-file SR */
     const char *uuid, *directory;
 };
 
@@ -91,9 +99,10 @@ static int read_sr(struct op *op, const struct value *map, struct sr *ret)
 {
     static const char *const names[] = {
         [SR_FILE] = "file", [SR_SHARED_FILE] = "shared-file", [SR_ISO] = "iso", [SR_DUMMY] = "dummy"};
-    const char *type = value_map_text(map, "type", "");
+    const char *type = value_map_text(map, "type", ""), *marker = value_map_text(map, "marker", "");
 
     *ret = (struct sr){
+        .marker = streq(marker, "make") ? MARKER_MAKE : streq(marker, "check") ? MARKER_MUST_BE : MARKER_MAY_LACK,
         .uuid = value_map_text(map, "uuid", ""),
         .directory = value_map_text(map, "location", ""),
     };
@@ -110,47 +119,104 @@ static int read_sr(struct op *op, const struct value *map, struct sr *ret)
 struct sr_job {
     const struct sr *sr;
     struct op *op;        /* its arena is the job's while the fiber waits */
+    void (*fn)(void *arg); /* with the directory known to be the SR's */
     int error;
+    char text[MARKER_TEXT_BYTES]; /* about the error; "": strerror() says it */
     struct value ret;
     int64_t size, used;
 };
+
+static void check_marker(struct sr_job *job)
+{
+    const struct sr *sr = job->sr;
+    _cleanup_(close_fd) int dir = dir_open(sr->directory);
+
+    if (dir < 0)
+        job->error = dir;
+    else
+        job->error = sr_marker_check(dir, sr->uuid, sr->marker == MARKER_MUST_BE, job->text);
+    if (job->error == 0 && sr->marker == MARKER_MAKE)
+        job->error = sr_marker_write(dir, sr->uuid);
+}
+
+static void checked_job(void *arg)
+{
+    struct sr_job *job = arg;
+
+    check_marker(job);
+    if (job->error == 0)
+        job->fn(job);
+}
 
 static int sr_failed(struct op *op, int error, const char *what)
 {
     return op_fail(op, SR_BACKEND_FAILURE, op_text(op, "%d", -error), "", op_text(op, "%s: %s", what, strerror(-error)));
 }
 
-static int run_job(struct op *op, const struct value *map, void (*fn)(void *arg), struct sr_job *job, struct sr *sr)
+/* check: see that a shared directory is the SR's. */
+static int run(struct op *op, const struct value *map, void (*fn)(void *arg), bool check, struct sr_job *job, struct sr *sr)
 {
     int r = read_sr(op, map, sr);
 
-    *job = (struct sr_job){.sr = sr, .op = op, .ret = VALUE_EMPTY_MAP};
+    *job = (struct sr_job){.sr = sr, .op = op, .fn = fn, .ret = VALUE_EMPTY_MAP};
     if (r < 0 || sr->type == SR_DUMMY)
         return r;
-    r = op_work(op, fn, job);
+    r = op_work(op, check && sr->type == SR_SHARED_FILE ? checked_job : fn, job);
     if (r < 0)
         return r;
     if (job->error == -ENOTEMPTY)
         return op_fail(op, SR_NOT_EMPTY);
+    if (job->error < 0 && job->text[0])
+        return op_fail(op, SR_BACKEND_FAILURE, op_text(op, "%d", -job->error), "",
+                       op_text(op, "%s: %s", sr->directory, job->text));
     return job->error < 0 ? sr_failed(op, job->error, sr->directory) : 0;
+}
+
+static int run_job(struct op *op, const struct value *map, void (*fn)(void *arg), struct sr_job *job, struct sr *sr)
+{
+    return run(op, map, fn, true, job, sr);
 }
 
 /* ---- create, attach, detach, destroy ---- */
 
+static bool has_disks(const char *directory)
+{
+    DIR *dir = opendir(directory);
+    struct dirent *entry;
+    bool has = false;
+
+    while (dir && !has && (entry = readdir(dir)))
+        has = storage_format_of(entry->d_name, false) || ends_with(entry->d_name, ".base.qcow2");
+    if (dir)
+        closedir(dir);
+    return has;
+}
+
+/* What another SR has left behind without a disk is nobody's. */
+static int take_shared(struct sr_job *job, int dir)
+{
+    int r = sr_marker_check(dir, job->sr->uuid, false, job->text);
+
+    if (r < 0 && (r != -EEXIST || has_disks(job->sr->directory)))
+        return r;
+    return sr_marker_write(dir, job->sr->uuid);
+}
+
+/* Of a host's own SR the last part of the path may be made. A shared one, or ISOs, are somewhere already: a path that is not
+ * there is not mounted, or misspelt. */
 static void create_job(void *arg)
 {
     struct sr_job *job = arg;
-    int fd;
+    _cleanup_(close_fd) int dir = -1;
 
-    if (job->sr->type != SR_ISO && mkdir(job->sr->directory, 0755) < 0 && errno != EEXIST) {
+    if (job->sr->type == SR_FILE && mkdir(job->sr->directory, 0755) < 0 && errno != EEXIST) {
         job->error = -errno;
         return;
     }
-    fd = dir_open(job->sr->directory);
-    if (fd < 0)
-        job->error = fd;
-    else
-        close(fd);
+    dir = dir_open(job->sr->directory);
+    if (dir == -ENOENT)
+        snprintf(job->text, sizeof job->text, "there is no such directory on this host: is it mounted?");
+    job->error = dir < 0 ? dir : job->sr->type == SR_SHARED_FILE ? take_shared(job, dir) : 0;
 }
 
 int do_sr_create(struct op *op, const struct slave_sr_create_args *args, struct value *ret)
@@ -159,7 +225,7 @@ int do_sr_create(struct op *op, const struct slave_sr_create_args *args, struct 
     struct sr sr;
 
     (void) ret;
-    return run_job(op, args->sr, create_job, &job, &sr);
+    return run(op, args->sr, create_job, false, &job, &sr);
 }
 
 static void attach_job(void *arg)
@@ -207,9 +273,11 @@ static void destroy_job(void *arg)
     while (job->error == 0 && (entry = readdir(dir)))
         if (is_record(entry->d_name))
             unlinkat(dirfd(dir), entry->d_name, 0);
-    closedir(dir);
-    /* Files that are not ours stay, and the directory with them. */
     if (job->error == 0)
+        sr_marker_remove(dirfd(dir), job->sr->uuid);
+    closedir(dir);
+    /* Files that are not ours stay, and the directory with them; one that we have not made, too. */
+    if (job->error == 0 && job->sr->type == SR_FILE)
         (void) rmdir(job->sr->directory);
 }
 
@@ -222,7 +290,7 @@ int do_sr_destroy(struct op *op, const struct slave_sr_destroy_args *args, struc
     (void) ret;
     if (r < 0 || sr.type == SR_ISO)
         return r;
-    return run_job(op, args->sr, destroy_job, &job, &sr);
+    return run(op, args->sr, destroy_job, false, &job, &sr); /* of what is not mounted there is nothing to be removed */
 }
 
 /* ---- scan and figures ---- */

@@ -1,6 +1,7 @@
 /* storage.h - disks as files in the directory of an SR
  *
  *   storage.c        SRs: names, attach, scan, figures
+ *   storage_marker.c the file by which the directory of a shared SR is known
  *   storage_disk.c   disks: create, clone, copy, resize, destroy
  *   storage_clone.c  a disk from another one, also while a guest has that open
  *   storage_file.c   what is done to one file, in a worker: sparse copy, reflink, qemu-img (run by child.c)
@@ -61,6 +62,17 @@ int disk_copy_sparse(int dir, const char *source, int to_dir, const char *name, 
 int disk_sync(int dir, const char *name);    /* the file and its name */
 /* qemu-img with these arguments, in that directory. ret_text: what it said, or that it is not installed. */
 int qemu_img(const char *directory, char ret_text[256], const char *const arguments[]);
+
+/* ---- storage_marker.c: in workers; they return 0 or a negative errno ---- */
+
+#define MARKER_BYTES      64
+#define MARKER_TEXT_BYTES 192
+
+/* Is this the SR's directory? -ENOENT: the file is not there but must be, -EEXIST: it is another SR's; ret_text says so. */
+int sr_marker_check(int dir, const char *uuid, bool must_exist, char ret_text[MARKER_TEXT_BYTES]);
+int sr_marker_write(int dir, const char *uuid);
+/* If it is this SR's. */
+void sr_marker_remove(int dir, const char *uuid);
 
 /* ---- storage_clone.c: in workers; they return 0 or a negative errno ---- */
 

@@ -18,6 +18,7 @@ struct disk_job {
     struct op *op;
     const char *directory, *to_directory;
     const char *source, *name, *format;
+    const char *marker;          /* create: uuid of the SR whose marker must be there, or NULL */
     int64_t virtual_size;
     int error;
     char text[256];              /* of qemu-img */
@@ -107,8 +108,13 @@ static void in_directory(struct disk_job *job, int (*fn)(struct disk_job *job, i
 
 static int create_in(struct disk_job *job, int dir)
 {
-    int r;
+    char text[MARKER_TEXT_BYTES];
+    int r = job->marker ? sr_marker_check(dir, job->marker, true, text) : 0;
 
+    if (r < 0) {
+        snprintf(job->text, sizeof job->text, "%s", text);
+        return r;
+    }
     if (job->op->is_repeated && disk_facts(dir, job->name, job->format, &job->facts) == 0
         && job->facts.virtual_size == job->virtual_size)
         return disk_sync(dir, job->name); /* made before the agent was restarted; names are drawn anew for each disk */
@@ -156,6 +162,8 @@ int do_disk_create(struct op *op, const struct slave_disk_create_args *args, str
         *ret = dummy_answer(op, job.name, args->virtual_size);
         return 0;
     }
+    if (streq(value_map_text(args->sr, "marker", ""), "check"))
+        job.marker = value_map_text(args->sr, "uuid", "");
     r = run_job(op, create_job, &job);
     if (r == 0)
         *ret = answer(op, &job);

@@ -101,6 +101,48 @@ def scan_finds_files(p):
     assert int(p("SR.get_physical_size", sr)) > 0
 
 
+def a_directory_that_is_not_mounted_is_refused(p):
+    """Another path on the second host stands for a mount that is missing there."""
+    top = os.path.join(p.dir, "mounts")
+    missing, real, bare = (os.path.join(top, name) for name in ("missing", "real", "bare"))
+    os.makedirs(top)
+    host = p("pool.get_master", p("pool.get_all")[0])
+    for kind in ("shared-file", "iso"):
+        code, *details = p.failure("SR.create", host, {"location": missing}, "0", "x", "", kind, "", True, {})
+        assert code == "SR_BACKEND_FAILURE" and missing in details[-1], details
+    assert os.listdir(top) == []
+
+    os.mkdir(real)
+    sr = p("SR.create", host, {"location": real}, "0", "real", "", "shared-file", "", True, {})
+    with open(os.path.join(real, ".drover-sr")) as f:
+        assert f.read().strip() == p("SR.get_uuid", sr)
+    other = [pbd for pbd in p("SR.get_PBDs", sr) if p("PBD.get_host", pbd) != host][0]
+    second = p("PBD.get_host", other)
+    assert p("PBD.get_currently_attached", other)
+    p("PBD.unplug", other)
+    p("PBD.destroy", other)
+    os.mkdir(bare)
+    pbd = p("PBD.create", {"host": second, "SR": sr, "device_config": {"location": bare}, "other_config": {}})
+    code, *details = p.failure("PBD.plug", pbd)
+    assert code == "SR_BACKEND_FAILURE" and "is it mounted?" in details[-1], details
+
+    # Introduced by its uuid, as one without the file: that is made by the first plug, and found by the next.
+    uuid = p("SR.get_uuid", sr)
+    p("PBD.destroy", pbd)
+    for pbd in p("SR.get_PBDs", sr):
+        p("PBD.unplug", pbd)
+    p("SR.forget", sr)
+    os.remove(os.path.join(real, ".drover-sr"))
+    sr = p("SR.introduce", uuid, "real", "", "shared-file", "", True, {})
+    for where, directory in ((host, real), (second, real)):
+        p("PBD.plug", p("PBD.create", {"host": where, "SR": sr, "device_config": {"location": directory}, "other_config": {}}))
+    assert p("SR.get_sm_config", sr)["directory-marker"] == "true"
+    for pbd in p("SR.get_PBDs", sr):
+        p("PBD.unplug", pbd)
+    p("SR.destroy", sr)
+    assert os.listdir(real) == []
+
+
 def cds_change_in_a_running_vm(p):
     directory = os.path.join(p.dir, "isos")
     os.makedirs(directory)
@@ -186,7 +228,8 @@ def hosts_have_their_records(p):
 def main():
     failed = []
     with Pool() as pool:
-        for test in (hosts_have_their_records, disks_are_files, scan_finds_files, cds_change_in_a_running_vm,
+        for test in (hosts_have_their_records, a_directory_that_is_not_mounted_is_refused, disks_are_files,
+                     scan_finds_files, cds_change_in_a_running_vm,
                      disks_are_plugged_into_a_running_vm, suspend_images_are_disks,
                      failed_clone_leaves_no_file):
             if sys.argv[1:] and test.__name__ not in sys.argv[1:]:

@@ -388,6 +388,59 @@ static void srs_are_attached_by_their_type(void **state)
     assert_int_equal(DO(f, sr_scan, &dummy), 0);
 }
 
+static struct value marked(struct fixture *f, const struct value *sr, const char *uuid, const char *marker)
+{
+    struct value *items = arena_alloc_array(f->arena, 8, sizeof *items);
+
+    memcpy(items, sr->items, 6 * sizeof *items);
+    items[1] = value_text(uuid);
+    items[6] = value_text("marker");
+    items[7] = value_text(marker);
+    return VALUE_MAP(*marker ? 4 : 3, items);
+}
+
+#define FAILS(what)                                     \
+    do {                                                \
+        what;                                           \
+        assert_string_equal(code(f), "SR_BACKEND_FAILURE"); \
+    } while (0)
+
+static void a_shared_directory_is_known_by_its_marker(void **state)
+{
+    struct fixture *f = *state;
+    const char *path = path_in(f, f->dir, "mounted");
+    struct value sr = sr_map(f, "shared-file", path), mine = marked(f, &sr, "sr-a", "check");
+    struct value other = marked(f, &sr, "sr-b", "check"), old = marked(f, &sr, "sr-a", "");
+    struct value first = marked(f, &sr, "sr-a", "make"), iso = sr_map(f, "iso", path_in(f, f->dir, "isos"));
+
+    FAILS(DO(f, sr_create, &mine)); /* nothing is mounted */
+    FAILS(DO(f, sr_create, &iso));
+    assert_int_equal(access(path, F_OK), -1);
+    assert_int_equal(mkdir(path, 0755), 0);
+    FAILS(DO(f, sr_attach, &mine)); /* the mount point alone */
+    FAILS(DO(f, sr_scan, &mine));
+    FAILS(DO(f, disk_create, &mine, "a.raw", "raw", 4096));
+    assert_int_equal(access(path_in(f, path, "a.raw"), F_OK), -1);
+    assert_int_equal(DO(f, sr_attach, &old), 0);
+
+    assert_int_equal(DO(f, sr_create, &mine), 0);
+    assert_int_equal(DO(f, sr_create, &mine), 0); /* repeated */
+    assert_int_equal(DO(f, sr_attach, &mine), 0);
+    assert_int_equal(DO(f, disk_create, &mine, "a.raw", "raw", 4096), 0);
+    FAILS(DO(f, sr_attach, &other));
+    FAILS(DO(f, sr_create, &other)); /* it has disks */
+    DO(f, disk_destroy, &mine, "a.raw");
+    assert_int_equal(DO(f, sr_create, &other), 0);
+    FAILS(DO(f, sr_attach, &mine));
+    FAILS(DO(f, sr_attach, &old));
+
+    assert_int_equal(DO(f, sr_destroy, &other), 0);
+    assert_int_equal(access(path_in(f, path, ".drover-sr"), F_OK), -1);
+    assert_int_equal(access(path, F_OK), 0); /* the operator's */
+    assert_int_equal(DO(f, sr_attach, &first), 0);
+    assert_int_equal(DO(f, sr_attach, &mine), 0);
+}
+
 static void drop_line(void *arg, enum log_level level, const char *line)
 {
     (void) arg;
@@ -409,6 +462,7 @@ int main(void)
         TEST(an_interrupted_clone_is_finished_or_goes),
         TEST(long_chains_end_in_a_copy),
         TEST(a_scan_finds_disks_only),
+        TEST(a_shared_directory_is_known_by_its_marker),
         TEST(srs_are_attached_by_their_type),
     };
 #undef TEST
