@@ -23,6 +23,7 @@
 #include <unistd.h>
 #include <zmq.h>
 
+#include "shared/link_strangers.h"
 #include "shared/log.h"
 #include "shared/loop.h"
 
@@ -84,7 +85,8 @@ struct zmq_link {
     void *context;
     void *socket;              /* the poller's; NULL: connected to nobody */
     void *zap;                 /* the poller's; listening end only */
-    void *monitor;             /* the poller's; connecting end only: how the handshakes of the socket go */
+    void *monitor;             /* the poller's: how the handshakes of the socket go */
+    struct link_strangers strangers; /* the poller's; listening end only */
     unsigned refusals;         /* the poller's */
     bool is_listening, is_open;
     uint64_t refusal_told_ms;  /* the poller's */
@@ -431,6 +433,11 @@ static bool take_event(struct zmq_link *link)
     if (zmq_recv(link->monitor, &event, sizeof event, ZMQ_DONTWAIT) != (int) sizeof event)
         return false;
     (void) zmq_recv(link->monitor, endpoint, sizeof endpoint, ZMQ_DONTWAIT);
+    if (link->is_listening) {
+        link_strangers_event(&link->strangers, event.number, event.value,
+                             link->is_open ? "our pool secret" : "this master's key");
+        return true;
+    }
     /* One that cannot read our first words hangs up; a handshake that is only not answered ends in a timeout (EAGAIN). */
     is_refusal = event.number == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL || event.number == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH
                  || (event.number == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -599,18 +606,14 @@ static void *socket_new(struct zmq_link *link, int type)
     return socket;
 }
 
-static void watch_handshakes(struct zmq_link *link, void *socket)
+static void watch_handshakes(struct zmq_link *link, void *socket, int events)
 {
     char at[64];
 
     snprintf(at, sizeof at, "inproc://monitor-%p", socket);
     link->monitor = zmq_socket(link->context, ZMQ_PAIR);
     if (!link->monitor
-        || zmq_socket_monitor(socket, at,
-                              ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL
-                                  | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)
-               < 0
-        || zmq_connect(link->monitor, at) < 0)
+        || zmq_socket_monitor(socket, at, events) < 0 || zmq_connect(link->monitor, at) < 0)
         die("link: no monitor: %s", zmq_strerror(zmq_errno()));
     set_int(link->monitor, ZMQ_LINGER, 0);
 }
@@ -623,7 +626,8 @@ static void *dealer_new(struct zmq_link *link, const char *endpoint, const char 
     set_int(socket, ZMQ_RECONNECT_IVL, RECONNECT_MS);
     set_int(socket, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS);
     zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, link->public_key, LINK_KEY_BYTES - 1);
-    watch_handshakes(link, socket);
+    watch_handshakes(link, socket, ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL
+                                       | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH);
     if (zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, key, LINK_KEY_BYTES - 1) < 0 ||
         zmq_connect(socket, endpoint) < 0) {
         log_error(NULL, "link: cannot connect to %s: %s", endpoint, zmq_strerror(zmq_errno()));
@@ -680,6 +684,7 @@ struct link_transport *link_zmq_listen(struct loop *loop, const char *endpoint, 
     set_int(link->socket, ZMQ_ROUTER_MANDATORY, 1);
     set_int(link->socket, ZMQ_CURVE_SERVER, 1);
     zmq_setsockopt(link->socket, ZMQ_ZAP_DOMAIN, "drover", 6);
+    watch_handshakes(link, link->socket, STRANGERS_EVENTS);
     *ret_error = zmq_bind(link->socket, endpoint) < 0 ? -zmq_errno() : 0;
     zmq_getsockopt(link->socket, ZMQ_LAST_ENDPOINT, link->listens_at, &bytes);
     poller_start(link); /* also after a failure, so that destroy has one thing to end */

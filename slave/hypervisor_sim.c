@@ -29,12 +29,15 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "shared/log.h"
 #include "shared/model.h"
 #include "slave/hypervisor_sim_state.h"
 
 #define QUEUE_BYTES_MAX (64 * 1024 * 1024) /* requests that a stopped process has not yet read */
 #define RETRY_MS_FIRST  10
 #define RETRY_MS_MOST   1000
+#define AWAY_TELL_MS    3000   /* without guests process before the log says so */
+#define AWAY_AGAIN_MS   300000 /* and says it again */
 
 static void sim_connect(void *arg);
 
@@ -317,8 +320,22 @@ static void peer_died(struct sim *sim)
     settle_pending(sim, "the process of the host's guests has died");
 }
 
+static void tell_that_we_wait(struct sim *sim)
+{
+    uint64_t now = loop_now_ms(sim->loop);
+
+    if (sim->away_ms == 0)
+        sim->away_ms = now;
+    if (now < sim->away_ms + AWAY_TELL_MS || (sim->told_ms && now < sim->told_ms + AWAY_AGAIN_MS))
+        return;
+    sim->told_ms = now;
+    log_warning(NULL, "waiting for drover-guests at %s; until it is there this host takes part in nothing",
+                sim->address.sun_path);
+}
+
 static void retry_later(struct sim *sim)
 {
+    tell_that_we_wait(sim);
     sim->retry_ms =
         MIN(MAX(2 * sim->retry_ms, (uint64_t) RETRY_MS_FIRST), (uint64_t) RETRY_MS_MOST);
     timer_start(sim->loop, &sim->retry_timer, sim->retry_ms, sim_connect, sim);
@@ -402,6 +419,9 @@ static void listed_told(struct sim *sim)
                      sim); /* the same process has forgotten them meanwhile */
     sim->state = SIM_READY;
     sim->retry_ms = 0;
+    if (sim->told_ms)
+        log_info(NULL, "drover-guests is there");
+    sim->away_ms = sim->told_ms = 0;
     settle_pending(sim, "the connection to the host's guests was lost");
 }
 

@@ -238,6 +238,8 @@ static int start(struct slave *slave)
     }
     if (*settings->pool_secret_file && read_secret(slave, settings->pool_secret_file) < 0)
         return -1;
+    if (*settings->join && !*slave->pool_secret)
+        log_warning(NULL, "join is set, but there is no pool secret (pool_secret_file): this host cannot join");
     snprintf(slave->name, sizeof slave->name, "%s", settings->name);
     if (!*slave->name)
         gethostname(slave->name, sizeof slave->name - 1);
