@@ -41,6 +41,7 @@
 #include "master/vm_config.h"
 #include "master/vm_state.h"
 #include "shared/fiber.h"
+#include "shared/log.h"
 
 /* The INTENT's steps. */
 #define STEP_COPYING   "copying"
@@ -337,16 +338,26 @@ static void send_keep(struct send *send)
 
 /* ---- COMMIT, and forward ---- */
 
+static void log_commit(struct call *call, ref_t vm_ref, ref_t host_ref, uint64_t epoch)
+{
+    const struct object *vm = view_get(call_view(call), VM, vm_ref), *host = view_get(call_view(call), host, host_ref);
+
+    if (vm && host)
+        log_info(call->tag, "COMMIT: VM %s is the host's %s now, at epoch %lld", VM_get_uuid(vm), host_get_uuid(host),
+                 (long long) epoch);
+}
+
 /* The right to run goes to `host`, at the next epoch; `other` keeps its room until its copy is
  * gone. */
 static void commit(struct move *move, ref_t host, ref_t other)
 {
     struct call *call = move->work.call;
     struct txn *txn = store_begin(call->core->store);
+    uint64_t epoch;
 
     VM_put_resident_on(txn, move->work.vm, host);
     VM_put_scheduled_to_be_resident_on(txn, move->work.vm, other);
-    vm_put_next_epoch(txn, move->work.vm);
+    epoch = vm_put_next_epoch(txn, move->work.vm);
     intent_put_step(txn, move->work.intent, STEP_COMMITTED);
 #ifdef DROVER_BUG_unpause_before_commit_durable
     store_apply(&txn); /* deliberately wrong: the unpause leaves before a crash could no longer take
@@ -354,6 +365,7 @@ static void commit(struct move *move, ref_t host, ref_t other)
 #else
     call_commit(call, &txn);
 #endif
+    log_commit(call, move->work.vm, host, epoch);
 }
 
 /* Claim and INTENT end with what the VM is in the end. */

@@ -323,6 +323,17 @@ static void finish_task(struct request *request)
     request_destroy(&request);
 }
 
+/* The first line of a task's story; task_end() writes the last one. */
+static void log_asked(struct call *call)
+{
+    const struct object *task = view_get(call_view(call), task, call->task);
+
+    log_info(call->tag, "%s asked by %s from %s%s%s", call->name,
+             call->caller.user_name && *call->caller.user_name ? call->caller.user_name : "nobody by name",
+             call->caller.address ? call->caller.address : "inside", task ? ": task " : "",
+             task ? task_get_uuid(task) : "");
+}
+
 static void call_fiber(void *arg)
 {
     struct request *request = arg;
@@ -339,6 +350,7 @@ static void call_fiber(void *arg)
     if (r == 0)
         r = task_attach(call, request->text, request->task_id, request->subtask_of);
     if (r == 0 && call->is_async) {
+        log_asked(call);
         dispatch->task_count++;
         core_emit(call);
         call->reply = VALUE_REF(call->task);
@@ -352,6 +364,8 @@ static void call_fiber(void *arg)
     } else {
         if (r == 0)
             r = run_call(call);
+        if (r < 0 && !(call->method && call->method->acts == ACTS_READ))
+            log_info(call->tag, "%s failed: %s", call->name, call->failure.text);
         task_detach(call);
         core_emit(call);
         request->answer(request, r, true);

@@ -388,6 +388,8 @@ void task_end(struct call *call, int r)
     fiber_cancel_clear(fiber_self());
     if (r < 0)
         log_info(call->tag, "%s failed: %s", call->name, call->failure.text);
+    else
+        log_info(call->tag, "%s succeeded", call->name);
     txn = store_begin(call->core->store);
     task_put_end(call->core, txn, call->task, &call->reply, r < 0 ? &call->failure : NULL);
     call_commit(call, &txn);

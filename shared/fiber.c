@@ -38,7 +38,7 @@ struct fiber {
     /* from spawn to return */
     void (*fn)(void *arg);
     void *arg;
-    char name[32], log_tag[64];
+    char name[32], log_tag[FIBER_LOG_TAG_BYTES];
     void *user;
     bool is_cancelled;
     unsigned uncancellable, forbid_wait; /* begins without their end */

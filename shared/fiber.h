@@ -45,7 +45,8 @@ size_t fiber_count(const struct loop *loop);
 void fiber_set_user(struct fiber *fiber, void *user);
 void *fiber_user(const struct fiber *fiber);
 
-/* What its log lines name: the task or call. Copied (63 characters); "" for none. */
+#define FIBER_LOG_TAG_BYTES 128
+/* What its log lines name: the task or call. Copied (127 characters: a call's name and a uuid); "" for none. */
 void fiber_set_log_tag(struct fiber *fiber, const char *tag);
 const char *fiber_log_tag(const struct fiber *fiber);
 
