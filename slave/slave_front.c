@@ -6,6 +6,7 @@
 
 #include "shared/arena.h"
 #include "shared/failure.h"
+#include "shared/http_pass.h"
 #include "shared/model.h"
 #include "shared/rpc.h"
 #include "slave/standing.h"
@@ -128,6 +129,36 @@ static void page(struct http_request *http, void *arg)
                                page_text(arena, &now)));
 }
 
+/* ---- what only the master serves ---- */
+
+static void to_master(struct http_request *http, void *arg)
+{
+    struct slave_front *front = arg;
+    struct standing_now now;
+
+    standing_get(front->standing, &now);
+    if (now.kind == STANDING_SLAVE && now.master_address[0])
+        http_redirect(http, now.master_address);
+    else
+        http_reply_text(http, 503, "", "This host has not yet heard of its pool's master.");
+}
+
+static void serve_to_master(struct slave_front *front)
+{
+    static const struct {
+        enum http_method method;
+        const char *path;
+    } paths[] = {
+        {HTTP_GET, "/export_metadata"},
+        {HTTP_PUT, "/import_metadata"},
+        {HTTP_GET, "/blob"},
+        {HTTP_PUT, "/blob"},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(paths); i++)
+        slave_front_add(front, paths[i].method, paths[i].path, to_master, front);
+}
+
 /* ---- life ---- */
 
 static void handle(struct http_request *http, void *arg)
@@ -155,6 +186,7 @@ struct slave_front *slave_front_new(const struct slave_front_config *config)
     front->server = http_server_new(&http);
     rpc_routes_add(&front->routes, post_xmlrpc, post_jsonrpc, front);
     slave_front_add(front, HTTP_GET, "/", page, front);
+    serve_to_master(front);
     return front;
 }
 

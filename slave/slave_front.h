@@ -2,6 +2,8 @@
  *
  *   POST, OPTIONS                calls: told where the master is (standing.h)
  *   GET /                        a page that says so to people
+ *   /export_metadata, /import_metadata, /blob
+ *                                302 to the master's host, 503 while it is not known
  *   whatever else is registered  transfers of this host's disks
  *
  * Calls that need no pool are answered: system.listMethods, system.isAlive, host.is_in_emergency_mode. The other

@@ -175,6 +175,38 @@ static void other_requests_are_served_or_refused(void **state)
     raw_expect(served->raw, "OPTIONS /jsonrpc HTTP/1.1\r\nHost: x\r\n\r\n", 200, "");
 }
 
+static void what_the_master_serves_is_asked_there(void **state)
+{
+    static const char *const requests[] = {
+        "GET /export_metadata?uuid=1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        "PUT /import_metadata?a=b HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+        "GET /blob?ref=1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        "PUT /blob?ref=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+    };
+    struct served *served = *state;
+
+    for (size_t i = 0; i < 2 * ARRAY_SIZE(requests); i++) {
+        bool is_known = i >= ARRAY_SIZE(requests);
+        const char *request = requests[i % ARRAY_SIZE(requests)];
+        char *head, *location, *path = strndup(strchr(request, '/'), strcspn(strchr(request, '/'), " "));
+
+        if (is_known)
+            standing_put_master(served->standing, "127.0.1.1");
+        raw_close(&served->raw);
+        served->raw = raw_connect("127.0.0.1", served->port);
+        raw_send(served->raw, request);
+        free(raw_answer(served->raw, is_known ? 302 : 503, &head));
+        if (is_known) {
+            location = raw_header(head, "location");
+            assert_non_null(strstr(location, "http://127.0.1.1:"));
+            assert_string_equal(strrchr(location, '/'), path);
+            free(location);
+        }
+        free(head);
+        free(path);
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, serve, unserve)
 
 int main(void)
@@ -186,6 +218,7 @@ int main(void)
         TEST(what_is_no_address_is_not_shown),
         TEST(what_needs_no_pool_is_answered),
         TEST(other_requests_are_served_or_refused),
+        TEST(what_the_master_serves_is_asked_there),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
