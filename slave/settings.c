@@ -136,9 +136,8 @@ static void default_path(struct settings *settings, const char **path, const cha
         *path = arena_text(settings->memory, "%s/%s", settings->dir, name);
 }
 
-int settings_read(struct settings *ret, const char *file, int argc, char **argv)
+static int read_all(struct settings *ret, const char *file, int argc, char **argv)
 {
-    *ret = (struct settings){.memory = arena_new()};
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
         if (rows[i].kind != SETTING_LIST)
             (void) put(ret, &rows[i], rows[i].initial);
@@ -168,6 +167,17 @@ int settings_read(struct settings *ret, const char *file, int argc, char **argv)
     default_path(ret, &ret->certificate, "slave.crt");
     default_path(ret, &ret->key, "slave.key");
     return 0;
+}
+
+int settings_read(struct settings *ret, const char *file, int argc, char **argv)
+{
+    int r;
+
+    *ret = (struct settings){.memory = arena_new()};
+    r = read_all(ret, file, argc, argv);
+    if (r < 0)
+        settings_done(ret);
+    return r;
 }
 
 void settings_done(struct settings *settings)
