@@ -11,7 +11,6 @@ import argparse
 import os
 import random
 import re
-import signal
 import sys
 import threading
 import time

@@ -1,7 +1,6 @@
 """What the tests of exports and imports share: HTTP by plain sockets, where every byte and every end shows; VMs with disks of known
 contents; XVAs taken apart; what a pool has, to be compared before and after."""
 import base64
-import hashlib
 import io
 import json
 import os
@@ -14,7 +13,7 @@ import time
 import urllib.parse
 import xmlrpc.client
 
-from poollib import NULL, Failure, check, wait
+from poollib import NULL, check
 
 MIB = 1 << 20
 TIMEOUT_S = 30
@@ -392,7 +391,3 @@ def used(pool, vdi):
 
 def default_sr(pool):
     return pool("pool.get_default_SR", pool("pool.get_all")[0])
-
-
-def digest(data):
-    return hashlib.sha256(data).hexdigest()
