@@ -97,8 +97,8 @@ int pbd_attach(struct call *call, ref_t ref)
     is_first = !any_attached(txn_view(txn), sr_ref);
     PBD_put_currently_attached(txn, ref, true);
     if (makes_marker) {
-        struct value sm_config = map_with_text(call->arena, SR_get_sm_config(txn_get(txn, SR, sr_ref)),
-                                               STORAGE_MARKER, "true");
+        struct value sm_config = map_with_text(
+            call->arena, SR_get_sm_config(txn_get(txn, SR, sr_ref)), STORAGE_MARKER, "true");
 
         SR_put_sm_config(txn, sr_ref, &sm_config);
     }

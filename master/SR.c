@@ -108,7 +108,8 @@ static int create_records(struct call *call, const struct SR_create_args *args,
         return -ERR_HANDLE_INVALID;
     draft->fields[F_SR_physical_size] = VALUE_INT(args->physical_size);
     if (streq(driver->type, "shared-file"))
-        draft->fields[F_SR_sm_config] = map_with_text(call->arena, args->sm_config, STORAGE_MARKER, "true");
+        draft->fields[F_SR_sm_config] =
+            map_with_text(call->arena, args->sm_config, STORAGE_MARKER, "true");
     *ret_sr = draft_create(call, txn, draft);
     view_each(&hosts, txn_view(txn), CLASS_OF(host));
     while ((host = view_next(&hosts)))

@@ -340,11 +340,12 @@ static void send_keep(struct send *send)
 
 static void log_commit(struct call *call, ref_t vm_ref, ref_t host_ref, uint64_t epoch)
 {
-    const struct object *vm = view_get(call_view(call), VM, vm_ref), *host = view_get(call_view(call), host, host_ref);
+    const struct object *vm = view_get(call_view(call), VM, vm_ref),
+                        *host = view_get(call_view(call), host, host_ref);
 
     if (vm && host)
-        log_info(call->tag, "COMMIT: VM %s is the host's %s now, at epoch %lld", VM_get_uuid(vm), host_get_uuid(host),
-                 (long long) epoch);
+        log_info(call->tag, "COMMIT: VM %s is the host's %s now, at epoch %lld", VM_get_uuid(vm),
+                 host_get_uuid(host), (long long) epoch);
 }
 
 /* The right to run goes to `host`, at the next epoch; `other` keeps its room until its copy is

@@ -127,7 +127,8 @@ static int make_root(struct core *core, struct txn *txn, const struct bootstrap 
     char *hash = what->root_password ? password_hash(what->root_password) : NULL;
 
     if (!hash) {
-        log_error(NULL, "the first password of root cannot be used: it is missing, empty or too long");
+        log_error(NULL,
+                  "the first password of root cannot be used: it is missing, empty or too long");
         return -1;
     }
     fields[F_account_name_label] = value_text("root");

@@ -7,7 +7,8 @@ struct bootstrap {
     ref_t pool_uuid, host_uuid; /* null: drawn */
     const char *pool_name;
     const char *host_name, *host_address;
-    const char *root_password; /* NULL: there is none, which only a pool with accounts can do without */
+    const char
+        *root_password; /* NULL: there is none, which only a pool with accounts can do without */
 };
 
 /* Fill what is missing in a loaded store, and set core->pool and core->host. Returns 0, or -1 with

@@ -217,11 +217,13 @@ int config_check(const struct config *config)
     char role[4096];
 
     if (!*config->dir) {
-        fprintf(stderr, "dir: not given, on the command line or in a file (--config FILE); --help lists the settings\n");
+        fprintf(stderr, "dir: not given, on the command line or in a file (--config FILE); --help "
+                        "lists the settings\n");
         return -1;
     }
     if (config->listen.count + config->listen_tls.count == 0 && !*config->unix_socket) {
-        fprintf(stderr, "listen: there is no listener: give listen, listen_tls or unix_socket; --help lists the settings\n");
+        fprintf(stderr, "listen: there is no listener: give listen, listen_tls or unix_socket; "
+                        "--help lists the settings\n");
         return -1;
     }
     snprintf(role, sizeof role, "%s/role", config->dir);

@@ -45,10 +45,12 @@ struct config {
 int config_read(struct config *ret, const char *file, int argc, char **argv, int *ret_first);
 void config_done(struct config *);
 
-/* What can be known to be wrong before anything is made: nobody means to start without `dir` or without a listener, or
- * with a secret's file that was named and is not there. 0, or -1 with a sentence on stderr.
+/* What can be known to be wrong before anything is made: nobody means to start without `dir` or
+ * without a listener, or with a secret's file that was named and is not there. 0, or -1 with a
+ * sentence on stderr.
  *
- * The file of the first password may be gone once there is a pool: it is read only by a pool without accounts. */
+ * The file of the first password may be gone once there is a pool: it is read only by a pool
+ * without accounts. */
 int config_check(const struct config *);
 
 /* A second reading, after SIGHUP: names each key that differs and takes effect with a restart only,

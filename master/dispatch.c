@@ -329,7 +329,8 @@ static void log_asked(struct call *call)
     const struct object *task = view_get(call_view(call), task, call->task);
 
     log_info(call->tag, "%s asked by %s from %s%s%s", call->name,
-             call->caller.user_name && *call->caller.user_name ? call->caller.user_name : "nobody by name",
+             call->caller.user_name && *call->caller.user_name ? call->caller.user_name
+                                                               : "nobody by name",
              call->caller.address ? call->caller.address : "inside", task ? ": task " : "",
              task ? task_get_uuid(task) : "");
 }

@@ -233,8 +233,10 @@ static int start_model(struct master *master)
     struct core *core = &master->core;
     const struct config *config = &master->config;
     const char *password_file = path_of(master, config->root_password_file, "root-password");
-    bool may_lack = *config->root_password_file && access(password_file, F_OK) < 0; /* see config_check() */
-    _cleanup_(free_p) char *password = may_lack ? NULL : secret_file_read(password_file, core->random);
+    bool may_lack =
+        *config->root_password_file && access(password_file, F_OK) < 0; /* see config_check() */
+    _cleanup_(free_p) char *password =
+        may_lack ? NULL : secret_file_read(password_file, core->random);
     struct bootstrap first = {
         .pool_name = config->pool_name,
         .host_name = first_name(config),
@@ -339,7 +341,8 @@ static void listen_and_say_so(void *arg)
     }
     printf("ready %s\n", master->url);
     fflush(stdout);
-    log_info(NULL, "ready at %s", *master->listeners.urls ? master->listeners.urls : master->listeners.unix_socket);
+    log_info(NULL, "ready at %s",
+             *master->listeners.urls ? master->listeners.urls : master->listeners.unix_socket);
 }
 
 /* ---- the hosts ---- */

@@ -29,7 +29,8 @@ int storage_host_of_both(struct call *, ref_t sr, ref_t to_sr, ref_t *ret_host);
 /* The SR as slave calls name it on that host: {uuid, type, location}. 0, -ERR_HANDLE_INVALID,
  * -ERR_SR_NOT_ATTACHED [sr]. */
 int storage_sr_map(struct call *, ref_t sr, ref_t host, struct value *ret);
-/* In sm_config of an SR of type shared-file: its directory has a file by which each host knows it (docs/storage.md). */
+/* In sm_config of an SR of type shared-file: its directory has a file by which each host knows it
+ * (docs/storage.md). */
 #define STORAGE_MARKER "directory-marker"
 bool storage_has_marker(const struct object *sr);
 

@@ -46,7 +46,8 @@ void fiber_set_user(struct fiber *fiber, void *user);
 void *fiber_user(const struct fiber *fiber);
 
 #define FIBER_LOG_TAG_BYTES 128
-/* What its log lines name: the task or call. Copied (127 characters: a call's name and a uuid); "" for none. */
+/* What its log lines name: the task or call. Copied (127 characters: a call's name and a uuid); ""
+ * for none. */
 void fiber_set_log_tag(struct fiber *fiber, const char *tag);
 const char *fiber_log_tag(const struct fiber *fiber);
 

@@ -1,4 +1,5 @@
-/* link_strangers.c - who could not even begin to speak at a listening socket of ZeroMQ, for the log */
+/* link_strangers.c - who could not even begin to speak at a listening socket of ZeroMQ, for the log
+ */
 #include "shared/link_strangers.h"
 
 #include <netdb.h>
@@ -19,7 +20,9 @@ static void remember(struct link_strangers *strangers, int fd)
 
     strangers->accepted[strangers->next].fd = fd;
     if (getpeername(fd, (struct sockaddr *) &peer, &bytes) < 0
-        || getnameinfo((struct sockaddr *) &peer, bytes, address, sizeof strangers->accepted->address, NULL, 0, NI_NUMERICHOST) != 0)
+        || getnameinfo((struct sockaddr *) &peer, bytes, address,
+                       sizeof strangers->accepted->address, NULL, 0, NI_NUMERICHOST)
+               != 0)
         snprintf(address, sizeof strangers->accepted->address, "an unknown address");
     strangers->next = (strangers->next + 1) % STRANGERS_ACCEPTED;
 }
@@ -48,13 +51,16 @@ static void tell(struct link_strangers *strangers, const char *address, const ch
     strangers->untold++;
     if (strangers->told_ms && now < strangers->told_ms + TELL_MS)
         return;
-    log_warning(NULL, "link: %s tried to speak and does not have %s; such attempts since the last such line: %u",
-                without_prefix(address), what, strangers->untold);
+    log_warning(
+        NULL,
+        "link: %s tried to speak and does not have %s; such attempts since the last such line: %u",
+        without_prefix(address), what, strangers->untold);
     strangers->told_ms = now;
     strangers->untold = 0;
 }
 
-void link_strangers_event(struct link_strangers *strangers, unsigned number, uint32_t value, const char *what)
+void link_strangers_event(struct link_strangers *strangers, unsigned number, uint32_t value,
+                          const char *what)
 {
     if (number == ZMQ_EVENT_ACCEPTED)
         remember(strangers, (int) value);

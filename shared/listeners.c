@@ -93,15 +93,16 @@ void listeners_reload(const struct listeners *listeners, struct http_server *ser
 
 /* ---- listening ---- */
 
-/* As the HTTP server asks before it listens: with an option that forgives what old connections left, and without the one
- * by which two servers share a port. */
+/* As the HTTP server asks before it listens: with an option that forgives what old connections
+ * left, and without the one by which two servers share a port. */
 static int try_bind(const struct addrinfo *address)
 {
     _cleanup_(close_fd) int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int on = 1;
 
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0
-        || (address->ai_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) < 0)
+        || (address->ai_family == AF_INET6
+            && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) < 0)
         || bind(fd, address->ai_addr, address->ai_addrlen) < 0)
         return -errno;
     return 0;
@@ -109,7 +110,9 @@ static int try_bind(const struct addrinfo *address)
 
 int listener_try(const char *text)
 {
-    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM}, *found;
+    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
+                             .ai_socktype = SOCK_STREAM},
+                    *found;
     char address[ADDRESS_BYTES], service[8];
     uint16_t port;
     int r;
@@ -162,8 +165,9 @@ static int open_tcp(struct http_server *server, const char *text, SSL_CTX *tls, 
         cannot_listen(text, r);
         return -1;
     }
-    snprintf(urls + length, bytes - length, strchr(address, ':') ? "%s%s://[%s]:%u" : "%s%s://%s:%u",
-             length ? " " : "", tls ? "https" : "http", address, port);
+    snprintf(urls + length, bytes - length,
+             strchr(address, ':') ? "%s%s://[%s]:%u" : "%s%s://%s:%u", length ? " " : "",
+             tls ? "https" : "http", address, port);
     return 0;
 }
 

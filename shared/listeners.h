@@ -21,14 +21,15 @@ struct listeners {
     const char *certificate, *key;       /* paths; of no concern while tls is empty */
     const char *name, *address;          /* of this host: the certificate is made out to them, */
                                          /* and to all addresses listened on */
-    char urls[1024]; /* listeners_open() says here where it listens, for people; "": only the socket */
+    char urls[1024]; /* listeners_open() says here where it listens, for people; "": only the socket
+                      */
 };
 
 /* "127.0.0.1:80" or "[::1]:80"; false for anything else. */
 bool listener_split(const char *text, char *ret_address, size_t bytes, uint16_t *ret_port);
 
-/* Could we listen there now? Nothing is kept open: this is for finding out before anything is made. 0, -EINVAL for
- * what is no numeric ADDRESS:PORT, or what bind() says, such as -EADDRINUSE. */
+/* Could we listen there now? Nothing is kept open: this is for finding out before anything is made.
+ * 0, -EINVAL for what is no numeric ADDRESS:PORT, or what bind() says, such as -EADDRINUSE. */
 int listener_try(const char *text);
 /* The same of a whole setting. 0, or -1 when one is not possible, which is logged. */
 int listeners_try(const struct text_list *);

@@ -329,8 +329,9 @@ static void tell_that_we_wait(struct sim *sim)
     if (now < sim->away_ms + AWAY_TELL_MS || (sim->told_ms && now < sim->told_ms + AWAY_AGAIN_MS))
         return;
     sim->told_ms = now;
-    log_warning(NULL, "waiting for drover-guests at %s; until it is there this host takes part in nothing",
-                sim->address.sun_path);
+    log_warning(
+        NULL, "waiting for drover-guests at %s; until it is there this host takes part in nothing",
+        sim->address.sun_path);
 }
 
 static void retry_later(struct sim *sim)

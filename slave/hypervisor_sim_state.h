@@ -60,7 +60,8 @@ struct sim {
     char instance[64]; /* which it is; empty: none yet, or dead */
     struct timer retry_timer;
     uint64_t retry_ms;
-    uint64_t away_ms, told_ms; /* since when nobody listens, and when that was last said; 0: not so */
+    uint64_t away_ms,
+        told_ms; /* since when nobody listens, and when that was last said; 0: not so */
     struct guest_table known, pending;
 };
 

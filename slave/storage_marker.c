@@ -1,9 +1,10 @@
 /* storage_marker.c - the file by which a shared directory is known
  *
- *   SR.create --> sr_create writes DIR/.drover-sr: the SR's uuid --> each host that attaches the SR finds it there
+ *   SR.create --> sr_create writes DIR/.drover-sr: the SR's uuid --> each host that attaches the SR
+ * finds it there
  *
- * Where the file system is not mounted there is a directory all the same, empty and of the host's own: disks would land on its
- * root file system, and a scan would find all disks gone. */
+ * Where the file system is not mounted there is a directory all the same, empty and of the host's
+ * own: disks would land on its root file system, and a scan would find all disks gone. */
 #include "slave/storage.h"
 
 #include <errno.h>
@@ -34,19 +35,22 @@ int sr_marker_check(int dir, const char *uuid, bool must_exist, char ret_text[MA
     if (r == -ENOENT && !must_exist)
         return 0;
     if (r == -ENOENT)
-        snprintf(ret_text, MARKER_TEXT_BYTES, "no file " MARKER " in it, which the SR's directory has: is it mounted?");
+        snprintf(ret_text, MARKER_TEXT_BYTES,
+                 "no file " MARKER " in it, which the SR's directory has: is it mounted?");
     else if (r < 0)
         snprintf(ret_text, MARKER_TEXT_BYTES, MARKER ": %s", strerror(-r));
     else if (!streq(there, uuid)) {
         r = -EEXIST;
-        snprintf(ret_text, MARKER_TEXT_BYTES, "it is the directory of the SR %s, as its file " MARKER " says", there);
+        snprintf(ret_text, MARKER_TEXT_BYTES,
+                 "it is the directory of the SR %s, as its file " MARKER " says", there);
     }
     return r;
 }
 
 int sr_marker_write(int dir, const char *uuid)
 {
-    _cleanup_(close_fd) int fd = openat(dir, MARKER ".new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+    _cleanup_(close_fd) int fd =
+        openat(dir, MARKER ".new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
     char line[MARKER_BYTES];
     int length = snprintf(line, sizeof line, "%s\n", uuid);
 
