@@ -616,7 +616,7 @@ static int settle_uncommitted(struct move *move, ref_t gone)
     }
     txn = work_finish_begin(&move->work);
     if (ref_equal(move->source, gone)) {
-        vm_put_fresh_epoch(call->core, txn, move->work.vm);
+        vm_put_next_epoch(txn, move->work.vm);
         vm_put_halted(txn, move->work.vm);
     }
     VM_put_scheduled_to_be_resident_on(txn, move->work.vm, NULL_REF);

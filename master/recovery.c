@@ -225,7 +225,7 @@ static void work_settle_gone(struct call *call, const struct object *intent)
     txn = work_finish_begin(&work);
     if (work.kind->undone)
         work.kind->undone(&work, txn);
-    vm_put_fresh_epoch(call->core, txn, work.vm);
+    vm_put_next_epoch(txn, work.vm);
     vm_put_halted(txn, work.vm);
     if (is_resume)
         VM_put_suspend_VDI(txn, work.vm, NULL_REF);
@@ -525,7 +525,7 @@ static void put_halted_by_decree(struct call *call, struct txn *txn, struct clai
     while ((operations = VM_get_current_operations(txn_get(txn, VM, vm)))->length > 0)
         claim_release(call->core, txn, CLASS_OF(VM), vm,
                       arena_strdup(call->arena, operations->items[0].text));
-    vm_put_fresh_epoch(call->core, txn, vm);
+    vm_put_next_epoch(txn, vm);
     vm_put_halted(txn, vm);
 }
 
