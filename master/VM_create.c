@@ -106,6 +106,7 @@ void vm_draft_halt(struct object *draft)
     fields[F_VM_scheduled_to_be_resident_on] = VALUE_REF(NULL_REF);
     fields[F_VM_domid] = VALUE_INT(-1);
     fields[F_VM_epoch] = VALUE_INT(0);
+    fields[F_VM_image_epoch] = VALUE_INT(0);
     fields[F_VM_metrics] = VALUE_REF(NULL_REF);
     fields[F_VM_guest_metrics] = VALUE_REF(NULL_REF);
     fields[F_VM_requires_reboot] = VALUE_BOOL(false);
@@ -138,10 +139,12 @@ static ref_t create_metrics(struct call *call, struct txn *txn, const struct obj
 }
 
 /* A VM may have the uuid of one that was destroyed (an export that is restored), whose epochs hosts and disks remember: at
- * a lower one it would be taken for a VM that has run already. */
+ * a lower one it would be taken for a VM that has run already. The memory that it comes with, if any, is what it is to go on
+ * from. */
 ref_t vm_create(struct call *call, struct txn *txn, struct object *draft)
 {
-    draft->fields[F_VM_epoch] = VALUE_INT((int64_t) vm_epoch_above_all(call->core, txn));
+    draft->fields[F_VM_epoch] = draft->fields[F_VM_image_epoch] =
+        VALUE_INT((int64_t) vm_epoch_above_all(call->core, txn));
     settle_domain_type(draft);
     draft->fields[F_VM_memory_overhead] = VALUE_INT(vm_memory_overhead_bytes(draft));
     if (ref_is_null(VM_get_metrics(draft)))

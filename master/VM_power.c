@@ -39,7 +39,6 @@ int arrival_begin(struct work *work, struct txn *txn, enum host_allowed_operatio
     unsigned flags = work->is_forced ? BOOT_ANY_CPU : 0;
     int r;
 
-    work->epoch_before = (uint64_t) VM_get_epoch(vm);
     if (!ref_is_null(VM_get_scheduled_to_be_resident_on(
             vm))) /* reserved for it by someone who plans ahead */
         work->host = VM_get_scheduled_to_be_resident_on(vm);

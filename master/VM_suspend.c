@@ -197,7 +197,7 @@ static int resume_run(struct work *work)
                             .disks = &config.disks,
                             .nics = &config.nics,
                             .image = &image,
-                            .image_epoch = (int64_t) work->epoch_before,
+                            .image_epoch = VM_get_image_epoch(view_get(call_view(call), VM, work->vm)),
                             .paused = work->is_paused,
                         },
                         &answer);

@@ -307,6 +307,7 @@ void vm_put_halted(struct txn *txn, ref_t vm)
 void vm_put_suspended(struct txn *txn, ref_t vm)
 {
     VM_put_power_state(txn, vm, vm_power_state_Suspended);
+    VM_put_image_epoch(txn, vm, VM_get_epoch(txn_get(txn, VM, vm)));
     VM_put_resident_on(txn, vm, NULL_REF);
     VM_put_scheduled_to_be_resident_on(txn, vm, NULL_REF);
     VM_put_domid(txn, vm, -1);

@@ -60,7 +60,6 @@ struct work {
     const struct work_kind *kind;
     ref_t vm, host, intent;
     uint64_t epoch;
-    uint64_t epoch_before; /* of an arrival: the VM's until then */
     const char *uuid; /* the VM's, in the call's arena */
     struct claim claim, host_claim;
     /* What kinds need; set by the handler before, or by `begin`, and kept in the INTENT's details.

@@ -24,7 +24,7 @@ struct taking {
     const char *disks;          /* paths, each with a newline */
     uint64_t epoch, last_epoch;
     char host[UUID_TEXT_BYTES], vm[UUID_TEXT_BYTES];
-    bool is_giving_back;
+    bool is_giving_back;        /* our record becomes free; and that of `epoch` is of `last_epoch` again */
     uint64_t found_epoch;       /* [out] higher than ours, or another host's */
     int error;                  /* [out] 0, or a negative errno */
     char disk[512];             /* [out] where it failed */
@@ -75,6 +75,7 @@ static int write_one(struct taking *taking, const char *disk)
     char path[sizeof taking->disk + 8], text[128] = "", wanted[128];
     _cleanup_(close_fd) int fd = -1;
     struct record record;
+    uint64_t epoch;
     int r;
 
     snprintf(path, sizeof path, "%s.owner", disk);
@@ -90,8 +91,10 @@ static int write_one(struct taking *taking, const char *disk)
         taking->found_epoch = record.epoch;
         return 0;
     }
-    snprintf(wanted, sizeof wanted, "%llu %s %s%s\n", taking->is_giving_back ? record.epoch : (unsigned long long) taking->epoch,
-             taking->host, taking->vm, taking->is_giving_back ? " free" : "");
+    epoch = !taking->is_giving_back           ? taking->epoch
+            : record.epoch == taking->epoch ? taking->last_epoch
+                                            : record.epoch;
+    snprintf(wanted, sizeof wanted, "%llu %s %s%s\n", (unsigned long long) epoch, taking->host, taking->vm, taking->is_giving_back ? " free" : "");
     if (streq(text, wanted))
         return 0;
     if (pwrite(fd, wanted, strlen(wanted), 0) != (ssize_t) strlen(wanted) || ftruncate(fd, (off_t) strlen(wanted)) < 0
@@ -121,7 +124,7 @@ static struct taking *taking_new(struct op *op, const struct vm *vm, const char 
     return taking;
 }
 
-void owner_give_back(struct op *op, const struct vm *vm, const char *disks)
+void owner_undo(struct op *op, const struct vm *vm, const char *disks, uint64_t epoch, uint64_t last_epoch)
 {
     struct failure failure = op->failure;
     struct taking *taking;
@@ -130,9 +133,16 @@ void owner_give_back(struct op *op, const struct vm *vm, const char *disks)
         return;
     taking = taking_new(op, vm, disks);
     taking->is_giving_back = true;
+    taking->epoch = epoch;
+    taking->last_epoch = last_epoch;
     if (op_work(op, write_all, taking) < 0 || taking->error < 0)
         log_warning(vm->text, "%s cannot be given back: %s", taking->disk, strerror(-taking->error));
     op->failure = failure;
+}
+
+void owner_give_back(struct op *op, const struct vm *vm, const char *disks)
+{
+    owner_undo(op, vm, disks, 0, 0); /* no right has this epoch */
 }
 
 int owner_take(struct op *op, const struct vm *vm, const char *disks, uint64_t epoch, uint64_t last_epoch)

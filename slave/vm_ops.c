@@ -65,7 +65,7 @@ struct begin {
     uint64_t epoch;
     const struct value *config, *disks, *nics;
     const char *image;   /* NULL: start */
-    uint64_t image_epoch; /* at which the image was made, or was last tried: nothing may have run since */
+    uint64_t image_epoch; /* at which the image was made: nothing may have run since */
     bool is_paused;
 };
 
@@ -106,14 +106,19 @@ static int make_guest(struct op *op, const struct begin *begin)
     return 0;
 }
 
-/* A guest that could not be made leaves nothing behind, and its epoch is used up. */
-static int failed_to_make(struct op *op, struct vm *vm, uint64_t epoch, int r)
+/* A guest that could not be made leaves nothing behind, and its epoch is used up. When it has not run its image is still what
+ * its disks fit to, and the owner records say so: the master tries again with the epoch of the image. */
+static int failed_to_make(struct op *op, const struct begin *begin, int r)
 {
     struct failure failure = op->failure;
+    struct vm *vm = begin->vm;
+    struct ledger_vm row = vm_row(vm);
 
     if (clear_guest(op, vm) < 0)
         log_warning(vm->text, "what is left of a guest that could not be started cannot be cleared");
-    put_ended(op, vm, epoch);
+    else if (begin->image && row.epoch == begin->epoch && row.progress == VM_STARTING)
+        owner_undo(op, vm, row.disks, begin->epoch, begin->image_epoch);
+    put_ended(op, vm, begin->epoch);
     op->failure = failure;
     return r;
 }
@@ -151,7 +156,7 @@ static int begin_guest(struct op *op, const struct begin *begin, struct value *r
         if (r < 0)
             return op_check_master(op) < 0 && vm_row(vm).epoch < begin->epoch
                        ? r /* the next master may give this epoch anew */
-                       : failed_to_make(op, vm, begin->epoch, r);
+                       : failed_to_make(op, begin, r);
     }
     *ret = vm_answer(op, vm);
     return r;
@@ -415,7 +420,7 @@ int do_vm_reboot(struct op *op, const struct slave_vm_reboot_args *args, struct 
     }
     r = make_guest(op, &begin);
     if (r < 0) {
-        r = failed_to_make(op, vm, begin.epoch, r);
+        r = failed_to_make(op, &begin, r);
         vm_tell_ended(vm, begin.epoch, GUEST_CRASHED); /* the reply says only that it does not run anew */
         return r;
     }

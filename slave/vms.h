@@ -125,6 +125,8 @@ int owner_take(struct op *, const struct vm *, const char *disks, uint64_t epoch
 /* The guest has let these disks go: other VMs may take them, and this one by the same right or a higher one. Records that are
  * not this VM's and this host's stay. A disk that cannot be given back is logged: it is no reason to fail. */
 void owner_give_back(struct op *, const struct vm *, const char *disks);
+/* The same of a right that was taken and not used: what was saved at `last_epoch` is still what the disks fit to. */
+void owner_undo(struct op *, const struct vm *, const char *disks, uint64_t epoch, uint64_t last_epoch);
 
 /* ---- moves (vm_move.c) ---- */
 

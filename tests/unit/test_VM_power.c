@@ -125,6 +125,7 @@ static void suspend_and_resume(void **state)
     before = VM_get_epoch(vm_now());
     assert_int_equal(API(VM_suspend, .vm = world->vm), 0);
     assert_int_equal(power(), vm_power_state_Suspended);
+    assert_int_equal(VM_get_image_epoch(vm_now()), before);
     assert_int_equal(resident(), -1);
     vdi = VM_get_suspend_VDI(vm_now());
     image = view_get(model(), VDI, vdi);

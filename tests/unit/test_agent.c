@@ -1246,6 +1246,54 @@ static void a_higher_owner_record_keeps_the_disk_shut(void **state)
     assert_int_equal(system(command), 0);
 }
 
+static void put_owner(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+/* Memory fits to what the disks were when it was saved; a resume that failed has not changed them, and one that ran has. */
+static void memory_that_is_older_than_its_disks_is_not_resumed(void **state)
+{
+    struct fixture *f = *state;
+    char dir[] = "/tmp/drover-agent-XXXXXX", path[128], command[128];
+    struct value disk[] = {value_text("sr_location"), value_text(dir), value_text("location"), value_text("a.raw")};
+    struct value memory[] = {value_text("sr_location"), value_text(dir), value_text("location"), value_text("image")};
+    struct value map = VALUE_MAP(2, disk), disks = VALUE_SET(1, &map), image = VALUE_MAP(2, memory);
+    struct slave_vm_resume_args args = {.vm = vm1_text,
+                                        .epoch = 20,
+                                        .config = &no_options,
+                                        .disks = &disks,
+                                        .nics = &no_disks,
+                                        .image = &image,
+                                        .image_epoch = 3};
+
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/a.raw.owner", dir);
+    put_owner(path, "3 somebody\n");
+    f->fake.fail_next = -ERR_INTERNAL_ERROR;
+    assert_string_equal(code_of(f, call(f, SLAVE_CALL_vm_resume, &args)), "INTERNAL_ERROR");
+    put_owner(path, "9 somebody\n"); /* by another master's word */
+    args.epoch = 21;
+    assert_string_equal(code_of(f, call(f, SLAVE_CALL_vm_resume, &args)), "VDI_IN_USE");
+    args.epoch = 22; /* a refusal changes nothing */
+    assert_string_equal(code_of(f, call(f, SLAVE_CALL_vm_resume, &args)), "VDI_IN_USE");
+    put_owner(path, "3 somebody\n");
+    args.epoch = 23;
+    f->fake.fail_next = -ERR_INTERNAL_ERROR;
+    assert_string_equal(code_of(f, call(f, SLAVE_CALL_vm_resume, &args)), "INTERNAL_ERROR");
+    args.epoch = 24; /* nor does a failure */
+    assert_string_equal(state_of(f, call(f, SLAVE_CALL_vm_resume, &args)), "running");
+    simple(f, SLAVE_CALL_vm_kill, 24);
+    args.epoch = 25;
+    assert_string_equal(code_of(f, call(f, SLAVE_CALL_vm_resume, &args)), "VDI_IN_USE");
+    snprintf(command, sizeof command, "rm -rf %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
 /* Two disks in a directory of their own, and a guest that has them. */
 struct two_disks {
     char dir[32];
@@ -1655,6 +1703,7 @@ int main(void)
         TEST(a_plugged_disk_is_owned_until_it_is_unplugged),
         TEST(an_interrupted_plug_is_done_once),
         TEST(a_disk_that_was_given_back_is_free_for_another_vm),
+        TEST(memory_that_is_older_than_its_disks_is_not_resumed),
         TEST(a_snapshot_holds_the_guest_for_a_moment),
         TEST(a_snapshot_that_fails_lets_the_guest_go_on),
         TEST(an_interrupted_snapshot_is_finished_by_the_next_agent),
