@@ -3,7 +3,8 @@
  * Only a master with an old copy of the records meets this: the move's INTENT is among what they lack. The source promised to
  * stand until the master's word, and it is not known to whom it has sent. So what undoing a move means is done with every
  * host: each confirms that its copy, if it has one, is gone and will never run; then the source runs on. A host that has given
- * the copy a right to run has told so by its VM epoch, and the source is no longer what the model says. */
+ * the copy a right to run has told so by its VM epoch, and the source is no longer what the model says - unless the guest has
+ * ended since and is forgotten, which hellos leave out. Then the host refuses, and the VM is over there. */
 #include "master/lost_move.h"
 
 #include <stdio.h>
@@ -37,8 +38,9 @@ static bool is_current(struct call *call, const struct lost_move *lost)
            && !intent_of_vm(call_view(call), vm->ref);
 }
 
-/* 0: the copy is nowhere. Hosts without an agent, or that were declared dead, have none. */
-static int drop_copies(struct call *call, const struct lost_move *lost)
+/* 0: the copy is nowhere. -ERR_VM_BAD_POWER_STATE: it has run on that host. Hosts without an agent, or that were declared dead,
+ * have none. */
+static int drop_copies(struct call *call, const struct lost_move *lost, ref_t *ret_host)
 {
     struct slave_vm_receive_abort_args args = {lost->vm, (int64_t) lost->epoch + 1, lost->move};
     ref_t at = NULL_REF;
@@ -52,7 +54,7 @@ static int drop_copies(struct call *call, const struct lost_move *lost)
         host = view_next(&hosts);
         if (!host)
             return 0;
-        at = host->ref;
+        *ret_host = at = host->ref;
         if (!ref_equal(at, lost->source) && slave_may_hold_guests(call->core->slaves, at))
             r = slave_vm_receive_abort(call, at, &args, NULL);
     }
@@ -73,12 +75,43 @@ static int run_on(struct call *call, const struct lost_move *lost)
     return r == -ERR_VM_BAD_POWER_STATE ? 0 : r; /* it ended, its host tells */
 }
 
+/* The move was committed: the VM is where it went, as far as that host still has it, and what was sent goes. */
+static void follow(struct call *call, const struct lost_move *lost, ref_t host)
+{
+    struct txn *txn;
+    ref_t vm;
+
+    if (!is_current(call, lost))
+        return;
+    log_warning(call->tag, "VM %s has run where the move %s has brought it", lost->vm, lost->move);
+    txn = store_begin(call->core->store);
+    vm = view_by_uuid(txn_view(txn), CLASS_OF(VM), lost->vm)->ref;
+    VM_put_epoch(txn, vm, (int64_t) lost->epoch + 1);
+    VM_put_resident_on(txn, vm, host);
+    call_commit(call, &txn);
+    guest_compare_later(call->core, vm);
+    guest_remove_later(call->core, lost->source, lost->vm_uuid, lost->epoch + 1, NULL);
+}
+
+static int undo(struct call *call, const struct lost_move *lost)
+{
+    ref_t host = NULL_REF;
+    int r = drop_copies(call, lost, &host);
+
+    if (r == 0)
+        return run_on(call, lost);
+    if (r != -ERR_VM_BAD_POWER_STATE)
+        return r;
+    follow(call, lost, host);
+    return 0;
+}
+
 static void undo_main(struct call *call, void *arg)
 {
     struct lost_move *lost = arg;
 
     if (awaited_wait(call, 0) == 0) /* a right that somebody has given is known then */
-        while (is_current(call, lost) && (drop_copies(call, lost) < 0 || run_on(call, lost) < 0))
+        while (is_current(call, lost) && undo(call, lost) < 0)
             if (fiber_sleep(AGAIN_MS) < 0)
                 break;
     refmap_take(&call->core->guests->lost_moves, lost->vm_uuid);

@@ -60,6 +60,30 @@ static void a_move(void **state)
     assert_int_equal(world->calls[SLAVE_CALL_vm_send_abort], 0);
 }
 
+/* A move that the records have forgotten, and whose guest has ended where it went: that host tells of it only when asked. */
+static void a_forgotten_move_is_followed_to_its_end(void **state)
+{
+    int64_t before;
+
+    (void) state;
+    bring_up();
+    before = VM_get_epoch(vm_now());
+    guest_on(SOURCE)->state = "sent";
+    guest_on(SOURCE)->progress = "paused-for-move";
+    strcpy(guest_on(SOURCE)->move, "5c3d5f0e-6a0f-4a59-8f6e-0d3f4b1d2c11");
+    guest_on(TARGET)->epoch = (uint64_t) before + 1;
+    guest_on(TARGET)->progress = "ended";
+    guest_on(TARGET)->state = "none";
+    say_hello(SOURCE);
+    pass_ms(20000);
+    assert_int_equal(power(), vm_power_state_Halted);
+    assert_int_equal(resident(), -1);
+    assert_int_equal(VM_get_epoch(vm_now()), before + 1);
+    assert_string_equal(guest_on(SOURCE)->state, "none");
+    assert_int_equal(runners(vm_uuid()), 0);
+    assert_quiet();
+}
+
 static void to_where_it_is(void **state)
 {
     int64_t before;
@@ -538,6 +562,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WORLD_TEST(a_move),
+        WORLD_TEST(a_forgotten_move_is_followed_to_its_end),
         WORLD_TEST(to_where_it_is),
         WORLD_TEST(refusals),
         cmocka_unit_test(each_message_fails_and_hosts_return),
