@@ -340,8 +340,8 @@ static void send_keep(struct send *send)
 
 static void log_commit(struct call *call, ref_t vm_ref, ref_t host_ref, uint64_t epoch)
 {
-    const struct object *vm = view_get(call_view(call), VM, vm_ref),
-                        *host = view_get(call_view(call), host, host_ref);
+    const struct view *view = store_core_view(call->core->store); /* waits for nothing */
+    const struct object *vm = view_get(view, VM, vm_ref), *host = view_get(view, host, host_ref);
 
     if (vm && host)
         log_info(call->tag, "COMMIT: VM %s is the host's %s now, at epoch %lld", VM_get_uuid(vm),
