@@ -86,7 +86,8 @@ def disks_of(pool, vm):
 
 
 def disk_files(pool):
-    return {name for name in os.listdir(os.path.join(pool.dir, "shared")) if not name.endswith((".owner", ".lock", ".journal"))}
+    return {name for name in os.listdir(os.path.join(pool.dir, "shared"))
+            if not name.startswith(".") and not name.endswith((".owner", ".lock", ".journal"))}
 
 
 def disks_are_of_one_moment(pool):
