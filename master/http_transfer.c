@@ -462,7 +462,8 @@ int http_transfer_settle(struct http_transfer *transfer, int r)
     if (r == 0 || (r != -ERR_TASK_CANCELLED && !slave_call_in_doubt(call)))
         return r;
     fiber_uncancellable_begin();
-    slave_transfer_abort(call, transfer->host, &(struct slave_transfer_abort_args){transfer->id}, NULL);
+    transfer->is_left =
+        slave_transfer_abort(call, transfer->host, &(struct slave_transfer_abort_args){transfer->id}, NULL) < 0;
     fiber_uncancellable_end();
     call->failure = before;
     return r;

@@ -37,6 +37,7 @@ struct http_transfer {
     const struct value *params; /* query and cookies, map of texts */
     int64_t length;             /* of the body; -1: not said beforehand */
     bool is_head;
+    bool is_left;               /* something of it may be at work on the host, which cannot be asked */
 };
 
 struct transfer_kind {

@@ -31,25 +31,12 @@ void raw_write_begin(struct http_transfer *transfer, ref_t vdi)
     call_commit(call, &txn);
 }
 
-/* Whatever became of it: nothing of it is at work on the host any more. */
-static bool has_ended(struct http_transfer *transfer)
-{
-    struct failure before = transfer->call->failure;
-    int r;
-
-    fiber_uncancellable_begin();
-    r = slave_transfer_abort(transfer->call, transfer->host, &(struct slave_transfer_abort_args){transfer->id}, NULL);
-    fiber_uncancellable_end();
-    transfer->call->failure = before;
-    return r == 0;
-}
-
 int raw_write_end(struct http_transfer *transfer, struct claim *claim, int r)
 {
     struct call *call = transfer->call;
     struct txn *txn;
 
-    if (r < 0 && !has_ended(transfer)) {
+    if (transfer->is_left) {
         log_warning(call->tag, "the host that was writing to the disk cannot be asked: the disk stays claimed");
         claim_keep(claim);
         return r;

@@ -13,7 +13,7 @@ struct claim;
 
 /* With the disk's claim held. */
 void raw_write_begin(struct http_transfer *, ref_t vdi);
-/* `r` is what the host's part ended with. Ends the claim unless the host may still write. Returns r. */
+/* `r` is what the host's part ended with, settled. Ends the claim unless the host may still write. Returns r. */
 int raw_write_end(struct http_transfer *, struct claim *, int r);
 
 /* After the store is loaded, before the first call: disks that an earlier master had written to are claimed again, and the
