@@ -3,10 +3,15 @@
  *   call --> known?  done: the same reply again       voided: refused
  *              |     running: nothing, its reply comes   interrupted by a restart: run again
  *              v
- *            written down: begun    (fsync)
+ *            do_x() looks, and decides
+ *              v
+ *            written down: begun    (fsync), and what do_x() has put so far: op_write_down(), before the first effect
  *            do_x()                 the effect
  *            written down: outcome  (fsync)
  *            reply ... confirm --> forgotten
+ *
+ * Nothing has an effect but the driver and the workers, so that what leads to these (DRIVE, op_work, transfer_work) writes down
+ * first, and an operation waits for the disk as rarely as it can.
  *
  * An ask for an id that is not known voids it first, so that "never" stays true: a call that comes late is refused. */
 #include "slave/agent.h"
@@ -78,8 +83,25 @@ const char *op_text(struct op *op, const char *format, ...)
     return text;
 }
 
+void op_sync(struct op *op)
+{
+    bool is_first = !op->is_written_down;
+
+    ledger_sync(op->agent->ledger);
+    op->is_written_down = true;
+    if (is_first)
+        crash_call(CRASH_SLAVE_BEGUN, op->row->number);
+}
+
+void op_write_down(struct op *op)
+{
+    if (!op->is_written_down)
+        op_sync(op);
+}
+
 int op_work(struct op *op, void (*fn)(void *arg), void *arg)
 {
+    op_write_down(op);
     if (workers_run(op->agent->workers, fn, arg) < 0)
         return op_fail(op, INTERNAL_ERROR, "too much work is waiting on this host");
     return 0;
@@ -167,8 +189,6 @@ static void op_main(void *arg)
         if (!known)
             ledger_op_begin(ledger, op->id, op->row->name);
         agent_link_remember(op->agent);
-        ledger_sync(ledger);
-        crash_call(CRASH_SLAVE_BEGUN, op->row->number);
     }
     r = op_run(op, &ret);
     buffer_init(&outcome, LINK_FRAME_BYTES_MAX - 4096);
@@ -231,6 +251,7 @@ void agent_take_call(struct agent *agent, struct arena *arena, ref_t id, const c
             .body = *body,
             .deadline_ms = deadline_ms,
             .epoch = ledger_epoch(agent->ledger),
+            .is_written_down = !row->has_effect,
         };
         uuid_print(op->id_text, id);
         refmap_put(&agent->running, id, op);

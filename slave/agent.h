@@ -99,6 +99,7 @@ struct op {
     struct value body;            /* arguments as they came */
     uint64_t deadline_ms;         /* by the loop's clock */
     uint64_t epoch;               /* of the master that asked */
+    bool is_written_down;         /* that it has begun, as far as that is needed; see op_write_down() */
     bool is_repeated;             /* begun before the agent was restarted: part of its effect may be there */
     struct failure failure;
 };
@@ -117,6 +118,11 @@ struct op {
 /* A string map from pairs of texts, ended by NULL, in the op's arena; texts are copied. */
 struct value op_map(struct op *, const char *key, ...) __attribute__((sentinel));
 const char *op_text(struct op *, const char *format, ...) _printf_(2, 3);
+
+/* From a fiber: what was put into the ledger is in the file when this returns, and that the operation has begun. */
+void op_sync(struct op *);
+/* From here on the operation may have an effect: the same, unless that it has begun is in the file already. */
+void op_write_down(struct op *);
 
 /* Have fn(arg) run by a worker; files and programs may take long. 0, or op_fail(INTERNAL_ERROR) when too many wait. */
 int op_work(struct op *, void (*fn)(void *arg), void *arg);

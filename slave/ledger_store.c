@@ -18,6 +18,7 @@
 #include "shared/loop.h"
 
 #define LEDGER_VERSION 1
+#define LOG_BYTES      "4000000" /* SQLite begins the log anew at 1,000 pages of 4 KiB */
 
 static void rows_free(struct ledger_row *rows, size_t count)
 {
@@ -188,6 +189,16 @@ static int read_version(sqlite3 *db)
     return version;
 }
 
+/* Have the log be as long as it ever gets, by pages that are never committed: a sync that makes a file longer writes the file's
+ * inode as well, a third of what the disk does for it. A log that cannot be made longer is no reason not to begin. */
+static void lengthen_log(sqlite3 *db)
+{
+    run(db, "PRAGMA cache_size=8; BEGIN; INSERT INTO rows VALUES ('spare', '', zeroblob(" LOG_BYTES ")); ROLLBACK;");
+    if (!sqlite3_get_autocommit(db))
+        run(db, "ROLLBACK");
+    run(db, "PRAGMA cache_size=-2000");
+}
+
 /* 0 or a negative errno. */
 static int sqlite_prepare(struct sqlite_store *store)
 {
@@ -211,6 +222,7 @@ static int sqlite_prepare(struct sqlite_store *store)
         log_error(NULL, "ledger: %s", sqlite3_errmsg(store->db));
         return -EIO;
     }
+    lengthen_log(store->db);
     return 0;
 }
 

@@ -434,6 +434,7 @@ int transfer_work(struct op *op, struct transfer *transfer, void (*fn)(void *arg
     struct reporting reporting = {.op = op, .transfer = transfer};
     int r;
 
+    op_write_down(op);
     timer_start(op->agent->loop, &reporting.timer, PROGRESS_MS, report, &reporting);
     r = workers_run(transfer->transfers->workers, fn, arg);
     timer_stop(&reporting.timer);

@@ -75,7 +75,7 @@ static int take_disk(struct op *op, struct vm *vm, const char *path, uint64_t ep
     if (!found || (found > before && found[-1] != '\n')) {
         row.disks = (char *) op_text(op, "%s%s", before, line);
         ledger_put_vm(op->agent->ledger, &row);
-        ledger_sync(op->agent->ledger);
+        op_sync(op);
     }
     return owner_take(op, vm, line, epoch, epoch);
 }

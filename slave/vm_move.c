@@ -269,7 +269,7 @@ static struct receive *receive_new(struct vm *vm, const struct op *op, const cha
     receive->listen_fd = receive->socket_fd = -1;
     snprintf(receive->move, sizeof receive->move, "%s", move);
     make_token(vm->agent->random, receive->token);
-    receive->op = (struct op){.agent = vm->agent, .arena = arena, .row = op->row, .id = op->id};
+    receive->op = (struct op){.agent = vm->agent, .arena = arena, .row = op->row, .id = op->id, .is_written_down = true};
     memcpy(receive->op.id_text, op->id_text, sizeof op->id_text);
     return receive;
 }
@@ -308,7 +308,7 @@ static int open_receive(struct op *op, struct vm *vm, const struct slave_vm_rece
     row.disks = receive->plan.disks;
     snprintf(row.move, sizeof row.move, "%s", args->move);
     ledger_put_vm(agent->ledger, &row);
-    ledger_sync(agent->ledger);
+    op_sync(op);
     vm->guest_epoch = (uint64_t) args->epoch;
     receive->holders++;
     receive->fiber = fiber_spawn(agent->loop, receive_main, receive, "move receive");
@@ -435,7 +435,8 @@ static int connect_to(struct op *op, const struct vm *vm, const struct value *en
     return 0;
 }
 
-/* The promise: paused for this move, whatever happens to this agent. */
+/* The promise: paused for this move, whatever happens to this agent. It is in the file before the master hears of it: with the
+ * operation's outcome. */
 static void promise(struct vm *vm, const char *move)
 {
     struct ledger_vm row = vm_row(vm);
@@ -443,7 +444,6 @@ static void promise(struct vm *vm, const char *move)
     row.progress = VM_PAUSED_FOR_MOVE;
     snprintf(row.move, sizeof row.move, "%s", move);
     ledger_put_vm(vm->agent->ledger, &row);
-    ledger_sync(vm->agent->ledger);
 }
 
 /* With the lock, which is given up while the memory travels. */
@@ -467,7 +467,7 @@ static int send_guest(struct op *op, struct vm *vm, const struct slave_vm_send_a
     }
     snprintf(row.move, sizeof row.move, "%s", args->move); /* an adopting agent finds what the guest was sent by */
     ledger_put_vm(op->agent->ledger, &row);
-    ledger_sync(op->agent->ledger);
+    op_sync(op);
     number = driving_begin(op->agent, op, vm);
     vm->sending = number;
     vm_unlock(vm);
@@ -501,7 +501,7 @@ int do_vm_send(struct op *op, const struct slave_vm_send_args *args, struct valu
     if (row.epoch != (uint64_t) args->epoch)
         return vm_bad_state(op, vm, "running");
     if (row.progress == VM_PAUSED_FOR_MOVE && vm->state == GUEST_SENT && streq(row.move, args->move)) {
-        promise(vm, args->move); /* sent before the agent was restarted: adopting has written it, now it is synced */
+        promise(vm, args->move); /* sent before the agent was restarted: adopting has written it */
         *ret = vm_answer(op, vm);
         return 0;
     }
@@ -551,7 +551,7 @@ int do_vm_send_abort(struct op *op, const struct slave_vm_send_abort_args *args,
         row.progress = VM_RAN;
         row.move[0] = '\0';
         ledger_put_vm(op->agent->ledger, &row);
-        ledger_sync(op->agent->ledger);
+        op_sync(op);
         r = DRIVE(op, vm, resume_sent, vm->uuid, vm_row(vm).epoch);
         if (r < 0)
             return r;

@@ -49,7 +49,7 @@ int vm_let_run(struct op *op, struct vm *vm, uint64_t epoch, const char *disks)
     if (r < 0)
         return r;
     vm_put(vm, epoch, VM_RAN);
-    ledger_sync(op->agent->ledger);
+    op_sync(op);
     vm->guest_epoch = epoch;
     (void) receive_drop(op, vm); /* it has arrived */
     r = was_sent ? DRIVE(op, vm, resume_sent, vm->uuid, epoch) : DRIVE(op, vm, unpause, vm->uuid);
@@ -91,7 +91,7 @@ static int make_guest(struct op *op, const struct begin *begin)
     row.disks = plan.disks;
     row.move[0] = '\0';
     ledger_put_vm(ledger, &row);
-    ledger_sync(ledger);
+    op_sync(op);
     vm->guest_epoch = begin->epoch;
     r = owner_take(op, vm, plan.disks, begin->epoch, begin->image ? begin->image_epoch : begin->epoch);
     if (r < 0)
@@ -223,8 +223,7 @@ int do_vm_pause(struct op *op, const struct slave_vm_pause_args *args, struct va
 /* The right of this epoch was never used here and never will be: said once, true for ever. */
 static int never_at(struct op *op, struct vm *vm, uint64_t epoch)
 {
-    vm_put(vm, epoch, VM_ABORTED);
-    ledger_sync(op->agent->ledger);
+    vm_put(vm, epoch, VM_ABORTED); /* in the file before it is said: with the operation's outcome */
     return vm_bad_state(op, vm, "paused");
 }
 
@@ -451,7 +450,7 @@ int do_vm_suspend(struct op *op, const struct slave_vm_suspend_args *args, struc
     }
     storage_image_grow(image, strtoll(value_map_text(args->image, "bytes", "0"), NULL, 10));
     vm_put(vm, (uint64_t) args->epoch, VM_ENDED);
-    ledger_sync(op->agent->ledger);
+    op_sync(op);
     r = clear_guest(op, vm);
     if (r < 0)
         return r;

@@ -167,9 +167,12 @@ static ref_t driving_key(uint64_t number)
 
 uint64_t driving_begin(struct agent *agent, struct op *op, struct vm *vm)
 {
-    struct driving *driving = new0(struct driving);
-    uint64_t number = ++agent->driving_last;
+    struct driving *driving;
+    uint64_t number;
 
+    op_write_down(op);
+    driving = new0(struct driving);
+    number = ++agent->driving_last;
     driving->op = op;
     driving->vm = vm;
     refmap_put(&agent->driving, driving_key(number), driving);
