@@ -107,9 +107,20 @@ bool guest_memory_take_dirty(struct guest_memory *memory, uint32_t *at, uint32_t
     return false;
 }
 
+/* A page that was never written is all zeros; looking at it would have the kernel map one. */
+static const uint8_t *page_for_digest(const struct guest_memory *memory, uint32_t page)
+{
+    static const uint8_t zeros[GUEST_PAGE_BYTES];
+
+    return guest_memory_is_touched(memory, page) ? guest_memory_page(memory, page) : zeros;
+}
+
 uint64_t guest_memory_digest(const struct guest_memory *memory)
 {
-    return XXH64(memory->pages, (size_t) memory->page_count * GUEST_PAGE_BYTES, 0);
+    struct guest_digest digest = {0};
+
+    guest_digest_step(&digest, memory, memory->page_count);
+    return digest.value;
 }
 
 bool guest_digest_step(struct guest_digest *digest, const struct guest_memory *memory,
@@ -123,9 +134,8 @@ bool guest_digest_step(struct guest_digest *digest, const struct guest_memory *m
             die("out of memory");
         XXH64_reset(digest->state, 0);
     }
-    XXH64_update(digest->state, guest_memory_page(memory, digest->at),
-                 (size_t) pages * GUEST_PAGE_BYTES);
-    digest->at += pages;
+    for (uint32_t end = digest->at + pages; digest->at < end; digest->at++)
+        XXH64_update(digest->state, page_for_digest(memory, digest->at), GUEST_PAGE_BYTES);
     if (digest->at < memory->page_count)
         return false;
     digest->value = XXH64_digest(digest->state);
