@@ -109,6 +109,7 @@ static void add_hosts(struct buffer *out, struct core *core)
     line(out, "slave_calls_total", "counter", slaves.calls);
     line(out, "slave_replies_total", "counter", slaves.replies);
     line(out, "slave_calls_in_doubt_total", "counter", slaves.in_doubt);
+    line(out, "slave_notes_total", "counter", slaves.notes);
     line(out, "slave_frames_refused_total", "counter", slaves.frames_refused);
     line(out, "moves_running", "gauge", flows_running(core->flows));
     line(out, "moves_waiting", "gauge", flows_waiting(core->flows));

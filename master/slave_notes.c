@@ -109,6 +109,7 @@ void slave_note_take(struct peer *peer, const struct wire_frame *frame)
     struct pending_note *pending;
     struct value *body;
 
+    peer->slaves->figures.notes++;
     if (frame->number <= peer->note_taken) {
         if (!peer->notes && !peer->is_noting)
             acknowledge(peer, frame->number);

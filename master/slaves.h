@@ -157,6 +157,6 @@ void slaves_destroy(struct slaves **);
 
 struct slaves_figures {
     unsigned hosts, linked;
-    uint64_t calls, replies, in_doubt, frames_refused;
+    uint64_t calls, replies, in_doubt, notes, frames_refused;
 };
 void slaves_figures(const struct slaves *, struct slaves_figures *ret);

@@ -343,20 +343,21 @@ void agent_link_remember(struct agent *agent)
 static bool follow(struct agent_link *link, const struct wire_frame *frame)
 {
     struct ledger *ledger = link->agent->ledger;
+    bool is_another = frame->epoch > ledger_epoch(ledger);
 
     if (!ledger_may_follow(ledger, frame->epoch, frame->holder)) {
         refuse(link, frame->epoch,
                frame->epoch < ledger_epoch(ledger) ? "a higher epoch is known here" : "another holder has this epoch");
         return false;
     }
-    if (frame->epoch > ledger_epoch(ledger)) {
+    if (is_another) {
         link->must_sync = true;
         link->generation = 0;
         ledger_put_meta(ledger, "epoch_key", link->key);
         agent_link_remember(link->agent);
     }
     ledger_follow(ledger, frame->epoch, frame->holder);
-    if (link->agent->transfers)
+    if (is_another && link->agent->transfers)
         transfers_follow(link->agent->transfers, frame->epoch);
     return true;
 }
@@ -372,6 +373,8 @@ static void welcomed(struct agent_link *link, const struct wire_frame *frame)
         hello_in(link, REFUSED_AGAIN_MS);
         return;
     }
+    if (agent->transfers)
+        transfers_follow(agent->transfers, frame->epoch); /* it may have given some up while there was no link */
     link->state = LINK_UP;
     standing_put_master(agent->config.standing, frame->address);
     link->heard_ms = clock_now_ms(agent->clock);

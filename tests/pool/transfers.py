@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 
 from poollib import NULL, Checks, Pool, check, wait
 from transferlib import (MIB, Connection, Inventory, Made, Transfers, basic, default_sr, destroy, disk_refs, likeness,
@@ -499,6 +500,11 @@ def seen_through_sockets(t):
 
 # ---- what is seen of it ----
 
+def metric(pool, name):
+    with urllib.request.urlopen(pool.env["POOL_URL"] + "/metrics") as answer:
+        return next(float(line.split()[1]) for line in answer.read().decode().splitlines() if line.startswith(name + " "))
+
+
 def tasks_show_progress(t):
     """A transfer that takes its time is a task with bytes and a rate, and can be cancelled; a host has a cap."""
     pool, rate = t.pool, 3072
@@ -518,7 +524,7 @@ def tasks_show_progress(t):
     check(took > size / (rate << 10) * 0.8, "uploads keep to the cap", took)
 
     task, seen = t.task(), []
-    began = time.monotonic()
+    began, notes = time.monotonic(), metric(pool, "drover_slave_notes_total")
 
     def look():
         record = pool.raw("task.get_record", pool.session, task)
@@ -532,6 +538,8 @@ def tasks_show_progress(t):
         wait(look, "the export ends")
         reader.join()
     took = time.monotonic() - began
+    notes = metric(pool, "drover_slave_notes_total") - notes
+    check(notes < 20 + 10 * took, "a transfer that only takes its time is no news for the master", notes)
     t.ended(task, "success", "a slow export")
     check(took > size / (rate << 10) * 0.8, "exports keep to the cap", took)
     shares = [share for share, _, _ in seen if 0 < share < 1]
