@@ -11,6 +11,7 @@
 #include "master/put.h"
 #include "shared/arena.h"
 #include "shared/log.h"
+#include "shared/passwords.h"
 
 /* ---- roles ---- */
 

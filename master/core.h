@@ -9,7 +9,6 @@
 #include "shared/loop.h"
 #include "shared/ref.h"
 
-struct accounts;
 struct awaited;
 struct blobs;
 struct call;
@@ -22,6 +21,7 @@ struct guests;
 struct http_transfers;
 struct journal;
 struct mirror;
+struct passwords;
 struct recovery;
 struct room;
 struct sessions;
@@ -40,7 +40,7 @@ struct core {
     struct journal *journal; /* journal.h; NULL in tests and the simulator */
     struct mirror *mirror;   /* mirror.h; NULL without Redis */
     struct dispatch *dispatch;   /* dispatch.h */
-    struct accounts *accounts;   /* account.h */
+    struct passwords *passwords; /* shared/passwords.h */
     struct sessions *sessions;   /* session.h */
     struct tasks *tasks;         /* task.h */
     struct events *events;       /* events.h */

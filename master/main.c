@@ -15,7 +15,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "master/account.h"
 #include "master/awaited.h"
 #include "master/backup.h"
 #include "master/blob_files.h"
@@ -51,6 +50,7 @@
 #include "shared/fiber.h"
 #include "shared/link.h"
 #include "shared/log.h"
+#include "shared/passwords.h"
 #include "shared/random.h"
 #include "shared/workers.h"
 
@@ -296,7 +296,7 @@ static int start_calls(struct master *master)
     tasks.kept_max = (unsigned) config->tasks_kept;
     tasks.kept_s = (uint64_t) config->task_kept_s;
     core->workers = workers_new((unsigned) config->workers, 0, "worker");
-    core->accounts = accounts_new(core);
+    core->passwords = passwords_new(core->clock, core->random, core->workers);
     core->sessions = sessions_new(core, &sessions, secret);
     core->tasks = tasks_new(core, &tasks);
     if (!core->read_only_why) { /* else it is the next start's, which may write what comes of it */
@@ -558,7 +558,7 @@ static void stop(struct master *master)
     events_destroy(&core->events);
     tasks_destroy(&core->tasks);
     sessions_destroy(&core->sessions);
-    accounts_destroy(&core->accounts);
+    passwords_destroy(&core->passwords);
     end_store(&master->parts);
     if (master->link)
         master->link->destroy(&master->link);

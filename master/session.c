@@ -1,7 +1,6 @@
 /* session.c - logins: who is asking */
 #include "master/session.h"
 
-#include <openssl/crypto.h>
 #include <stdio.h>
 
 #include "master/core.h"
@@ -9,6 +8,7 @@
 #include "master/roles.h"
 #include "master/store.h"
 #include "shared/fiber.h"
+#include "shared/passwords.h"
 
 #define REFRESH_S    600          /* last_active is written when it is older */
 #define IDLE_MS      (2 * 600000) /* not used for so long: may be evicted */
@@ -244,6 +244,17 @@ static void forget_if_empty(struct sessions *sessions, struct kind_list *kind)
     }
 }
 
+int session_check_secret(struct call *call, const char *secret)
+{
+    const char *why = passwords_check_secret(call->core->passwords, call->caller.address,
+                                             call->core->sessions->pool_secret, secret);
+    const char *details[] = {"", why};
+
+    return why ? failure_set_text(&call->failure, call->arena, "SESSION_AUTHENTICATION_FAILED", 2,
+                                  details)
+               : 0;
+}
+
 int session_create(struct call *call, const struct session_identity *who, ref_t *ret)
 {
     struct core *core = call->core;
@@ -330,6 +341,7 @@ int session_check(struct call *call, const char *text, const struct method *meth
 {
     const struct object *session = NULL;
     struct caller *caller = &call->caller;
+    bool is_local;
     ref_t ref;
 
     if (method && method->flags & METHOD_NO_SESSION)
@@ -338,7 +350,8 @@ int session_check(struct call *call, const char *text, const struct method *meth
         session = view_get(call_view(call), session, ref);
     if (!session)
         return fail(call, SESSION_INVALID, text);
-    if (session_get_is_local(session) && method && !(method->flags & METHOD_EMERGENCY))
+    is_local = session_get_is_local(session);
+    if (is_local && method && !(method->flags & METHOD_EMERGENCY))
         return fail(call, SESSION_INVALID, text);
     caller->session = ref;
     caller->is_pool = session_get_pool(session);
@@ -347,7 +360,7 @@ int session_check(struct call *call, const char *text, const struct method *meth
     caller->originator = arena_strdup(call->arena, session_get_originator(session));
     if (!role_parse(session_get_role(session), &caller->role))
         caller->role = ROLE_READ_ONLY;
-    if (method && method->flags & METHOD_POOL_INTERNAL && !caller->is_pool)
+    if (method && method->flags & METHOD_POOL_INTERNAL && !caller->is_pool && !is_local)
         return fail(call, INTERNAL_ERROR, SESSION_NOT_POOL_TEXT);
     refresh_later(call->core, session);
     return 0;
@@ -359,8 +372,7 @@ bool session_pool_secret_is(const struct core *core, const char *secret)
 {
     const char *right = core->sessions->pool_secret;
 
-    return *right && strlen(secret) == strlen(right)
-           && CRYPTO_memcmp(secret, right, strlen(right)) == 0;
+    return *right && secrets_equal(secret, right);
 }
 
 struct sessions *sessions_new(struct core *core, const struct session_limits *limits,

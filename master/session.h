@@ -32,6 +32,10 @@ void sessions_destroy(struct sessions **);
 /* Is the pool secret right? Any thread, in constant time. */
 bool session_pool_secret_is(const struct core *, const char *secret);
 
+/* The same for a login, from a fiber: those who guess wait. 0 or -ERR_SESSION_AUTHENTICATION_FAILED
+ * ["", text]. */
+int session_check_secret(struct call *, const char *secret);
+
 /* Who is asking: fills call->caller from the session's row. `text` is the first parameter as sent;
  * method NULL for an unknown one. Returns 0, -ERR_SESSION_INVALID [text] or, for pool-only
  * messages, -ERR_INTERNAL_ERROR. */
@@ -43,7 +47,8 @@ struct session_identity {
     const char *originator;
     enum role role;
     bool is_local_superuser, is_pool;
-    bool is_local; /* slave_local_login: only for emergency calls and local_logout */
+    bool is_local; /* slave_local_login: for emergency calls and local_logout only, and for all of
+                      these: the role is LOCAL_ROOT, pool-internal ones included */
 };
 /* A new session, durable in the sense of volatile things: visible. 0 or
  * -ERR_SESSION_AUTHENTICATION_FAILED when there are too many that are all in use. */

@@ -40,6 +40,10 @@ static int login(struct call *call, const char *user, const char *password, cons
         who.is_local_superuser = streq(user, "root");
         if (!who.is_local_superuser)
             who.sid = ref_text(call, account);
+        if (is_local && who.role < call->method->role)
+            return fail(call, SESSION_AUTHORIZATION_FAILED, user, "this takes the role pool-admin");
+        if (is_local) /* as at a slave, which knows no roles */
+            who.role = ROLE_LOCAL_ROOT;
     }
     r = session_create(call, &who, &session);
     if (r < 0)
@@ -76,12 +80,9 @@ static int login_by_secret(struct call *call, const char *secret, bool is_local,
     ref_t session;
     int r;
 
-    if (!session_pool_secret_is(call->core, secret)) {
-        const char *details[] = {"", "wrong pool secret"};
-
-        return failure_set_text(&call->failure, call->arena, "SESSION_AUTHENTICATION_FAILED", 2,
-                                details);
-    }
+    r = session_check_secret(call, secret);
+    if (r < 0)
+        return r;
     r = session_create(call, &who, &session);
     if (r < 0)
         return r;

@@ -1,7 +1,6 @@
 /* master_process.c - a master as a process: wired as master/main.c does it, but for HTTP, SQLite and Redis */
 #include <stdio.h>
 
-#include "master/account.h"
 #include "master/awaited.h"
 #include "master/claim.h"
 #include "master/dispatch.h"
@@ -16,6 +15,7 @@
 #include "master/storage.h"
 #include "master/task.h"
 #include "shared/fiber.h"
+#include "shared/passwords.h"
 #include "shared/workers.h"
 #include "tests/sim/sim.h"
 
@@ -202,7 +202,7 @@ void sim_master_start(struct sim_master *master)
     core->room = room_new(core->store);
     core->flows = flows_new(0);
     find_pool(core);
-    core->accounts = accounts_new(core);
+    core->passwords = passwords_new(core->clock, core->random, core->workers);
     core->sessions = sessions_new(core, &session_limits, "secret");
     core->tasks = tasks_new(core, &task_limits);
     core->recovery = recovery_new(core);

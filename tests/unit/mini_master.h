@@ -17,7 +17,6 @@
 #include <cmocka.h>
 #undef fail /* the master has one of its own */
 
-#include "master/account.h"
 #include "master/bootstrap.h"
 #include "master/claim.h"
 #include "master/dispatch.h"
@@ -27,6 +26,7 @@
 #include "master/session.h"
 #include "master/task.h"
 #include "shared/fiber.h"
+#include "shared/passwords.h"
 #include "shared/random.h"
 #include "shared/workers.h"
 
@@ -138,7 +138,7 @@ _unused_ static void mini_boot(struct mini *mini, const struct dispatch_limits *
     core->claims = claims_new();
     core->room = room_new(core->store);
     assert_int_equal(bootstrap(core, &first), 0);
-    core->accounts = accounts_new(core);
+    core->passwords = passwords_new(core->clock, core->random, core->workers);
     core->sessions = sessions_new(core, sessions, "pool secret");
     core->tasks = tasks_new(core, tasks);
     tasks_recover(core);
@@ -192,7 +192,7 @@ _unused_ static void mini_stop(struct mini *mini)
     events_destroy(&core->events);
     tasks_destroy(&core->tasks);
     sessions_destroy(&core->sessions);
-    accounts_destroy(&core->accounts);
+    passwords_destroy(&core->passwords);
     loop_destroy(&core->loop);
     claims_destroy(&core->claims);
     store_destroy(&core->store);
