@@ -24,7 +24,6 @@
 #include "master/session.h"
 #include "master/store.h"
 #include "master/task.h"
-#include "shared/args.h"
 #include "shared/fiber.h"
 #include "shared/log.h"
 #include "shared/rpc.h"
@@ -111,60 +110,21 @@ static struct request *queue_take(struct queue *queue)
 
 /* ---- the road ---- */
 
-/* Parameters that are none. args_bind() sees most bad texts, and keeps secrets to itself, but not
- * what no row asks for: an unknown member of a record, the session. */
-static int check_text(struct request *request)
-{
-    return rpc_check_params(request->fault, request->bad_text, request->call.arena,
-                            &request->call.failure);
-}
-
-/* Split "Async." off, find the row, take the session, give the arguments their types. */
+/* What needs no state: the row, the session's place, the types of the arguments. */
 static void read_request(struct request *request)
 {
     struct call *call = &request->call;
-    const struct method *method;
-    const struct value *raw = request->raw;
-    unsigned count = request->raw_count;
+    struct rpc_bound bound;
 
-    call->name = request->text;
-    if (strncmp(call->name, "Async.", 6) == 0) {
-        call->is_async = true;
-        call->name += 6;
-    } else if (strncmp(call->name, "InternalAsync.", 14) == 0) {
-        call->is_async = request->is_internal = true;
-        call->name += 14;
-    }
-    call->method = method = model_method(call->name);
-    if (request->fault)
-        request->bound = check_text(request);
-    if (request->bound < 0)
-        return;
-    if (!method || !(method->flags & METHOD_NO_SESSION)) {
-        if (count > 0 && raw[0].kind == KIND_STRING)
-            request->session = raw[0].text;
-        if (method && count == 0)
-            request->bound = fail(call, MESSAGE_PARAMETER_COUNT_MISMATCH, method->name,
-                                  int_text(call, method->params_required),
-                                  "-1"); /* the session counts as none */
-        else if (method && !request->session)
-            request->bound = fail(call, FIELD_TYPE_ERROR, "session_id");
-        if (request->bound < 0 || !method)
-            return;
-        raw++;
-        count--;
-    }
-    {
-        struct value *values =
-            arena_alloc_array(call->arena, (size_t) method->param_count, sizeof *values);
-        void *args = method->args_bytes ? arena_alloc(call->arena, method->args_bytes) : NULL;
-
-        request->bound = args_bind(method, raw, count, call->arena, args, values, &call->failure);
-        if ((request->bound == 0 || request->bound == -ERR_HANDLE_INVALID) && check_text(request) < 0)
-            request->bound = -call->failure.code;
-        call->args = args;
-        call->values = values;
-    }
+    request->bound = rpc_bind(request->text, request->raw, request->raw_count, request->fault, request->bad_text,
+                              call->arena, &bound, &call->failure);
+    call->name = bound.name;
+    call->method = bound.method;
+    call->is_async = bound.is_async;
+    call->args = bound.args;
+    call->values = bound.values;
+    request->is_internal = bound.is_internal;
+    request->session = bound.session;
 }
 
 static int ref_check(struct call *call, const struct class *class, ref_t ref, bool may_be_null)
@@ -194,15 +154,6 @@ static int refs_check(struct call *call, const struct method *method)
             return r;
     }
     return 0;
-}
-
-/* "No" to Async in the words that clients know, which are no error code of the table. */
-static int async_refused(struct call *call)
-{
-    const char *text =
-        arena_text(call->arena, "No async mode for this operation (rpc: %s)", call->name);
-
-    return failure_set_text(&call->failure, call->arena, "Fault", 1, &text);
 }
 
 int dispatch_check(struct request *request, const struct method *method)
@@ -248,7 +199,7 @@ static int check_call(struct request *request)
     if (r < 0)
         return r;
     if (call->is_async && !method->is_async)
-        return async_refused(call);
+        return rpc_refuse_async(call->name, call->arena, &call->failure);
     if (method->flags & METHOD_LATER) {
         request->dispatch->later[method->number]++;
         request->dispatch->later_count++;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "shared/arena.h"
+#include "shared/args.h"
 #include "shared/failure.h"
 #include "shared/model.h"
 #include "shared/xmlrpc.h"
@@ -53,6 +54,74 @@ int rpc_check_params(const char *fault, const char *bad_text, struct arena *aren
         return failure_set(failure, arena, INVALID_VALUE, "Invalid UTF-8 string in parameter",
                            bad_text);
     return 0;
+}
+
+/* ---- names and types ---- */
+
+/* Split "Async." off. */
+static void read_name(const char *text, struct rpc_bound *ret)
+{
+    *ret = (struct rpc_bound){.name = text};
+    if (strncmp(text, "Async.", 6) == 0) {
+        ret->is_async = true;
+        ret->name += 6;
+    } else if (strncmp(text, "InternalAsync.", 14) == 0) {
+        ret->is_async = ret->is_internal = true;
+        ret->name += 14;
+    }
+    ret->method = model_method(ret->name);
+}
+
+static int read_session(const struct value *params, unsigned count, struct arena *arena, struct rpc_bound *ret,
+                        struct failure *failure)
+{
+    const struct method *method = ret->method;
+
+    if (count > 0 && params[0].kind == KIND_STRING)
+        ret->session = params[0].text;
+    if (method && count == 0)
+        return failure_set(failure, arena, MESSAGE_PARAMETER_COUNT_MISMATCH, method->name,
+                           arena_text(arena, "%d", method->params_required), "-1"); /* the session counts as none */
+    return method && !ret->session ? failure_set(failure, arena, FIELD_TYPE_ERROR, "session_id") : 0;
+}
+
+int rpc_bind(const char *text, const struct value *params, unsigned count, const char *fault, const char *bad_text,
+             struct arena *arena, struct rpc_bound *ret, struct failure *failure)
+{
+    const struct method *method;
+    struct value *values;
+    void *args;
+    int r;
+
+    read_name(text, ret);
+    method = ret->method;
+    r = fault ? rpc_check_params(fault, bad_text, arena, failure) : 0;
+    if (r < 0)
+        return r;
+    if (!method || !(method->flags & METHOD_NO_SESSION)) {
+        r = read_session(params, count, arena, ret, failure);
+        if (r < 0 || !method)
+            return r;
+        params++;
+        count--;
+    }
+    values = arena_alloc_array(arena, (size_t) method->param_count, sizeof *values);
+    args = method->args_bytes ? arena_alloc(arena, method->args_bytes) : NULL;
+    r = args_bind(method, params, count, arena, args, values, failure);
+    /* args_bind() sees most bad texts, and keeps secrets to itself, but not what no row asks for: an unknown member of a
+     * record, the session. */
+    if ((r == 0 || r == -ERR_HANDLE_INVALID) && rpc_check_params(fault, bad_text, arena, failure) < 0)
+        r = -failure->code;
+    ret->args = args;
+    ret->values = values;
+    return r;
+}
+
+int rpc_refuse_async(const char *name, struct arena *arena, struct failure *failure)
+{
+    const char *text = arena_text(arena, "No async mode for this operation (rpc: %s)", name);
+
+    return failure_set_text(failure, arena, "Fault", 1, &text);
 }
 
 /* ---- replies ---- */

@@ -14,6 +14,7 @@
 
 struct arena;
 struct failure;
+struct method;
 
 /* No document is longer: the transport's limit of a body. */
 #define RPC_BYTES_MAX (16 << 20)
@@ -40,6 +41,24 @@ void rpc_refuse(struct http_request *);
 
 /* 0, or -ERR_INVALID_VALUE for parameters that are none: `fault` and `bad_text` of the call. */
 int rpc_check_params(const char *fault, const char *bad_text, struct arena *, struct failure *);
+
+/* What can be known of a call without any state: its row, where its session is, its arguments by type. */
+struct rpc_bound {
+    const char *name;            /* as written, without "Async." */
+    const struct method *method; /* NULL: there is none of that name */
+    bool is_async, is_internal;  /* "Async." stood before it, or "InternalAsync." */
+    const char *session;         /* the first parameter; NULL where none is asked for, or none was given */
+    const void *args;            /* as args.h tells; NULL: not bound */
+    const struct value *values;  /* the same as typed values */
+};
+
+/* text to bad_text are of the call. Returns 0 or a negative error, which is then in `failure`; *ret holds what was found up to
+ * there. -ERR_HANDLE_INVALID [class, text] is one for later: the session and the role come before it (dispatch.c). */
+int rpc_bind(const char *text, const struct value *params, unsigned count, const char *fault, const char *bad_text,
+             struct arena *, struct rpc_bound *ret, struct failure *);
+
+/* "No" to Async in the words that clients know, which are no error code of the table. */
+int rpc_refuse_async(const char *name, struct arena *, struct failure *);
 
 /* Headers of a reply. */
 const char *rpc_headers(bool is_json);
