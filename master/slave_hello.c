@@ -3,13 +3,14 @@
  *   1. operations that the slave remembers and nobody will ask for any more are confirmed
  *   2. a VM epoch above the model's proves the model old: that epoch and owner are committed first
  *   3. the hooks: life of VMs, recovery of what an earlier master left (slaves_on_hello)
- *   4. the directory is sent, and storage is attached (host_welcome)
+ *   4. the directory is sent, with the accounts, and storage is attached (host_welcome)
  *
  * All in a fiber; the hellos of one host one after the other. */
 #include "master/slaves_internal.h"
 
 #include <stdio.h>
 
+#include "master/account.h"
 #include "master/enrol.h"
 #include "shared/arena.h"
 
@@ -120,7 +121,8 @@ static void believe_epochs(struct greeting *greeting)
 
 /* ---- 4. the directory ---- */
 
-/* Any host may become master one day, so each knows the others' keys and addresses. */
+/* Any host may become master one day, so each knows the others' keys and addresses; and root must be able to log in there
+ * while there is no master. */
 static void send_directory(struct greeting *greeting)
 {
     struct core *core = greeting->peer->slaves->core;
@@ -139,6 +141,7 @@ static void send_directory(struct greeting *greeting)
         count++;
     }
     frame.body = VALUE_MAP(count, items);
+    frame.accounts = accounts_of_hosts(core->store, greeting->arena);
     if (greeting->peer->link == greeting->link)
         peer_send(greeting->peer, &frame);
 }

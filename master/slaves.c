@@ -12,6 +12,7 @@
 
 #include <stdio.h>
 
+#include "master/account.h"
 #include "master/awaited.h"
 #include "shared/arena.h"
 #include "shared/buffer.h"
@@ -477,13 +478,36 @@ static void follow_hosts(struct slaves *slaves)
     slaves->seen_generation = view_generation(view);
 }
 
+/* Whose link does not stand hears of it after the next hello. */
+static void tell_accounts(struct slaves *slaves)
+{
+    _cleanup_(arena_destroy) struct arena *arena = arena_new();
+    struct wire_frame frame = {
+        .type = WIRE_DIRECTORY,
+        .body = VALUE_EMPTY_MAP, /* of the hosts there is nothing new */
+        .accounts = accounts_of_hosts(slaves->core->store, arena),
+    };
+    void *peer;
+    ref_t key;
+
+    for (size_t at = 0; refmap_each(&slaves->peers, &at, &key, &peer);)
+        peer_send(peer, &frame);
+}
+
+static bool has_class(const uint64_t class_mask[2], int number)
+{
+    return class_mask[number / 64] >> (number % 64) & 1;
+}
+
 static void on_visible(struct store_listener *listener, uint64_t generation, const uint64_t class_mask[2])
 {
     struct slaves *slaves = CONTAINER_OF(listener, struct slaves, listener);
 
     (void) generation;
-    if (class_mask[CLASS_NUMBER_host / 64] >> (CLASS_NUMBER_host % 64) & 1)
+    if (has_class(class_mask, CLASS_NUMBER_host))
         follow_hosts(slaves);
+    if (has_class(class_mask, CLASS_NUMBER_account))
+        tell_accounts(slaves);
 }
 
 void slaves_ask_hellos(struct slaves *slaves)

@@ -51,6 +51,7 @@ enum {
     K_ENDPOINT,
     K_TEXT,
     K_ADDRESS,
+    K_ACCOUNTS,
     KEY_COUNT,
 };
 
@@ -87,6 +88,7 @@ static const struct {
     [K_ENDPOINT] = KEY("endpoint", KEY_TEXT, endpoint),
     [K_TEXT] = KEY("text", KEY_TEXT, text),
     [K_ADDRESS] = KEY("address", KEY_TEXT, address),
+    [K_ACCOUNTS] = KEY("accounts", KEY_VALUE, accounts),
 };
 #undef KEY
 
@@ -113,7 +115,7 @@ static const struct {
     [WIRE_CONFIRM] = {"confirm", BY_MASTER | B(K_OPERATIONS), 0},
     [WIRE_NOTE] = {"note", ON_LINK | B(K_NUMBER) | B(K_NAME) | B(K_BODY), B(K_VM) | B(K_VM_EPOCH)},
     [WIRE_ACK] = {"ack", BY_MASTER | B(K_NUMBER), 0},
-    [WIRE_DIRECTORY] = {"directory", BY_MASTER | B(K_BODY), 0},
+    [WIRE_DIRECTORY] = {"directory", BY_MASTER | B(K_BODY), B(K_ACCOUNTS)},
     [WIRE_JOIN] = {"join", B(K_HOST) | B(K_VERSION) | B(K_NONCE) | B(K_ABOUT), 0},
     [WIRE_CHALLENGE] = {"challenge", B(K_KEY) | B(K_NONCE), 0},
     [WIRE_PROOF] = {"proof", B(K_HOST) | B(K_PROOF), 0},

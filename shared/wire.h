@@ -14,7 +14,8 @@
  *   master -> slave   welcome  the link stands               again   I know no such link: say hello
  *                     call     do this                       ask     what became of that
  *                     confirm  you may forget these results  ack     notes up to this one have arrived
- *                     beat     I live                        directory  the pool's hosts, their keys and addresses
+ *                     beat     I live                        directory  the pool's hosts, their keys and addresses; and the
+ *                                                              accounts that may log in there without a master
  *   enrolment         join, proof -> ;  <- challenge, joined, denied */
 #pragma once
 
@@ -67,6 +68,7 @@ struct wire_frame {
     const char *name;         /* of the call or note */
     int64_t deadline_ms;      /* left, when it was sent */
     struct value body;        /* arguments, result, what a note tells: a map or a set; VOID: none */
+    struct value accounts;    /* directory: {name: hash of the password}, all there are; VOID: as they were */
     const char *code;         /* reply, answer: error code; NULL: success */
     struct value params;      /* its details, a set of strings */
     const char *state;        /* answer: "done", "pending", "never", "interrupted" */

@@ -356,7 +356,7 @@ static void begin_talking(struct agent *agent)
     const char *key = ledger_meta(agent->ledger, "master_key", agent->config.master_key);
 
     agent->samples = samples_new(agent);
-    if (endpoint && key)
+    if (endpoint && key && *endpoint && *key) /* empty: that master was left */
         agent_link_to(agent, endpoint, key);
     agent_join_start(agent);
 }

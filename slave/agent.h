@@ -40,7 +40,8 @@ struct agent_config {
     int cpus;                     /* 0: what the machine has */
     const char *master_endpoint;  /* of a master known beforehand, with its key; else from the ledger */
     const char *master_key;
-    const char *join_endpoint;    /* where a pool's master takes new hosts; NULL: nowhere */
+    const char *join_endpoint;    /* where a pool's master takes new hosts, unless it was said later
+                                     (agent_join_at); NULL: nowhere */
     const char *pool_secret;
     bool is_simulated;            /* say nothing about the machine beneath; memory_bytes and cpus are given */
     const char *http_socket;      /* unix socket of this host's HTTP server, an absolute path; NULL: none */
@@ -148,6 +149,10 @@ void agent_link_destroy(struct agent_link **);
 /* Say hello to this master, from now on; remembered by the ledger when it has answered. */
 void agent_link_to(struct agent *, const char *endpoint, const char *key);
 bool agent_is_linked(const struct agent *);
+/* This master is not followed any more; there is none until the next agent_link_to(). */
+void agent_link_leave(struct agent *);
+/* The same master, over a new connection: the old one may be dead without anybody having noticed. */
+void agent_link_renew(struct agent *);
 /* For crash points: the frame that was just received, or is about to be sent, counts as lost; the other end notices. */
 void agent_link_lose(struct agent *, bool was_received);
 /* What the master has told of itself goes into the ledger with the next sync. */
@@ -159,6 +164,13 @@ void agent_link_answer(struct agent *, ref_t id, const char *state, const void *
 struct agent_join *agent_join_new(struct agent *);
 void agent_join_destroy(struct agent_join **);
 void agent_join_start(struct agent *);
+/* Is there a secret to join with? And where would a host that is told no port do it: 0, or the port in use now. */
+bool agent_join_is_possible(const struct agent *);
+uint16_t agent_join_port(const struct agent *);
+/* From now on the pool's master is whoever takes hosts at this endpoint, "tcp://ADDRESS:PORT", also after a restart - until the
+ * setting `join` says something new. From a fiber; waits until that is in the ledger. */
+void agent_join_at(struct agent *, const char *endpoint);
+void agent_join_renew(struct agent *);
 
 struct samples *samples_new(struct agent *);
 void samples_destroy(struct samples **);

@@ -29,6 +29,7 @@
 struct agent_join {
     struct agent *agent;
     struct timer timer;
+    char endpoint[300];                 /* where the master takes new hosts; "": nowhere */
     uint64_t unlinked_ms;               /* since when there has been no link; 0: there is one */
     uint64_t knock_ms;                  /* when to begin again */
     bool is_connected;
@@ -56,7 +57,7 @@ static void knock(struct agent_join *join)
     struct wire_frame frame = {.type = WIRE_JOIN, .host = agent->host, .version = WIRE_VERSION};
 
     if (!join->is_connected) {
-        agent->door->connect(agent->door, agent->config.join_endpoint, join->door_key);
+        agent->door->connect(agent->door, join->endpoint, join->door_key);
         join->is_connected = true;
     }
     wire_nonce(agent->random, join->nonce);
@@ -72,9 +73,12 @@ static void tick(void *arg)
     struct agent_join *join = arg;
     struct agent *agent = join->agent;
     uint64_t now = clock_now_ms(agent->clock);
-    bool has_master = ledger_meta(agent->ledger, "master_key", agent->config.master_key);
+    const char *master_key = ledger_meta(agent->ledger, "master_key", agent->config.master_key);
+    bool has_master = master_key && *master_key;
 
     timer_start(agent->loop, &join->timer, TICK_MS, tick, join);
+    if (!join->endpoint[0])
+        return;
     if (agent_is_linked(agent)) {
         join->unlinked_ms = 0;
         if (join->is_connected)
@@ -170,20 +174,76 @@ static void on_refused(void *arg, const char *key)
     if (!join->is_connected)
         return; /* word of a connection that was given up meanwhile */
     if (!join->was_refused)
-        log_warning(NULL, "join: the master at %s does not have our pool secret", join->agent->config.join_endpoint);
+        log_warning(NULL, "join: the master at %s does not have our pool secret", join->endpoint);
     join->was_refused = true;
     standing_put_unknown(join->agent->config.standing, join->agent->host);
 }
+
+/* ---- where ---- */
+
+/* What was said later goes over the setting, as long as that has not been changed since. */
+static const char *endpoint_now(const struct agent *agent)
+{
+    const char *setting = agent->config.join_endpoint ? agent->config.join_endpoint : "";
+    const char *said = ledger_meta(agent->ledger, "join", "");
+
+    return *said && streq(ledger_meta(agent->ledger, "join_instead_of", ""), setting) ? said : setting;
+}
+
+bool agent_join_is_possible(const struct agent *agent)
+{
+    return agent->join;
+}
+
+uint16_t agent_join_port(const struct agent *agent)
+{
+    const char *colon = strrchr(agent->join->endpoint, ':');
+
+    return colon ? (uint16_t) strtoul(colon + 1, NULL, 10) : 0;
+}
+
+void agent_join_renew(struct agent *agent)
+{
+    struct agent_join *join = agent->join;
+
+    if (!join)
+        return;
+    if (join->is_connected)
+        agent->door->connect(agent->door, NULL, NULL);
+    join->is_connected = join->was_refused = false;
+    join->master_nonce[0] = '\0'; /* an exchange that was under way is over */
+    join->knock_ms = 0;
+}
+
+void agent_join_at(struct agent *agent, const char *endpoint)
+{
+    struct agent_join *join = agent->join;
+    struct ledger *ledger = agent->ledger;
+
+    log_info(NULL, "from now on the master is looked for at %s", endpoint);
+    ledger_put_meta(ledger, "join", endpoint);
+    ledger_put_meta(ledger, "join_instead_of", agent->config.join_endpoint ? agent->config.join_endpoint : "");
+    ledger_put_meta(ledger, "master_endpoint", "");
+    ledger_put_meta(ledger, "master_key", "");
+    snprintf(join->endpoint, sizeof join->endpoint, "%s", endpoint);
+    agent_link_leave(agent);
+    standing_put_booting(agent->config.standing);
+    agent_join_renew(agent);
+    ledger_sync(ledger);
+}
+
+/* ---- life ---- */
 
 struct agent_join *agent_join_new(struct agent *agent)
 {
     struct agent_join *join;
     char secret_key[LINK_KEY_BYTES];
 
-    if (!agent->door || !agent->config.join_endpoint || !agent->config.pool_secret)
+    if (!agent->door || !agent->config.pool_secret)
         return NULL;
     join = new0(struct agent_join);
     join->agent = agent;
+    snprintf(join->endpoint, sizeof join->endpoint, "%s", endpoint_now(agent));
     link_keys_from_secret(agent->config.pool_secret, join->door_key, secret_key);
     memset(secret_key, 0, sizeof secret_key);
     agent->door->receiver = (struct link_receiver){on_frame, on_down, join, on_refused};

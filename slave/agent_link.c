@@ -22,6 +22,7 @@
 #include "shared/loop.h"
 #include "shared/pack.h"
 #include "shared/wire.h"
+#include "slave/accounts.h"
 #include "slave/agent.h"
 #include "slave/ledger.h"
 #include "slave/standing.h"
@@ -396,7 +397,7 @@ static void welcomed(struct agent_link *link, const struct wire_frame *frame)
 
 /* ---- receiving ---- */
 
-static void directory(struct agent *agent, const struct value *hosts)
+static void take_hosts(struct agent *agent, const struct value *hosts)
 {
     if (hosts->kind != KIND_MAP)
         return;
@@ -406,6 +407,14 @@ static void directory(struct agent *agent, const struct value *hosts)
         if (host->kind == KIND_STRING && host->length < UUID_TEXT_BYTES && text->kind == KIND_STRING)
             ledger_put_peer(agent->ledger, host->text, text->text);
     }
+}
+
+/* In the file soon, since a password that was changed is not to be right again after our end. */
+static void directory(struct agent_link *link, const struct wire_frame *frame)
+{
+    take_hosts(link->agent, &frame->body);
+    accounts_put(link->agent->ledger, &frame->accounts);
+    (void) fiber_spawn(link->agent->loop, sync_main, link, "ledger"); /* if not now, with the next operation */
 }
 
 /* A frame of the present link, in its turn. Takes the arena when it returns true. */
@@ -438,7 +447,7 @@ static bool take_frame(struct agent_link *link, const struct wire_frame *frame, 
             notes_drop_until(link, frame->number);
         break;
     case WIRE_DIRECTORY:
-        directory(agent, &frame->body);
+        directory(link, frame);
         break;
     default: /* beat */
         link->generation = MAX(link->generation, frame->generation);
@@ -460,7 +469,9 @@ static void on_frame(void *arg, const char *key, const void *bytes, size_t count
     struct wire_frame frame;
     bool is_taken = false;
 
-    if (!streq(key, link->key) || wire_decode(bytes, count, arena, &frame) < 0) {
+    if (link->state == LINK_NONE) {
+        /* late word of a master that was left */
+    } else if (!streq(key, link->key) || wire_decode(bytes, count, arena, &frame) < 0) {
         log_warning(NULL, "a frame that makes no sense came from %s", key);
     } else if (frame.type == WIRE_WELCOME) {
         if (!CRASH_POINT("slave.welcome.before"))
@@ -526,6 +537,32 @@ void agent_link_to(struct agent *agent, const char *endpoint, const char *key)
     snprintf(link->endpoint, sizeof link->endpoint, "%s", endpoint);
     snprintf(link->key, sizeof link->key, "%s", key);
     log_info(NULL, "the master is at %s", endpoint);
+    agent->transport->connect(agent->transport, link->endpoint, link->key);
+    link->again_ms = HELLO_AGAIN_MS;
+    hello_in(link, 0);
+}
+
+void agent_link_leave(struct agent *agent)
+{
+    struct agent_link *link = agent->link;
+
+    link_over(link, "another master is to be followed");
+    timer_stop(&link->hello_timer);
+    link->state = LINK_NONE;
+    link->endpoint[0] = link->key[0] = '\0';
+    agent->transport->connect(agent->transport, NULL, NULL);
+    if (agent->transfers) /* what they hold may be somebody else's from now on */
+        transfers_follow(agent->transfers, 0);
+}
+
+void agent_link_renew(struct agent *agent)
+{
+    struct agent_link *link = agent->link;
+
+    if (link->state == LINK_NONE)
+        return;
+    link_over(link, "the network has changed");
+    agent->transport->connect(agent->transport, NULL, NULL);
     agent->transport->connect(agent->transport, link->endpoint, link->key);
     link->again_ms = HELLO_AGAIN_MS;
     hello_in(link, 0);

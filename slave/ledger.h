@@ -1,6 +1,6 @@
 /* ledger.h - the little that a slave must not forget: whom it follows, which right each VM had here, what it was told to do
  *
- *   meta   host, curve_secret, epoch, holder, pool, master, ..., as texts
+ *   meta   host, curve_secret, epoch, holder, pool, master, accounts (accounts.h), ..., as texts
  *   vm     per VM the highest epoch seen and how far it got; also after the VM is gone
  *   op     each operation id: written before its effect, with its outcome after it, until the master confirms; and the
  *          ids that were voided: asked for before they had begun

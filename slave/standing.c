@@ -31,8 +31,7 @@ void standing_destroy(struct standing **standing_p)
 
 /* ---- the agent's ---- */
 
-/* Letters, digits and what stands in numeric addresses: so it can be shown on a page as it is. */
-static bool is_address(const char *text)
+bool is_host_address(const char *text)
 {
     return text && *text && strlen(text) < STANDING_ADDRESS_BYTES
            && !text[strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:%_-")];
@@ -43,7 +42,7 @@ void standing_put_master(struct standing *standing, const char *address)
     if (!standing)
         return;
     pthread_mutex_lock(&standing->lock);
-    if (is_address(address)) {
+    if (is_host_address(address)) {
         standing->now.kind = STANDING_SLAVE;
         snprintf(standing->now.master_address, sizeof standing->now.master_address, "%s", address);
     }
@@ -57,6 +56,15 @@ void standing_put_silent(struct standing *standing)
         return;
     pthread_mutex_lock(&standing->lock);
     standing->now.is_linked = false;
+    pthread_mutex_unlock(&standing->lock);
+}
+
+void standing_put_booting(struct standing *standing)
+{
+    if (!standing)
+        return;
+    pthread_mutex_lock(&standing->lock);
+    standing->now = (struct standing_now){.kind = STANDING_BOOTING};
     pthread_mutex_unlock(&standing->lock);
 }
 

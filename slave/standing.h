@@ -2,7 +2,8 @@
  * (wire.md sections 5, 14 and 15)
  *
  *   booting --welcome--> slave of ADDRESS --welcome of another master--> slave of that one
- *      |                      |
+ *      |  ^                   |
+ *      |  +- sent to another -+
  *      +----------+-----------+--- refused by the master --> unknown to it --welcome--> ...
  *
  * The agent writes it down, on its loop; any thread may read. A host whose master has fallen silent stays its
@@ -19,6 +20,9 @@ struct failure;
 /* A name or a numeric address. */
 #define STANDING_ADDRESS_BYTES 256
 
+/* Letters, digits and what stands in numeric addresses: so it can be shown on a page as it is. */
+bool is_host_address(const char *text);
+
 struct standing *standing_new(void);
 void standing_destroy(struct standing **);
 
@@ -27,6 +31,8 @@ void standing_destroy(struct standing **);
 void standing_put_master(struct standing *, const char *address);
 /* Its link has ended, and the next one does not stand yet. */
 void standing_put_silent(struct standing *);
+/* It is to follow another master, which has not welcomed it yet. */
+void standing_put_booting(struct standing *);
 /* The master wants to know nothing of this host: its secret is wrong, or it was taken out of the pool. */
 void standing_put_unknown(struct standing *, ref_t host);
 

@@ -20,6 +20,7 @@
 #include "shared/random.h"
 #include "shared/wire.h"
 #include "shared/workers.h"
+#include "slave/accounts.h"
 #include "slave/agent.h"
 #include "slave/ledger.h"
 #include "slave/standing.h"
@@ -73,7 +74,7 @@ static void fake_transport_connect(struct link_transport *transport, const char 
     struct fixture *f = CONTAINER_OF(transport, struct fixture, transport);
 
     (void) endpoint;
-    snprintf(f->master_key, sizeof f->master_key, "%s", key);
+    snprintf(f->master_key, sizeof f->master_key, "%s", key ? key : "");
 }
 
 /* What the master says; on the present link, in turn, unless the frame says otherwise. */
@@ -376,6 +377,70 @@ static void clients_are_told_whose_slave_it_is(void **state)
     agent_up(f); /* that it had a master is not enough: this one may be another's by now */
     standing_get(f->standing, &now);
     assert_int_equal(now.kind, STANDING_BOOTING);
+}
+
+/* As the master tells them, with the directory; kept for the next agent, which may find no master. */
+static void accounts_are_kept(void **state)
+{
+    struct fixture *f = *state;
+    struct value items[] = {value_text("root"), value_text("$y$hash")};
+    struct wire_frame frame = {.type = WIRE_DIRECTORY, .body = VALUE_EMPTY_MAP};
+    uint64_t syncs;
+
+    say(f, frame); /* of an older master, which tells none */
+    run(f);
+    assert_null(accounts_hash(f->ledger, "root", f->arena));
+    frame.accounts = VALUE_MAP(1, items);
+    syncs = f->disk.syncs;
+    say(f, frame);
+    run(f);
+    assert_string_equal(accounts_hash(f->ledger, "root", f->arena), "$y$hash");
+    assert_true(f->disk.syncs > syncs); /* at once, without any operation */
+    frame.accounts = (struct value){0}; /* not told: as they were */
+    say(f, frame);
+    run(f);
+    f->is_silent = true;
+    agent_restart(f);
+    assert_string_equal(accounts_hash(f->ledger, "root", f->arena), "$y$hash");
+}
+
+static void a_link_can_be_made_anew(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t old = f->link;
+
+    agent_link_renew(f->agent);
+    run(f);
+    assert_false(agent_is_linked(f->agent));
+    assert_true(last_of(f, WIRE_HELLO)->link > old);
+    welcome(f);
+    assert_true(agent_is_linked(f->agent));
+}
+
+/* The master is left: nothing is said to it any more, and what still comes from it is not heard. */
+static void a_master_can_be_left(void **state)
+{
+    struct fixture *f = *state;
+    struct standing_now now;
+    int hellos;
+
+    agent_link_leave(f->agent);
+    standing_put_booting(f->standing);
+    hellos = count_of(f, WIRE_HELLO);
+    assert_false(agent_is_linked(f->agent));
+    assert_string_equal(f->master_key, ""); /* connected to nobody */
+    snprintf(f->master_key, sizeof f->master_key, "the-master");
+    say(f, (struct wire_frame){.type = WIRE_BEAT});
+    pass_ms(f, 20000);
+    agent_link_renew(f->agent);
+    pass_ms(f, 1000);
+    assert_int_equal(count_of(f, WIRE_HELLO), hellos);
+    standing_get(f->standing, &now);
+    assert_int_equal(now.kind, STANDING_BOOTING);
+    agent_link_to(f->agent, "tcp://m", "the-master");
+    run(f);
+    welcome(f);
+    assert_true(agent_is_linked(f->agent));
 }
 
 static void hello_waits_until_the_driver_can_tell(void **state)
@@ -1664,6 +1729,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(hello_says_who_and_what_runs),
         TEST(clients_are_told_whose_slave_it_is),
+        TEST(accounts_are_kept),
+        TEST(a_link_can_be_made_anew),
+        TEST(a_master_can_be_left),
         TEST(hello_waits_until_the_driver_can_tell),
         TEST(frames_of_older_links_and_doubled_frames_are_dropped),
         TEST(a_gap_ends_the_link),

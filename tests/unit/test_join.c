@@ -12,6 +12,7 @@
 #include "shared/log.h"
 #include "slave/agent.h"
 #include "slave/ledger.h"
+#include "slave/reset_master.h"
 #include "slave/vms.h"
 #include "tests/unit/fake_hypervisor.h"
 
@@ -38,6 +39,9 @@ struct fixture {
     struct link_transport *agent_link, *agent_door;
     struct agent *agent;
     const char *agent_secret;                   /* the pool's, as the host was given it */
+    const char *agent_join;                     /* where it is to join; NULL: at the master's door */
+    const char *reset_to;                       /* of reset_main() */
+    struct failure failure;
     bool is_done;
     int r;
 };
@@ -84,7 +88,7 @@ static void agent_main(void *arg)
                                   .memory_bytes = 1 << 30,
                                   .cpus = 2,
                                   .is_simulated = true,
-                                  .join_endpoint = link_zmq_endpoint(f->door),
+                                  .join_endpoint = f->agent_join ? f->agent_join : link_zmq_endpoint(f->door),
                                   .pool_secret = f->agent_secret};
     char secret[LINK_KEY_BYTES];
     struct loop *loop = f->mini.core.loop;
@@ -108,8 +112,11 @@ static void agent_up(struct fixture *f)
     UNTIL(f, f->agent);
 }
 
+/* The loop is the master's, too, and goes on: no fiber may be waiting for the ledger. */
 static void agent_down(struct fixture *f)
 {
+    while (loop_step(f->mini.core.loop))
+        ;
     agent_destroy(&f->agent);
     f->agent_door->destroy(&f->agent_door);
     f->agent_link->destroy(&f->agent_link);
@@ -180,6 +187,73 @@ static void a_host_joins_and_starts_a_guest(void **state)
     UNTIL(f, slave_is_linked(f->mini.core.slaves, host_ref(f)));
 }
 
+static void reset_main(void *arg)
+{
+    struct fixture *f = arg;
+    struct arena *arena = arena_new();
+
+    f->failure = (struct failure){0};
+    f->r = reset_master(f->agent, f->reset_to, "192.0.2.2", arena, &f->failure);
+    f->is_done = true;
+    arena_destroy(&arena);
+}
+
+static int reset_to(struct fixture *f, const char *address)
+{
+    f->reset_to = address;
+    f->is_done = false;
+    fiber_spawn(f->mini.core.loop, reset_main, f, "reset");
+    UNTIL(f, f->is_done);
+    return f->r;
+}
+
+/* Somebody else's door, and the same machine's other one. */
+static void a_host_is_sent_to_another_master(void **state)
+{
+    static const char *const wrong[] = {"",          "0.0.0.0",      "::",        "224.0.0.1",    "255.255.255.255",
+                                        "ff02::1",   "a b",          "127.0.0.1:0", "127.0.0.1:x", "[::1]",
+                                        "nobody.invalid", "127.0.0.1:70000"};
+    struct fixture *f = *state;
+    char address[64];
+
+    f->agent_join = "tcp://127.0.0.1:1"; /* nobody is there */
+    agent_up(f);
+    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)
+        assert_int_equal(reset_to(f, wrong[i]), -ERR_INVALID_VALUE);
+    assert_int_equal(reset_to(f, "192.0.2.2"), -ERR_HOST_ITS_OWN_SLAVE);
+    assert_int_equal(reset_to(f, "192.0.2.2:10"), -ERR_HOST_ITS_OWN_SLAVE);
+    assert_int_equal(agent_join_port(f->agent), 1);
+    assert_int_equal(reset_to(f, "::1"), 0);
+    assert_string_equal(ledger_meta(f->ledger, "join", ""), "tcp://[::1]:1"); /* the port stays what it was */
+    snprintf(address, sizeof address, "localhost:%s", strrchr(link_zmq_endpoint(f->door), ':') + 1);
+    assert_int_equal(reset_to(f, address), 0);
+    UNTIL(f, agent_is_linked(f->agent));
+    UNTIL(f, slave_is_linked(f->mini.core.slaves, host_ref(f)));
+
+    /* To one that does not answer, and killed before it has given up: the next agent looks for it there, not where it was. */
+    assert_int_equal(reset_to(f, "127.0.0.1:1"), 0);
+    assert_false(agent_is_linked(f->agent));
+    agent_down(f);
+    agent_up(f);
+    assert_int_equal(agent_join_port(f->agent), 1);
+    assert_string_equal(ledger_meta(f->ledger, "master_key", ""), "");
+    assert_int_equal(reset_to(f, address), 0);
+    agent_down(f);
+    agent_up(f);
+    UNTIL(f, agent_is_linked(f->agent));
+
+    /* A setting that says something new goes over what was said before. */
+    agent_down(f);
+    f->agent_join = "tcp://127.0.0.1:2";
+    agent_up(f);
+    assert_int_equal(agent_join_port(f->agent), 2);
+    agent_down(f);
+    f->agent_secret = NULL;
+    agent_up(f);
+    assert_int_equal(reset_to(f, address), -ERR_OPERATION_NOT_ALLOWED);
+    UNTIL(f, agent_is_linked(f->agent)); /* with the master that it knows */
+}
+
 static atomic_int strangers_told;
 
 /* All others are dropped. */
@@ -210,6 +284,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_host_joins_and_starts_a_guest, begin, end),
+        cmocka_unit_test_setup_teardown(a_host_is_sent_to_another_master, begin, end),
         cmocka_unit_test_setup_teardown(without_the_secret_nobody_joins, begin, end),
     };
 

@@ -375,6 +375,39 @@ static void a_hello_is_welcomed_once(void **state)
     assert_int_equal(count_of(f, WIRE_WELCOME), 1);
 }
 
+/* With the directory after a hello, and when one changes; of a host without a link, after its next hello. */
+static void hosts_are_told_the_accounts(void **state)
+{
+    struct fixture *f = *state;
+    const struct wire_frame *directory = last_of(f, WIRE_DIRECTORY);
+    char hash[256], other[256];
+    struct mini_call call;
+    int told;
+
+    assert_int_equal(directory->accounts.kind, KIND_MAP);
+    assert_int_equal(directory->accounts.length, 1);
+    snprintf(hash, sizeof hash, "%s", value_map_text(&directory->accounts, "root", ""));
+    assert_int_equal(strncmp(hash, "$y$", 3), 0);
+    told = count_of(f, WIRE_DIRECTORY);
+    mini_call(&f->mini, &call, "session.change_password", f->mini.session, "", "changed");
+    assert_int_equal(call.r, 0);
+    assert_int_equal(count_of(f, WIRE_DIRECTORY), told + 1);
+    directory = last_of(f, WIRE_DIRECTORY);
+    snprintf(other, sizeof other, "%s", value_map_text(&directory->accounts, "root", ""));
+    assert_int_equal(strncmp(other, "$y$", 3), 0);
+    assert_string_not_equal(hash, other);
+    assert_int_equal(directory->body.length, 0); /* of the hosts there is nothing new */
+    mini_call(&f->mini, &call, "pool.set_name_label", f->mini.session, "x", "y");
+    assert_int_equal(count_of(f, WIRE_DIRECTORY), told + 1);
+    f->transport.receiver.down(f->transport.receiver.arg, f->key, "test");
+    mini_call(&f->mini, &call, "session.change_password", f->mini.session, "", "once more");
+    assert_int_equal(call.r, 0);
+    assert_int_equal(count_of(f, WIRE_DIRECTORY), told + 1);
+    hello(f);
+    directory = last_of(f, WIRE_DIRECTORY);
+    assert_string_not_equal(value_map_text(&directory->accounts, "root", other), other);
+}
+
 static void the_socket_of_the_own_slave_is_known(void **state)
 {
     struct fixture *f = *state;
@@ -1025,6 +1058,7 @@ int main(void)
 #define OPENING(name) cmocka_unit_test_setup_teardown(name, begin_opening, end)
     const struct CMUnitTest tests[] = {
         TEST(a_hello_is_welcomed_once),
+        TEST(hosts_are_told_the_accounts),
         TEST(the_socket_of_the_own_slave_is_known),
         TEST(the_key_says_who_it_is),
         TEST(a_host_that_follows_another_master_is_not_welcomed),
