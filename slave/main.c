@@ -1,10 +1,10 @@
 /* main.c - drover-slave: options, start order, main loop, stop order
  *
- *   settings, log -> loop, workers -> ledger -> HTTP -> who we are -> driver, transports -> agent: adopt, hello
+ *   settings, log -> loop, ledger, workers -> HTTP -> who we are -> driver, transports -> agent: adopt, hello
  *
  * The end goes the same way back, and ends no guest. HTTP is answered from early on: clients hear why this host cannot help
  * them yet. A line "ready HOST" on standard output says that the agent has adopted what runs and is talking to its master, for
- * scripts that started us. SIGTERM and SIGINT end the agent, SIGHUP reopens its log and reads its certificate again. kill -9 loses nothing: what the agent has promised is in its ledger. */
+ * scripts that started us. SIGTERM, SIGINT and host.shutdown_agent end the agent, SIGHUP reopens its log and reads its certificate again. kill -9 loses nothing: what the agent has promised is in its ledger. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -25,12 +25,14 @@
 #include "slave/agent.h"
 #include "slave/hypervisor_sim.h"
 #include "slave/ledger.h"
+#include "slave/local_calls.h"
 #include "slave/settings.h"
 #include "slave/slave_front.h"
 #include "slave/standing.h"
 #include "slave/transfer.h"
 
 #define READY_LOOK_MS 20
+#define SHUTDOWN_MS   500 /* from host.shutdown_agent to the end: its answer is sent meanwhile */
 
 struct slave {
     struct settings settings;
@@ -44,7 +46,8 @@ struct slave {
     struct transfers *transfers;
     struct listeners listeners;
     struct agent *agent;
-    struct timer ready_timer;
+    struct timer ready_timer, shutdown_timer;
+    struct local_calls *local_calls;
     int signal_fd;
     int status;
     char secret_key[LINK_KEY_BYTES];
@@ -88,6 +91,22 @@ static int block_signals(void)
     return signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
+/* ---- the end, as a client asked for it ---- */
+
+static void end_now(void *arg)
+{
+    struct slave *slave = arg;
+
+    loop_stop(slave->loop);
+}
+
+static void end_soon(void *arg)
+{
+    struct slave *slave = arg;
+
+    timer_start(slave->loop, &slave->shutdown_timer, SHUTDOWN_MS, end_now, slave);
+}
+
 /* ---- start ---- */
 
 static void look_whether_ready(void *arg)
@@ -126,11 +145,12 @@ static void start_agent(void *arg)
     agent_identity(slave->ledger, random_real(), host, slave->secret_key);
     slave->hypervisor = hypervisor_sim_new(slave->loop, settings->guests);
     slave->transport = link_zmq_connect(slave->loop, slave->secret_key);
-    if (config.join_endpoint && config.pool_secret)
+    if (config.pool_secret)
         slave->door = link_zmq_connect(slave->loop, slave->secret_key);
     slave->agent = agent_new(&config, slave->loop, random_real(), slave->workers, slave->ledger, slave->hypervisor,
                              slave->transport, slave->door);
     transfers_start(slave->transfers, slave->agent);
+    local_calls_start(slave->local_calls, slave->agent);
     agent_start(slave->agent);
     look_whether_ready(slave);
 }
@@ -200,9 +220,22 @@ static int serve_http(struct slave *slave)
         .address = settings->address,
     };
     slave->standing = standing_new();
+    slave->local_calls = local_calls_new(&(struct local_calls_config){
+        .loop = slave->loop,
+        .random = random_real(),
+        .workers = slave->workers,
+        .ledger = slave->ledger,
+        .standing = slave->standing,
+        .pool_secret = slave->pool_secret,
+        .address = settings->address,
+        .has_listeners = settings->listen.count + settings->listen_tls.count > 0,
+        .shut_down = end_soon,
+        .arg = slave,
+    });
     slave->front = slave_front_new(&(struct slave_front_config){
         .loops = (unsigned) settings->http_loops,
         .standing = slave->standing,
+        .local = slave->local_calls,
     });
     slave->transfers = transfers_new(slave->loop, slave->front,
                                      &(struct transfers_config){
@@ -247,10 +280,12 @@ static int start(struct slave *slave)
     loop_set_limits(slave->loop, &(struct loop_limits){.fibers_max = (unsigned) settings->fibers_max});
     if (listeners_try(&settings->listen) < 0 || listeners_try(&settings->listen_tls) < 0) /* before anything is made */
         return -1;
-    if (open_ledger(slave) < 0 || serve_http(slave) < 0)
+    if (open_ledger(slave) < 0)
+        return -1;
+    slave->workers = workers_new((unsigned) settings->workers, 0, "worker");
+    if (serve_http(slave) < 0)
         return -1;
     make_storage(settings);
-    slave->workers = workers_new((unsigned) settings->workers, 0, "worker");
     return fiber_spawn(slave->loop, start_agent, slave, "start") ? 0 : -1;
 }
 
@@ -260,7 +295,9 @@ static void stop(struct slave *slave)
         slave_front_stop(slave->front);
     loop_abandon(slave->loop); /* nothing is unwound: the next agent goes on from the ledger */
     timer_stop(&slave->ready_timer);
+    timer_stop(&slave->shutdown_timer);
     workers_destroy(&slave->workers);
+    local_calls_destroy(&slave->local_calls);
     transfers_destroy(&slave->transfers);
     agent_destroy(&slave->agent);
     if (slave->hypervisor)

@@ -1,14 +1,18 @@
 /* slave_front.c - what a host of the pool serves over HTTP while it is no master
  *
  * A call is read like at the master, since what is no call must be refused as there, and the answer goes back in
- * the caller's codec. Nothing here waits for the agent or the master: a host answers at once, whatever they do. */
+ * the caller's codec. Where to ask instead, a host says at once, whatever its agent and its master do; the calls for a host in
+ * need go to the agent's loop (local_calls.h), which needs no master. */
 #include "slave/slave_front.h"
+
+#include <unistd.h>
 
 #include "shared/arena.h"
 #include "shared/failure.h"
 #include "shared/http_pass.h"
 #include "shared/model.h"
 #include "shared/rpc.h"
+#include "slave/local_calls.h"
 #include "slave/standing.h"
 
 /* Of a call. Nobody who asks the wrong host has more to say than a login. */
@@ -20,63 +24,120 @@
 struct slave_front {
     struct http_server *server;
     struct standing *standing;
+    struct local_calls *local;
     struct http_routes routes;
 };
 
+/* ---- answers ---- */
+
+/* A call on its way, in its own arena. */
+struct exchange {
+    struct slave_front *front;
+    struct rpc_call call;
+    struct http_ticket ticket;    /* of a local call */
+    struct local_call local;
+};
+
+/* value NULL: the failure. */
+static void reply(struct http_request *http, const struct rpc_call *call, const struct value *value, bool is_bare,
+                  const struct failure *failure, bool is_early)
+{
+    struct buffer out;
+
+    buffer_init(&out, REPLY_BYTES_MAX);
+    if (value)
+        rpc_success(call, &out, value, is_bare);
+    else
+        rpc_failure(call, &out, failure, is_early);
+    if (out.is_full) {
+        http_abort(http);
+    } else {
+        struct evbuffer *body = evbuffer_new();
+
+        evbuffer_add(body, out.bytes, out.length);
+        http_reply(http, 200, rpc_headers(call->is_json), body);
+        evbuffer_free(body);
+    }
+    buffer_done(&out);
+}
+
+static void reply_local(struct http_request *http, void *arg)
+{
+    struct exchange *exchange = arg;
+    struct local_call *local = &exchange->local;
+
+    if (http)
+        reply(http, &exchange->call, local->result == 0 ? &local->reply : NULL, false, &local->failure, false);
+    local_call_free(local);
+}
+
+static void answer_local(struct local_call *local)
+{
+    struct exchange *exchange = local->user;
+
+    http_ticket_post(exchange->ticket, reply_local, exchange);
+}
+
 /* ---- calls ---- */
 
-/* 0 with a value, or negative with a failure; *ret_is_early: it was raised before anybody looked at the call. */
-static int answer(struct slave_front *front, const struct rpc_call *call, struct arena *arena, struct value *ret,
-                  bool *ret_is_bare, bool *ret_is_early, struct failure *failure)
+/* Takes the exchange. */
+static void ask_local(struct exchange *exchange, struct http_request *http)
 {
-    const struct method *method = model_method(call->method);
-    struct standing_now now;
+    struct local_call *local = &exchange->local;
 
-    *ret_is_early = false;
-    if (rpc_system(call->method, call->params, call->param_count, call->fault, call->bad_text, arena, ret, ret_is_bare,
-                   failure))
-        return -failure->code;
-    standing_get(front->standing, &now);
-    if (method && streq(method->name, "host.is_in_emergency_mode")) {
-        *ret = VALUE_BOOL(now.kind != STANDING_SLAVE);
-        return 0;
+    local->address = http->is_unix ? "unix" : arena_strdup(local->arena, http->peer);
+    local->is_root = http->is_unix && (http->peer_uid == 0 || http->peer_uid == geteuid());
+    local->answer = answer_local;
+    local->user = exchange;
+    exchange->ticket = http_park(http, NULL, NULL);
+    local_calls_take(exchange->front->local, local);
+}
+
+/* Nothing here waits for the agent. */
+static void answer_now(struct exchange *exchange, struct http_request *http)
+{
+    const struct rpc_call *call = &exchange->call;
+    struct arena *arena = exchange->local.arena;
+    struct failure *failure = &exchange->local.failure;
+    struct standing_now now;
+    struct value value;
+    bool is_bare;
+
+    if (rpc_system(call->method, call->params, call->param_count, call->fault, call->bad_text, arena, &value, &is_bare,
+                   failure)) {
+        reply(http, call, failure->code ? NULL : &value, is_bare, failure, false);
+    } else {
+        standing_get(exchange->front->standing, &now);
+        standing_failure(&now, arena, failure);
+        reply(http, call, NULL, false, failure, now.kind != STANDING_SLAVE);
     }
-    if (method && method->flags & METHOD_EMERGENCY)
-        return failure_set(failure, arena, NOT_IMPLEMENTED, method->name);
-    standing_failure(&now, arena, failure);
-    *ret_is_early = now.kind != STANDING_SLAVE;
-    return -failure->code;
+    local_call_free(&exchange->local);
 }
 
 static void call_body(struct http_request *http, const char *body, size_t bytes, struct slave_front *front,
                       bool is_json)
 {
-    _cleanup_(arena_destroy) struct arena *arena = arena_new();
-    struct rpc_call call = {.is_json = is_json};
-    struct failure failure = {0};
-    struct value value;
-    bool is_bare, is_early;
-    struct buffer reply;
+    struct arena *arena = arena_new();
+    struct exchange *exchange = arena_new0(arena, struct exchange);
+    struct rpc_call *call = &exchange->call;
+    struct local_call *local = &exchange->local;
 
-    if (rpc_parse(body, bytes, arena, &call) < 0) {
+    exchange->front = front;
+    call->is_json = is_json;
+    local->arena = arena;
+    if (rpc_parse(body, bytes, arena, call) < 0) {
+        arena_destroy(&arena);
         rpc_refuse(http);
         return;
     }
-    buffer_init(&reply, REPLY_BYTES_MAX);
-    if (answer(front, &call, arena, &value, &is_bare, &is_early, &failure) < 0)
-        rpc_failure(&call, &reply, &failure, is_early);
-    else
-        rpc_success(&call, &reply, &value, is_bare);
-    if (reply.is_full) {
-        http_abort(http);
+    local->result = rpc_bind(call->method, call->params, call->param_count, call->fault, call->bad_text, arena,
+                             &local->bound, &local->failure);
+    if (local->bound.method && local->bound.method->flags & METHOD_EMERGENCY) {
+        ask_local(exchange, http);
     } else {
-        struct evbuffer *out = evbuffer_new();
-
-        evbuffer_add(out, reply.bytes, reply.length);
-        http_reply(http, 200, rpc_headers(is_json), out);
-        evbuffer_free(out);
+        local->failure = (struct failure){0}; /* where it is to be asked comes before what is wrong with it */
+        answer_now(exchange, http);
     }
-    buffer_done(&reply);
 }
 
 static void xmlrpc_body(struct http_request *http, const char *body, size_t bytes, void *arg)
@@ -180,6 +241,7 @@ struct slave_front *slave_front_new(const struct slave_front_config *config)
     struct http_config http = {HTTP_CONFIG_DEFAULT};
 
     front->standing = config->standing;
+    front->local = config->local;
     http.loops = config->loops;
     http.handle = handle;
     http.arg = front;

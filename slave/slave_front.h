@@ -1,23 +1,23 @@
 /* slave_front.h - what a host of the pool serves over HTTP while it is no master
  *
- *   POST, OPTIONS                calls: told where the master is (standing.h)
+ *   POST, OPTIONS                calls: told where the master is (standing.h); those for a host in need are answered
+ *                                here (local_calls.h), and so are system.listMethods and system.isAlive
  *   GET /                        a page that says so to people
  *   /export_metadata, /import_metadata, /blob
  *                                302 to the master's host, 503 while it is not known
- *   whatever else is registered  transfers of this host's disks
- *
- * Calls that need no pool are answered: system.listMethods, system.isAlive, host.is_in_emergency_mode. The other
- * calls for a host in need (wire.md section 15) answer NOT_IMPLEMENTED, as they do at the master. */
+ *   whatever else is registered  transfers of this host's disks */
 #pragma once
 
 #include "shared/http_routes.h"
 
+struct local_calls;
 struct slave_front;
 struct standing;
 
 struct slave_front_config {
     unsigned loops;
-    struct standing *standing; /* the caller's, who keeps it */
+    struct standing *standing; /* the caller's, who keeps both */
+    struct local_calls *local;
 };
 
 struct slave_front *slave_front_new(const struct slave_front_config *);

@@ -182,7 +182,10 @@ def lone_slave(pool, name, *options):
 def hosts_without_a_pool_say_why(pool):
     with lone_slave(pool, "alone") as (_, url):
         check(reason(url) == ["HOST_STILL_BOOTING"], "a host that never joined", reason(url))
-        check(call(url, "host.is_in_emergency_mode", [])["result"] is True, "it is in emergency mode")
+        got = call(url, "host.is_in_emergency_mode", ["none"], "1.0")["error"]
+        check(got == ["SESSION_INVALID", "none"], "it says how it is to nobody", got)
+        got = call(url, "session.slave_local_login", [""], "1.0")["error"]
+        check(got == ["SESSION_AUTHENTICATION_FAILED", "", "wrong pool secret"], "without a secret nobody logs in by one", got)
         got = call(url, "VM.get_all", ["none"], "1.0")
         check(got == {"jsonrpc": "2.0", "error": ["HOST_STILL_BOOTING"], "id": 0}, "before dispatch there is one form", got)
     secret = os.path.join(pool.dir, "wrong-secret")
@@ -192,6 +195,10 @@ def hosts_without_a_pool_say_why(pool):
         join = [line.split("=")[1].strip() for line in f if line.startswith("join")][0]
     with lone_slave(pool, "stranger", "--join", join, "--pool-secret-file", secret) as (host, url):
         wait(lambda: reason(url) == ["HOST_UNKNOWN_TO_MASTER", host], "a host with a wrong secret", 30)
+        session = call(url, "session.slave_local_login", ["not the pool's"])["result"]
+        check(call(url, "host.is_in_emergency_mode", [session])["result"] is True, "it is in emergency mode")
+        got = call(url, "host.local_assert_healthy", [session], "1.0")["error"]
+        check(got == ["HOST_UNKNOWN_TO_MASTER", host], "and says why", got)
     os.remove(secret)
 
 

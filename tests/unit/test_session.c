@@ -130,6 +130,77 @@ static void a_guesser_waits_longer_and_longer(void **state)
     mini_stop(&mini);
 }
 
+static void guessers_of_the_pool_secret_wait_too(void **state)
+{
+    struct mini mini;
+    struct mini_call call, other;
+
+    (void) state;
+    mini_start(&mini);
+    for (int i = 0; i < 3; i++) {
+        mini_call(&mini, &call, "session.slave_local_login", "wrong");
+        assert_true(call.is_answered);
+        assert_string_equal(call.code, "SESSION_AUTHENTICATION_FAILED");
+    }
+    mini_call(&mini, &call, "session.slave_local_login", "wrong");
+    assert_false(call.is_answered);
+    mini_call(&mini, &other, "session.slave_local_login", "pool secret");
+    assert_true(other.is_answered);
+    assert_int_equal(other.r, 0);
+    mini_advance(&mini, 250);
+    assert_true(call.is_answered);
+    mini_stop(&mini);
+}
+
+static void add_account(struct mini *mini, const char *name, const char *password, const char *role)
+{
+    struct value fields[16] = {0};
+    const struct class *class = CLASS_OF(account);
+    char *hash = password_hash(password);
+    struct txn *txn = store_begin(mini->core.store);
+
+    for (int i = 0; i < class->field_count; i++)
+        fields[i] = class->fields[i].initial;
+    fields[F_account_name_label] = value_text(name);
+    fields[F_account_password_hash] = value_text(hash);
+    fields[F_account_role] = value_text(role);
+    txn_create_new(txn, mini->core.random, class, fields);
+    store_apply(&txn);
+    txn_end(&txn);
+    free(hash);
+    mini_run(mini);
+}
+
+static void a_local_session_is_for_the_calls_of_a_host_in_need(void **state)
+{
+    struct mini mini;
+    struct mini_call call, local;
+
+    (void) state;
+    mini_start(&mini);
+    add_account(&mini, "ada", "x", "read-only");
+    mini_call(&mini, &call, "session.slave_local_login_with_password", "ada", "x");
+    assert_string_equal(call.code, "SESSION_AUTHORIZATION_FAILED");
+    mini_call(&mini, &local, "session.slave_local_login_with_password", "root", MINI_PASSWORD);
+    assert_int_equal(local.r, 0);
+    mini_call(&mini, &call, "host.is_in_emergency_mode", local.text);
+    assert_int_equal(call.r, 0);
+    mini_call(&mini, &call, "host.local_assert_healthy", local.text); /* the pool's own, and for its secret only */
+    assert_int_equal(call.r, 0);
+    mini_call(&mini, &call, "host.local_assert_healthy", mini.session);
+    assert_string_equal(call.code, "INTERNAL_ERROR");
+    mini_call(&mini, &call, "pool.emergency_reset_master", local.text, "192.0.2.1");
+    assert_string_equal(call.code, "OPERATION_NOT_ALLOWED");
+    mini_call(&mini, &call, "pool.get_all", local.text);
+    assert_string_equal(call.code, "SESSION_INVALID");
+    mini_call(&mini, &call, "session.logout", local.text);
+    assert_string_equal(call.code, "SESSION_INVALID");
+    mini_call(&mini, &call, "session.local_logout", local.text);
+    assert_int_equal(call.r, 0);
+    assert_false(is_alive(&mini, local.text));
+    mini_stop(&mini);
+}
+
 static void calls_wait_for_a_fiber_up_to_a_limit(void **state)
 {
     struct mini mini;
@@ -209,6 +280,8 @@ int main(void)
         cmocka_unit_test(a_session_lives_a_day_after_its_last_use),
         cmocka_unit_test(idle_sessions_are_evicted_oldest_first),
         cmocka_unit_test(a_guesser_waits_longer_and_longer),
+        cmocka_unit_test(guessers_of_the_pool_secret_wait_too),
+        cmocka_unit_test(a_local_session_is_for_the_calls_of_a_host_in_need),
         cmocka_unit_test(calls_wait_for_a_fiber_up_to_a_limit),
         cmocka_unit_test(the_gate_comes_before_all),
     };

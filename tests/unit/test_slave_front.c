@@ -1,7 +1,14 @@
 /* test_slave_front.c - what a host that is no master tells those who ask it over HTTP */
 #include "tests/raw_http.h"
 
+#include <pthread.h>
+
+#include "shared/loop.h"
 #include "shared/model.h"
+#include "shared/random.h"
+#include "shared/workers.h"
+#include "slave/ledger.h"
+#include "slave/local_calls.h"
 #include "slave/slave_front.h"
 #include "slave/standing.h"
 
@@ -17,7 +24,15 @@
 
 static const ref_t host = {0x6a7f1f4c00004000, 0x8000000000000001};
 
+#define SECRET "secret"
+
 struct served {
+    struct loop *loop; /* of an agent that does nothing else, */
+    pthread_t thread;  /* here */
+    struct workers *workers;
+    struct ledger_disk disk;
+    struct ledger *ledger;
+    struct local_calls *local;
     struct standing *standing;
     struct slave_front *front;
     struct raw *raw;
@@ -30,13 +45,31 @@ static void export(struct http_request *http, void *arg)
     http_reply_text(http, 200, "", http->path);
 }
 
+static void *run_loop(void *arg)
+{
+    loop_run(arg);
+    return NULL;
+}
+
 static int serve(void **state)
 {
     struct served *served = new0(struct served);
+    int error;
 
     model_init();
+    served->loop = loop_new(clock_real());
+    served->workers = workers_new(0, 0, "test");
+    served->ledger = ledger_new(served->loop, ledger_memory_open(&served->disk, served->loop), &error);
     served->standing = standing_new();
-    served->front = slave_front_new(&(struct slave_front_config){.loops = 1, .standing = served->standing});
+    served->local = local_calls_new(&(struct local_calls_config){.loop = served->loop,
+                                                                 .random = random_real(),
+                                                                 .workers = served->workers,
+                                                                 .ledger = served->ledger,
+                                                                 .standing = served->standing,
+                                                                 .pool_secret = SECRET});
+    assert_int_equal(pthread_create(&served->thread, NULL, run_loop, served->loop), 0);
+    served->front = slave_front_new(
+        &(struct slave_front_config){.loops = 1, .standing = served->standing, .local = served->local});
     slave_front_add(served->front, HTTP_GET, "/export", export, NULL);
     assert_int_equal(http_listen_tcp(slave_front_server(served->front), "127.0.0.1", 0, NULL, &served->port), 0);
     assert_int_equal(slave_front_start(served->front), 0);
@@ -51,8 +84,15 @@ static int unserve(void **state)
 
     raw_close(&served->raw);
     slave_front_stop(served->front);
+    loop_stop(served->loop);
+    pthread_join(served->thread, NULL);
+    local_calls_destroy(&served->local);
     slave_front_destroy(&served->front);
     standing_destroy(&served->standing);
+    ledger_destroy(&served->ledger);
+    workers_destroy(&served->workers);
+    loop_destroy(&served->loop);
+    ledger_disk_done(&served->disk);
     free(served);
     return 0;
 }
@@ -148,16 +188,56 @@ static void what_needs_no_pool_is_answered(void **state)
 
     expect(served, "/jsonrpc", "{\"jsonrpc\":\"2.0\",\"method\":\"system.isAlive:x\",\"params\":[\"yes\"],\"id\":1}",
            "{\"jsonrpc\":\"2.0\",\"result\":\"yes\",\"id\":1}");
-    expect(served, "/jsonrpc", "{\"jsonrpc\":\"2.0\",\"method\":\"host.is_in_emergency_mode\",\"id\":1}",
-           "{\"jsonrpc\":\"2.0\",\"result\":true,\"id\":1}");
-    standing_put_master(served->standing, "127.0.1.1");
-    expect(served, "/jsonrpc", "{\"jsonrpc\":\"2.0\",\"method\":\"host.is_in_emergency_mode\",\"id\":1}",
-           "{\"jsonrpc\":\"2.0\",\"result\":false,\"id\":1}");
-    expect(served, "/", "<methodCall><methodName>pool.emergency_transition_to_master</methodName></methodCall>",
-           FAILURE_XML("<value>NOT_IMPLEMENTED</value><value>pool.emergency_transition_to_master</value>"));
     got = ask(served, "/", "<methodCall><methodName>system.listMethods</methodName></methodCall>", 200);
     assert_non_null(strstr(got, "<value>VM.start</value>"));
     free(got);
+}
+
+/* What they do is in test_local_calls.c. */
+static void calls_for_a_host_in_need_are_answered(void **state)
+{
+    struct served *served = *state;
+    char *got = ask(served, "/jsonrpc",
+                    "{\"jsonrpc\":\"2.0\",\"method\":\"session.slave_local_login\",\"params\":[\"" SECRET "\"],\"id\":1}",
+                    200);
+    char *session = strstr(got, "OpaqueRef:"), *call;
+
+    assert_non_null(session);
+    session[strcspn(session, "\"")] = '\0';
+    for (int is_slave = 0; is_slave < 2; is_slave++) {
+        assert_true(asprintf(&call,
+                             "{\"jsonrpc\":\"2.0\",\"method\":\"host.is_in_emergency_mode\",\"params\":[\"%s\"],\"id\":1}",
+                             session)
+                    > 0);
+        expect(served, "/jsonrpc", call, is_slave ? "{\"jsonrpc\":\"2.0\",\"result\":false,\"id\":1}"
+                                                  : "{\"jsonrpc\":\"2.0\",\"result\":true,\"id\":1}");
+        free(call);
+        standing_put_master(served->standing, "127.0.1.1");
+    }
+    assert_true(asprintf(&call,
+                         "<methodCall><methodName>pool.emergency_transition_to_master</methodName><params><param><value>%s"
+                         "</value></param></params></methodCall>",
+                         session)
+                > 0);
+    expect(served, "/", call,
+           FAILURE_XML("<value>NOT_IMPLEMENTED</value><value>pool.emergency_transition_to_master</value>"));
+    free(call);
+    free(got);
+    /* Failures of these have the usual form, not the early one. */
+    expect(served, "/jsonrpc", "{\"method\":\"host.is_in_emergency_mode\",\"params\":[\"x\"],\"id\":1}",
+           "{\"result\":null,\"error\":[\"SESSION_INVALID\",\"x\"],\"id\":1}");
+    /* One whose client has gone meanwhile meets nobody. */
+    for (int i = 0; i < 3; i++)
+        free(ask(served, "/", "<methodCall><methodName>session.slave_local_login</methodName><params><param><value>x"
+                              "</value></param></params></methodCall>",
+                 200));
+    raw_send(served->raw, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 123\r\n\r\n"
+                          "<methodCall><methodName>session.slave_local_login</methodName><params><param><value>x"
+                          "</value></param></params></methodCall>");
+    raw_close(&served->raw);
+    served->raw = raw_connect("127.0.0.1", served->port);
+    expect(served, "/jsonrpc", "{\"method\":\"system.isAlive:x\",\"params\":[1],\"id\":1}",
+           "{\"result\":1,\"error\":null,\"id\":1}");
 }
 
 static void other_requests_are_served_or_refused(void **state)
@@ -217,6 +297,7 @@ int main(void)
         TEST(a_host_that_was_refused_says_so),
         TEST(what_is_no_address_is_not_shown),
         TEST(what_needs_no_pool_is_answered),
+        TEST(calls_for_a_host_in_need_are_answered),
         TEST(other_requests_are_served_or_refused),
         TEST(what_the_master_serves_is_asked_there),
     };
