@@ -365,17 +365,18 @@ static void refuse(struct request *request)
 }
 
 /* Running out of space is met here, before anything is begun: behind the floor stands room to end
- * what was. Sessions are not stored, and who mends this must be able to log in. */
+ * what was. Sessions are not stored, nor does any call for a host in need write, and who mends this
+ * must be able to log in and to ask. */
 static int check_room(struct request *request)
 {
     struct call *call = &request->call;
     const struct core *core = call->core;
     const struct method *method = call->method;
-    bool is_session = method && method->class == CLASS_OF(session);
+    bool is_free = method && (method->class == CLASS_OF(session) || method->flags & METHOD_EMERGENCY);
 
-    if (core->read_only_why && !is_session && !(method && method->class == CLASS_OF(event)))
+    if (core->read_only_why && !is_free && !(method && method->class == CLASS_OF(event)))
         return call_refuse_write(call);
-    if (core->journal && !is_session && !journal_has_room(core->journal))
+    if (core->journal && !is_free && !journal_has_room(core->journal))
         return fail(call, OUT_OF_SPACE, "the master's store");
     return 0;
 }

@@ -100,6 +100,9 @@ def serves_reads_only(m, name):
     token = s("event.from", ["pool"], "", 0.1)["token"]
     s("event.from", ["pool"], token, 0.1)
     s("session.logout")
+    local = Session(m, m.call("session.slave_local_login_with_password", "root", PASSWORD))
+    assert local("host.is_in_emergency_mode") is False
+    local("session.local_logout")
     assert metric(m, "drover_read_only") == 1
 
 
