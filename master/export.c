@@ -141,12 +141,10 @@ static void write_ova(void *arg)
 
 struct value transfer_disk(struct call *call, const struct object *vdi, ref_t host, const char *prefix)
 {
-    const struct view *view = call_view(call);
-    const struct object *sr = view_get(view, SR, VDI_get_SR(vdi));
-    const struct object *pbd = storage_pbd(view, VDI_get_SR(vdi), host);
-    struct value map = text_map(call->arena, "sr", sr ? SR_get_uuid(sr) : "", "sr_type", sr ? SR_get_type(sr) : "",
-                                "sr_location", pbd ? storage_directory(PBD_get_device_config(pbd)) : "", "location",
-                                VDI_get_location(vdi), "format", storage_disk_format(vdi), "prefix", prefix, NULL);
+    struct storage_place place = storage_place(call_view(call), VDI_get_SR(vdi), host);
+    struct value map = text_map(call->arena, "sr", place.uuid, "sr_type", place.type, "sr_location", place.location,
+                                "sr_marker", place.marker, "location", VDI_get_location(vdi), "format",
+                                storage_disk_format(vdi), "prefix", prefix, NULL);
 
     return value_copy(call->arena, &map); /* objects change while others are claimed */
 }

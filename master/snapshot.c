@@ -266,7 +266,7 @@ const struct work_kind work_snapshot = {
     .repeat = let_go_on,
 };
 
-/* {sr, sr_type, sr_location, source, location} of each. */
+/* {sr, sr_type, sr_location, sr_marker, source, location} of each. */
 static int disk_maps(struct snapshot *snapshot, ref_t host, struct value *ret)
 {
     struct call *call = snapshot->call;
@@ -286,7 +286,8 @@ static int disk_maps(struct snapshot *snapshot, ref_t host, struct value *ret)
         disk->host = host;
         items[i] = text_map(call->arena, "sr", value_map_text(&sr, "uuid", ""), "sr_type",
                             value_map_text(&sr, "type", ""), "sr_location",
-                            value_map_text(&sr, "location", ""), "source",
+                            value_map_text(&sr, "location", ""), "sr_marker",
+                            value_map_text(&sr, "marker", ""), "source",
                             arena_strdup(call->arena, VDI_get_location(vdi)), "location",
                             disk->location, NULL);
     }

@@ -108,6 +108,18 @@ struct value storage_sr_map_of(struct arena *arena, const struct object *sr,
     return value_copy(arena, &map);
 }
 
+struct storage_place storage_place(const struct view *view, ref_t sr_ref, ref_t host)
+{
+    const struct object *sr = view_get(view, SR, sr_ref), *pbd = storage_pbd(view, sr_ref, host);
+
+    return (struct storage_place){
+        .uuid = sr ? SR_get_uuid(sr) : "",
+        .type = sr ? SR_get_type(sr) : "",
+        .location = pbd ? storage_directory(PBD_get_device_config(pbd)) : "",
+        .marker = sr && storage_has_marker(sr) ? "check" : "",
+    };
+}
+
 int storage_sr_map(struct call *call, ref_t sr, ref_t host, struct value *ret)
 {
     const struct view *view = call_view(call);

@@ -26,7 +26,7 @@
 int storage_host(struct call *, ref_t sr, ref_t *ret_host);
 /* One that sees both; -ERR_SR_NOT_ATTACHED [to_sr] when there is none. */
 int storage_host_of_both(struct call *, ref_t sr, ref_t to_sr, ref_t *ret_host);
-/* The SR as slave calls name it on that host: {uuid, type, location}. 0, -ERR_HANDLE_INVALID,
+/* The SR as slave calls name it on that host: {uuid, type, location, marker}. 0, -ERR_HANDLE_INVALID,
  * -ERR_SR_NOT_ATTACHED [sr]. */
 int storage_sr_map(struct call *, ref_t sr, ref_t host, struct value *ret);
 /* In sm_config of an SR of type shared-file: its directory has a file by which each host knows it
@@ -36,6 +36,13 @@ bool storage_has_marker(const struct object *sr);
 
 struct value storage_sr_map_of(struct arena *, const struct object *sr,
                                const struct value *device_config);
+
+/* Where an SR is on a host, as slave calls about disks name it: sr, sr_type, sr_location, sr_marker. Texts of the view's
+ * objects; "" where there is no such SR, or the host has no PBD of it. */
+struct storage_place {
+    const char *uuid, *type, *location, *marker;
+};
+struct storage_place storage_place(const struct view *, ref_t sr, ref_t host);
 
 /* The directory that a PBD's device_config names: "location", or as some drivers of xapi have it
  * "path"; "" for none. */
@@ -72,6 +79,7 @@ struct made_disk {
     const char *location; /* file name in the SR */
     const char *format;
     int64_t virtual_size, physical_utilisation;
+    bool is_made;         /* the host has said so */
 };
 
 struct disks {

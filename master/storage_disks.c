@@ -109,6 +109,7 @@ static void take_answer(struct made_disk *disk, struct arena *arena, const struc
 {
     int64_t size = strtoll(value_map_text(answer, "virtual_size", "0"), NULL, 10);
 
+    disk->is_made = true;
     disk->location = arena_strdup(arena, value_map_text(answer, "location", disk->location));
     disk->format = arena_strdup(arena, value_map_text(answer, "format", disk->format));
     if (size > 0) /* a dummy SR does not know */
@@ -250,9 +251,9 @@ int disks_keep(struct disks *disks, struct txn *txn)
 
 /* ---- removal ---- */
 
-/* Remove a file; one that is not there is removed. By the host that made it, so that it happens
- * after the making. */
-static int remove_file(struct call *call, ref_t host, ref_t sr, const char *location)
+/* Remove a file; one that is not there is removed. By the host that made it, so that it happens after the making. One that was
+ * perhaps not made, since its SR was not mounted, is not asked for there either. */
+static int remove_file(struct call *call, ref_t host, ref_t sr, const char *location, bool is_made)
 {
     struct slave_disk_destroy_args args = {.location = location};
     struct value map;
@@ -261,6 +262,8 @@ static int remove_file(struct call *call, ref_t host, ref_t sr, const char *loca
     r = storage_sr_map(call, sr, host, &map);
     if (r < 0)
         return r;
+    if (!is_made && *value_map_text(&map, "marker", ""))
+        map = map_with_text(call->arena, &map, "marker", "unmade");
     args.sr = &map;
     return slave_disk_destroy(call, host, &args, NULL);
 }
@@ -292,11 +295,12 @@ void disks_undo(struct disks **disks_p)
 
         before = call->failure;
         fiber_uncancellable_begin();
-        for (int i = 0; i < disks->count; i++)
-            is_removed[i] = ref_is_null(disks->list[i].host)
-                            || remove_file(call, disks->list[i].host, disks->list[i].sr,
-                                           disks->list[i].location)
-                                   == 0;
+        for (int i = 0; i < disks->count; i++) {
+            const struct made_disk *disk = &disks->list[i];
+
+            is_removed[i] = ref_is_null(disk->host)
+                            || remove_file(call, disk->host, disk->sr, disk->location, disk->is_made) == 0;
+        }
         txn = store_begin(call->core->store);
         for (int i = 0; i < disks->count; i++) {
             ref_t vdi = disks->list[i].vdi;
@@ -331,7 +335,7 @@ int disk_remove(struct call *call, ref_t ref)
     r = storage_host(call, sr, &host);
     if (r < 0)
         return r;
-    r = remove_file(call, host, sr, location);
+    r = remove_file(call, host, sr, location, true);
     if (r < 0)
         return r;
     txn = store_begin(call->core->store);

@@ -38,33 +38,27 @@ static struct value map_value(const struct map *map)
     return VALUE_MAP(map->count, map->items);
 }
 
-/* The directory of the SR on this host. */
-static const char *sr_location(const struct view *view, ref_t sr, ref_t host)
+struct value vm_sr(struct call *call, const struct view *view, ref_t sr, ref_t host)
 {
-    const struct object *pbd = storage_pbd(view, sr, host);
-
-    return pbd ? storage_directory(PBD_get_device_config(pbd)) : "";
-}
-
-struct value vm_sr(struct call *call, const struct view *view, ref_t sr_ref, ref_t host)
-{
-    const struct object *sr = view_get(view, SR, sr_ref);
+    struct storage_place place = storage_place(view, sr, host);
     struct map map = {call->arena};
 
-    add(&map, "uuid", SR_get_uuid(sr));
-    add(&map, "type", SR_get_type(sr));
-    add(&map, "location", sr_location(view, sr_ref, host));
+    add(&map, "uuid", place.uuid);
+    add(&map, "type", place.type);
+    add(&map, "location", place.location);
+    add(&map, "marker", place.marker);
     return map_value(&map);
 }
 
 static void add_place(struct map *map, const struct view *view, const struct object *vdi,
                       ref_t host)
 {
-    const struct object *sr = view_get(view, SR, VDI_get_SR(vdi));
+    struct storage_place place = storage_place(view, VDI_get_SR(vdi), host);
 
-    add(map, "sr", sr ? SR_get_uuid(sr) : "");
-    add(map, "sr_type", sr ? SR_get_type(sr) : "");
-    add(map, "sr_location", sr_location(view, VDI_get_SR(vdi), host));
+    add(map, "sr", place.uuid);
+    add(map, "sr_type", place.type);
+    add(map, "sr_location", place.location);
+    add(map, "sr_marker", place.marker);
     add(map, "location", VDI_get_location(vdi));
 }
 

@@ -11,6 +11,8 @@
 #include "slave/disk_nbd.h"
 #include "slave/storage.h"
 
+static_assert(DISK_IO_TEXT_BYTES >= STORAGE_TEXT_BYTES, "sr_open() writes into these");
+
 #define ZEROS_BYTES (1024 * 1024) /* written at once where a file system cannot make holes */
 
 struct disk_io {
@@ -43,20 +45,19 @@ static int open_raw(struct disk_io *disk, int dir, const char *name, char *ret_t
     return 0;
 }
 
-int disk_io_open(struct disk_io **ret, const char *directory, const char *name, const char *format,
+int disk_io_open(struct disk_io **ret, const struct sr_place *place, const char *name, const char *format,
                  bool is_writable, char ret_text[DISK_IO_TEXT_BYTES])
 {
     _cleanup_(disk_io_close) struct disk_io *disk = new0(struct disk_io);
-    _cleanup_(close_fd) int dir = dir_open(directory);
+    _cleanup_(close_fd) int dir = -1;
     int r;
 
     disk->is_writable = is_writable;
     disk->fd = -1;
     ret_text[0] = '\0';
-    if (dir < 0) {
-        snprintf(ret_text, DISK_IO_TEXT_BYTES, "%.160s: %s", directory, strerror(-dir));
+    dir = sr_open(place, ret_text);
+    if (dir < 0)
         return dir;
-    }
     if (strchr(name, '/') || (!streq(format, "raw") && !streq(format, "qcow2"))) {
         snprintf(ret_text, DISK_IO_TEXT_BYTES, "%.160s: no disk of format %.20s", name, format);
         return -EINVAL;
@@ -64,7 +65,7 @@ int disk_io_open(struct disk_io **ret, const char *directory, const char *name, 
     if (streq(format, "raw")) {
         r = open_raw(disk, dir, name, ret_text);
     } else {
-        r = disk_nbd_open(&disk->nbd, dir, directory, name, is_writable, ret_text);
+        r = disk_nbd_open(&disk->nbd, dir, place->directory, name, is_writable, ret_text);
         if (r == 0)
             disk->size = disk_nbd_size(disk->nbd);
     }

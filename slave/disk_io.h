@@ -12,10 +12,11 @@
 #include <stdint.h>
 
 struct disk_io;
+struct sr_place;
 
 #define DISK_IO_TEXT_BYTES 256
 
-/* Open a disk file of a directory, never through a link. What a qcow2 rests on must lie in the same directory and its
+/* Open a disk file of an SR's directory (storage.h), never through a link. What a qcow2 rests on must lie in the same directory and its
  * format be stated. A qcow2 that something else has opened to write is refused: -EIO, and the text says so.
  *
  *   format       "raw" or "qcow2"; it is never guessed
@@ -23,7 +24,7 @@ struct disk_io;
  *   ret_text     what went wrong, for people
  *
  * Returns 0 or a negative errno. */
-int disk_io_open(struct disk_io **ret, const char *directory, const char *name, const char *format,
+int disk_io_open(struct disk_io **ret, const struct sr_place *place, const char *name, const char *format,
                  bool is_writable, char ret_text[DISK_IO_TEXT_BYTES]);
 
 /* A qcow2 file that came from outside, to be read: what it names is not even looked for, so one that rests on another disk

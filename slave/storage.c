@@ -82,36 +82,24 @@ void storage_image_grow(const char *path, int64_t bytes)
 
 enum sr_type { SR_FILE, SR_SHARED_FILE, SR_ISO, SR_DUMMY };
 
-/* What the master knows of the file .drover-sr. */
-enum sr_marker {
-    MARKER_MAY_LACK, /* the SR was made before there were any; another SR's is refused all the same */
-    MARKER_MUST_BE,
-    MARKER_MAKE,     /* first attach of an SR that has none yet */
-};
-
 struct sr {
     enum sr_type type;
-    enum sr_marker marker; /* of a shared-file SR */
-    const char *uuid, *directory;
+    struct sr_place place;
 };
 
 static int read_sr(struct op *op, const struct value *map, struct sr *ret)
 {
     static const char *const names[] = {
         [SR_FILE] = "file", [SR_SHARED_FILE] = "shared-file", [SR_ISO] = "iso", [SR_DUMMY] = "dummy"};
-    const char *type = value_map_text(map, "type", ""), *marker = value_map_text(map, "marker", "");
+    const char *type = value_map_text(map, "type", "");
 
-    *ret = (struct sr){
-        .marker = streq(marker, "make") ? MARKER_MAKE : streq(marker, "check") ? MARKER_MUST_BE : MARKER_MAY_LACK,
-        .uuid = value_map_text(map, "uuid", ""),
-        .directory = value_map_text(map, "location", ""),
-    };
+    *ret = (struct sr){.place = sr_place_of(map)};
     while (ret->type < ARRAY_SIZE(names) && !streq(names[ret->type], type))
         ret->type++;
     if (ret->type == ARRAY_SIZE(names))
         return op_fail(op, SR_UNKNOWN_DRIVER, type);
-    if (ret->type != SR_DUMMY && (ret->directory[0] != '/' || strlen(ret->directory) > 200))
-        return op_fail(op, INVALID_VALUE, "location", ret->directory);
+    if (ret->type != SR_DUMMY && (ret->place.directory[0] != '/' || strlen(ret->place.directory) > 200))
+        return op_fail(op, INVALID_VALUE, "location", ret->place.directory);
     return 0;
 }
 
@@ -119,87 +107,150 @@ static int read_sr(struct op *op, const struct value *map, struct sr *ret)
 struct sr_job {
     const struct sr *sr;
     struct op *op;        /* its arena is the job's while the fiber waits */
-    void (*fn)(void *arg); /* with the directory known to be the SR's */
+    int (*fn)(struct sr_job *job, int dir); /* with the directory open and known to be the SR's; a negative errno */
     int error;
-    char text[MARKER_TEXT_BYTES]; /* about the error; "": strerror() says it */
+    char text[STORAGE_TEXT_BYTES]; /* about the error; "": strerror() says it */
     struct value ret;
     int64_t size, used;
 };
 
-static void check_marker(struct sr_job *job)
-{
-    const struct sr *sr = job->sr;
-    _cleanup_(close_fd) int dir = dir_open(sr->directory);
-
-    if (dir < 0)
-        job->error = dir;
-    else
-        job->error = sr_marker_check(dir, sr->uuid, sr->marker == MARKER_MUST_BE, job->text);
-    if (job->error == 0 && sr->marker == MARKER_MAKE)
-        job->error = sr_marker_write(dir, sr->uuid);
-}
-
 static void checked_job(void *arg)
 {
     struct sr_job *job = arg;
+    _cleanup_(close_fd) int dir = sr_open(&job->sr->place, job->text);
 
-    check_marker(job);
-    if (job->error == 0)
-        job->fn(job);
+    job->error = dir < 0 ? dir : job->fn(job, dir);
 }
 
-static int sr_failed(struct op *op, int error, const char *what)
+int storage_place_failed(struct op *op, int error, const char *text)
 {
-    return op_fail(op, SR_BACKEND_FAILURE, op_text(op, "%d", -error), "", op_text(op, "%s: %s", what, strerror(-error)));
+    return op_fail(op, SR_BACKEND_FAILURE, op_text(op, "%d", -error), "", text);
 }
 
-/* check: see that a shared directory is the SR's. */
-static int run(struct op *op, const struct value *map, void (*fn)(void *arg), bool check, struct sr_job *job, struct sr *sr)
+/* A job that sees to the directory itself. */
+static int run_unchecked(struct op *op, const struct value *map, void (*fn)(void *arg), struct sr_job *job, struct sr *sr)
 {
     int r = read_sr(op, map, sr);
 
-    *job = (struct sr_job){.sr = sr, .op = op, .fn = fn, .ret = VALUE_EMPTY_MAP};
+    job->sr = sr;
+    job->op = op;
+    job->ret = VALUE_EMPTY_MAP;
     if (r < 0 || sr->type == SR_DUMMY)
         return r;
-    r = op_work(op, check && sr->type == SR_SHARED_FILE ? checked_job : fn, job);
+    r = op_work(op, fn, job);
     if (r < 0)
         return r;
     if (job->error == -ENOTEMPTY)
         return op_fail(op, SR_NOT_EMPTY);
-    if (job->error < 0 && job->text[0])
-        return op_fail(op, SR_BACKEND_FAILURE, op_text(op, "%d", -job->error), "",
-                       op_text(op, "%s: %s", sr->directory, job->text));
-    return job->error < 0 ? sr_failed(op, job->error, sr->directory) : 0;
+    if (job->error < 0 && !job->text[0])
+        snprintf(job->text, sizeof job->text, "%s: %s", sr->place.directory, strerror(-job->error));
+    return job->error < 0 ? storage_place_failed(op, job->error, job->text) : 0;
 }
 
-static int run_job(struct op *op, const struct value *map, void (*fn)(void *arg), struct sr_job *job, struct sr *sr)
+static int run_job(struct op *op, const struct value *map, int (*fn)(struct sr_job *job, int dir), struct sr_job *job,
+                   struct sr *sr)
 {
-    return run(op, map, fn, true, job, sr);
+    *job = (struct sr_job){.fn = fn};
+    return run_unchecked(op, map, checked_job, job, sr);
+}
+
+/* ---- what guests are to have ---- */
+
+struct check {
+    const struct value *maps;
+    uint32_t count;
+    int error;
+    char text[STORAGE_TEXT_BYTES];
+};
+
+/* Disks of a VM mostly lie in one SR: it is looked at once. */
+static bool was_checked(const struct check *check, uint32_t index, const struct sr_place *place)
+{
+    for (uint32_t i = 0; i < index; i++) {
+        struct sr_place before = sr_place_of_disk(&check->maps[i]);
+
+        if (before.marker == place->marker && streq(before.uuid, place->uuid) && streq(before.directory, place->directory))
+            return true;
+    }
+    return false;
+}
+
+static void check_job(void *arg)
+{
+    struct check *check = arg;
+
+    for (uint32_t i = 0; i < check->count && check->error == 0; i++) {
+        struct sr_place place = sr_place_of_disk(&check->maps[i]);
+        _cleanup_(close_fd) int dir = -1;
+
+        if (place.marker == MARKER_NONE || was_checked(check, i, &place))
+            continue;
+        dir = sr_open(&place, check->text);
+        check->error = MIN(dir, 0);
+    }
+}
+
+int storage_check(struct op *op, const struct value *maps, uint32_t count)
+{
+    struct check check = {.maps = maps, .count = count};
+    bool has_shared = false;
+    int r;
+
+    for (uint32_t i = 0; i < count; i++)
+        has_shared |= sr_place_of_disk(&maps[i]).marker != MARKER_NONE;
+    if (!has_shared)
+        return 0;
+    r = op_work(op, check_job, &check);
+    if (r < 0)
+        return r;
+    return check.error < 0 ? storage_place_failed(op, check.error, check.text) : 0;
 }
 
 /* ---- create, attach, detach, destroy ---- */
 
-static bool has_disks(const char *directory)
+/* A list of its own of the open directory, for closedir(); NULL with errno. */
+static DIR *list_of(int dir)
 {
-    DIR *dir = opendir(directory);
+    int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *list = fd < 0 ? NULL : fdopendir(fd);
+
+    if (!list)
+        close_fd(&fd);
+    return list;
+}
+
+/* Disks, or what they rest on. */
+static bool has_disks(DIR *list)
+{
     struct dirent *entry;
     bool has = false;
 
-    while (dir && !has && (entry = readdir(dir)))
+    while (!has && (entry = readdir(list)))
         has = storage_format_of(entry->d_name, false) || ends_with(entry->d_name, ".base.qcow2");
-    if (dir)
-        closedir(dir);
     return has;
 }
 
 /* What another SR has left behind without a disk is nobody's. */
 static int take_shared(struct sr_job *job, int dir)
 {
-    int r = sr_marker_check(dir, job->sr->uuid, false, job->text);
+    struct sr_place place = job->sr->place;
+    int r;
 
-    if (r < 0 && (r != -EEXIST || has_disks(job->sr->directory)))
+    place.marker = MARKER_MAY_LACK; /* it is to be made now */
+    r = sr_marker_check(&place, dir, job->text);
+    if (r == -EEXIST) {
+        DIR *list = list_of(dir);
+        bool is_taken = !list || has_disks(list);
+
+        if (list)
+            closedir(list);
+        if (is_taken)
+            return r;
+    } else if (r < 0) {
         return r;
-    return sr_marker_write(dir, job->sr->uuid);
+    }
+    job->text[0] = '\0';
+    return sr_marker_write(dir, place.uuid);
 }
 
 /* Of a host's own SR the last part of the path may be made. A shared one, or ISOs, are somewhere already: a path that is not
@@ -209,34 +260,28 @@ static void create_job(void *arg)
     struct sr_job *job = arg;
     _cleanup_(close_fd) int dir = -1;
 
-    if (job->sr->type == SR_FILE && mkdir(job->sr->directory, 0755) < 0 && errno != EEXIST) {
+    if (job->sr->type == SR_FILE && mkdir(job->sr->place.directory, 0755) < 0 && errno != EEXIST) {
         job->error = -errno;
         return;
     }
-    dir = dir_open(job->sr->directory);
-    if (dir == -ENOENT)
-        snprintf(job->text, sizeof job->text, "there is no such directory on this host: is it mounted?");
+    dir = sr_open_unchecked(&job->sr->place, job->text);
     job->error = dir < 0 ? dir : job->sr->type == SR_SHARED_FILE ? take_shared(job, dir) : 0;
 }
 
 int do_sr_create(struct op *op, const struct slave_sr_create_args *args, struct value *ret)
 {
-    struct sr_job job;
+    struct sr_job job = {0};
     struct sr sr;
 
     (void) ret;
-    return run(op, args->sr, create_job, false, &job, &sr);
+    return run_unchecked(op, args->sr, create_job, &job, &sr);
 }
 
-static void attach_job(void *arg)
+static int attach_in(struct sr_job *job, int dir)
 {
-    struct sr_job *job = arg;
-    int fd = dir_open(job->sr->directory);
-
-    if (fd < 0)
-        job->error = fd;
-    else
-        close(fd);
+    (void) job;
+    (void) dir;
+    return 0; /* that it is there is all */
 }
 
 int do_sr_attach(struct op *op, const struct slave_sr_attach_args *args, struct value *ret)
@@ -245,7 +290,7 @@ int do_sr_attach(struct op *op, const struct slave_sr_attach_args *args, struct 
     struct sr sr;
 
     (void) ret;
-    return run_job(op, args->sr, attach_job, &job, &sr);
+    return run_job(op, args->sr, attach_in, &job, &sr);
 }
 
 int do_sr_detach(struct op *op, const struct slave_sr_detach_args *args, struct value *ret)
@@ -259,61 +304,58 @@ int do_sr_detach(struct op *op, const struct slave_sr_detach_args *args, struct 
 static void destroy_job(void *arg)
 {
     struct sr_job *job = arg;
-    DIR *dir = opendir(job->sr->directory);
+    const struct sr_place *place = &job->sr->place;
+    DIR *list = opendir(place->directory);
     struct dirent *entry;
 
-    if (!dir) {
+    if (!list) {
         job->error = errno == ENOENT ? 0 : -errno;
         return;
     }
-    while (job->error == 0 && (entry = readdir(dir)))
-        if (storage_format_of(entry->d_name, false) || ends_with(entry->d_name, ".base.qcow2"))
-            job->error = -ENOTEMPTY;
-    rewinddir(dir);
-    while (job->error == 0 && (entry = readdir(dir)))
+    if (has_disks(list))
+        job->error = -ENOTEMPTY;
+    rewinddir(list);
+    while (job->error == 0 && (entry = readdir(list)))
         if (is_record(entry->d_name))
-            unlinkat(dirfd(dir), entry->d_name, 0);
+            unlinkat(dirfd(list), entry->d_name, 0);
     if (job->error == 0)
-        sr_marker_remove(dirfd(dir), job->sr->uuid);
-    closedir(dir);
+        sr_marker_remove(dirfd(list), place->uuid);
+    closedir(list);
     /* Files that are not ours stay, and the directory with them; one that we have not made, too. */
     if (job->error == 0 && job->sr->type == SR_FILE)
-        (void) rmdir(job->sr->directory);
+        (void) rmdir(place->directory);
 }
 
 int do_sr_destroy(struct op *op, const struct slave_sr_destroy_args *args, struct value *ret)
 {
-    struct sr_job job;
+    struct sr_job job = {0};
     struct sr sr;
     int r = read_sr(op, args->sr, &sr);
 
     (void) ret;
     if (r < 0 || sr.type == SR_ISO)
         return r;
-    return run(op, args->sr, destroy_job, false, &job, &sr); /* of what is not mounted there is nothing to be removed */
+    return run_unchecked(op, args->sr, destroy_job, &job, &sr); /* of what is not mounted there is nothing to be removed */
 }
 
 /* ---- scan and figures ---- */
 
-static void scan_job(void *arg)
+static int scan_in(struct sr_job *job, int dir)
 {
-    struct sr_job *job = arg;
-    DIR *dir = opendir(job->sr->directory);
+    DIR *list = list_of(dir);
     struct value *items = NULL;
     struct dirent *entry;
     size_t count = 0, room = 0;
 
-    if (!dir) {
-        job->error = -errno;
-        return;
-    }
-    while ((entry = readdir(dir))) {
+    if (!list)
+        return -errno;
+    while ((entry = readdir(list))) {
         const char *format = storage_format_of(entry->d_name, job->sr->type == SR_ISO);
         struct disk_facts facts;
 
         if (!format || !storage_name_is_good(entry->d_name)
             || !text_is_xml(entry->d_name, strlen(entry->d_name))
-            || disk_facts(dirfd(dir), entry->d_name, format, &facts) < 0)
+            || disk_facts(dir, entry->d_name, format, &facts) < 0)
             continue;
         if (count == room) {
             room = MAX(2 * room, (size_t) 64);
@@ -321,16 +363,17 @@ static void scan_job(void *arg)
         }
         items[count++] = storage_disk_answer(job->op, entry->d_name, facts.format, &facts);
     }
-    closedir(dir);
+    closedir(list);
     job->ret = VALUE_SET((uint32_t) count, arena_dup(job->op->arena, items ? (void *) items : "", count * sizeof *items));
     free(items);
+    return 0;
 }
 
 int do_sr_scan(struct op *op, const struct slave_sr_scan_args *args, struct value *ret)
 {
     struct sr_job job;
     struct sr sr;
-    int r = run_job(op, args->sr, scan_job, &job, &sr);
+    int r = run_job(op, args->sr, scan_in, &job, &sr);
 
     if (r < 0)
         return r;
@@ -338,24 +381,22 @@ int do_sr_scan(struct op *op, const struct slave_sr_scan_args *args, struct valu
     return 0;
 }
 
-static void stat_job(void *arg)
+static int stat_in(struct sr_job *job, int dir)
 {
-    struct sr_job *job = arg;
     struct statvfs st;
 
-    if (statvfs(job->sr->directory, &st) < 0) {
-        job->error = -errno;
-        return;
-    }
+    if (fstatvfs(dir, &st) < 0)
+        return -errno;
     job->size = (int64_t) (st.f_blocks * st.f_frsize);
     job->used = (int64_t) ((st.f_blocks - st.f_bfree) * st.f_frsize);
+    return 0;
 }
 
 int do_sr_stat(struct op *op, const struct slave_sr_stat_args *args, struct value *ret)
 {
     struct sr_job job;
     struct sr sr;
-    int r = run_job(op, args->sr, stat_job, &job, &sr);
+    int r = run_job(op, args->sr, stat_in, &job, &sr);
 
     if (r < 0)
         return r;

@@ -1,7 +1,7 @@
 /* storage.h - disks as files in the directory of an SR
  *
  *   storage.c        SRs: names, attach, scan, figures
- *   storage_marker.c the file by which the directory of a shared SR is known
+ *   storage_marker.c the way to an SR's directory, and the file by which a shared one is known
  *   storage_disk.c   disks: create, clone, copy, resize, destroy
  *   storage_clone.c  a disk from another one, also while a guest has that open
  *   storage_file.c   what is done to one file, in a worker: sparse copy, reflink, qemu-img (run by child.c)
@@ -13,6 +13,46 @@
 #include <stdatomic.h>
 
 #include "slave/agent.h"
+
+/* ---- where an SR is (storage_marker.c) ---- */
+
+#define STORAGE_TEXT_BYTES 256 /* what was wrong, for people */
+
+/* The file .drover-sr of a directory. */
+enum sr_marker {
+    MARKER_NONE,     /* not looked for: the SR is not of type shared-file */
+    MARKER_MAY_LACK, /* the SR was made before there were any; another SR's is refused all the same */
+    MARKER_MUST_BE,
+    MARKER_MAKE,     /* first attach of an SR that has none yet */
+};
+
+/* The directory of an SR on this host. Texts are those of the map that it is from. */
+struct sr_place {
+    const char *directory, *uuid;
+    enum sr_marker marker;
+    bool is_unmade; /* of a disk to be destroyed: perhaps it was never made, and in no directory but the SR's */
+};
+
+/* From a map {uuid, type, location, marker} of an SR, or {sr, sr_type, sr_location, sr_marker} of a disk. */
+struct sr_place sr_place_of(const struct value *sr);
+struct sr_place sr_place_of_disk(const struct value *disk);
+
+/* In workers: the directory's descriptor, when it is the SR's. Else a negative errno, and why: -ENOENT: it is not there, or the
+ * file is not but must be, -EEXIST: it is another SR's. */
+int sr_open(const struct sr_place *, char ret_text[STORAGE_TEXT_BYTES]);
+/* Whatever SR's it is: for who makes an SR, or ends it. */
+int sr_open_unchecked(const struct sr_place *, char ret_text[STORAGE_TEXT_BYTES]);
+/* 0, -ENOENT, -EEXIST or another negative errno, and why. */
+int sr_marker_check(const struct sr_place *, int dir, char ret_text[STORAGE_TEXT_BYTES]);
+int sr_marker_write(int dir, const char *uuid);
+/* If it is this SR's. */
+void sr_marker_remove(int dir, const char *uuid);
+
+/* Before a guest gets disks or an image, from fibers: are the directories of these maps the SRs'? 0 or
+ * -ERR_SR_BACKEND_FAILURE. */
+int storage_check(struct op *op, const struct value *maps, uint32_t count);
+
+/* ---- names ---- */
 
 /* A plain file name: not empty, no '/', not starting with '.', no control characters, none of our own records. */
 bool storage_name_is_good(const char *name);
@@ -40,6 +80,8 @@ struct disk_facts {
 /* An SR that has disks, by its type and directory on this host: 0, or -ERR_SR_UNKNOWN_DRIVER, -ERR_INVALID_VALUE. A dummy one
  * has nothing to be done. */
 int storage_disk_directory(struct op *op, const char *type, const char *directory, bool *ret_is_dummy);
+/* sr_open() has failed: returns -ERR_SR_BACKEND_FAILURE. */
+int storage_place_failed(struct op *op, int error, const char *text);
 /* Names of a disk and of one that is to be made from it, in the same format. */
 int storage_check_pair(struct op *op, const char *source, const char *name);
 /* {location, format, virtual_size, physical_utilisation} */
@@ -52,7 +94,6 @@ int storage_disk_failed(struct op *op, int error, const char *text, const char *
 
 int disk_facts_of(int fd, const char *format, struct disk_facts *ret);
 int disk_facts(int dir, const char *name, const char *format, struct disk_facts *ret);
-int dir_open(const char *path);              /* a descriptor, or negative errno */
 /* A regular file of the directory, never through a link: a descriptor, or negative errno. */
 int dir_open_file(int dir, const char *name, int flags);
 int disk_make_raw(int dir, const char *name, int64_t bytes);
@@ -61,18 +102,7 @@ int disk_reflink(int dir, const char *source, int to_dir, const char *name);   /
 int disk_copy_sparse(int dir, const char *source, int to_dir, const char *name, const atomic_bool *stop);
 int disk_sync(int dir, const char *name);    /* the file and its name */
 /* qemu-img with these arguments, in that directory. ret_text: what it said, or that it is not installed. */
-int qemu_img(const char *directory, char ret_text[256], const char *const arguments[]);
-
-/* ---- storage_marker.c: in workers; they return 0 or a negative errno ---- */
-
-#define MARKER_BYTES      64
-#define MARKER_TEXT_BYTES 192
-
-/* Is this the SR's directory? -ENOENT: the file is not there but must be, -EEXIST: it is another SR's; ret_text says so. */
-int sr_marker_check(int dir, const char *uuid, bool must_exist, char ret_text[MARKER_TEXT_BYTES]);
-int sr_marker_write(int dir, const char *uuid);
-/* If it is this SR's. */
-void sr_marker_remove(int dir, const char *uuid);
+int qemu_img(const char *directory, char ret_text[STORAGE_TEXT_BYTES], const char *const arguments[]);
 
 /* ---- storage_clone.c: in workers; they return 0 or a negative errno ---- */
 
@@ -86,12 +116,12 @@ enum clone_way {
 };
 
 struct disk_clone {
-    const char *directory;               /* of the SR */
+    struct sr_place place;
     const char *source, *name, *format;  /* file names there; both of the format */
     const atomic_bool *stop;             /* of a long `take`, as for disk_copy_sparse() */
     enum clone_way way;
     bool was_split;                      /* [out] of prepare: an earlier one has taken it already */
-    char text[256];                      /* [out] of qemu-img */
+    char text[STORAGE_TEXT_BYTES];       /* [out] what was wrong, or "" */
     struct disk_facts facts;             /* [out] of the new disk */
 };
 

@@ -114,7 +114,7 @@ static int make_overlay(int dir, struct disk_clone *clone, const char *base, int
 
     snprintf(size, sizeof size, "%lld", (long long) virtual_size);
     unlinkat(dir, hidden, 0);
-    r = qemu_img(clone->directory, clone->text, arguments);
+    r = qemu_img(clone->place.directory, clone->text, arguments);
     if (r == 0)
         r = disk_sync(dir, hidden);
     if (r < 0)
@@ -183,7 +183,7 @@ static int take_copy(int dir, struct disk_clone *clone)
         return disk_copy_sparse(dir, clone->source, dir, clone->name, clone->stop);
     if (is_there(dir, clone->name))
         return -EEXIST;
-    r = qemu_img(clone->directory, clone->text, arguments);
+    r = qemu_img(clone->place.directory, clone->text, arguments);
     if (r == 0)
         r = disk_sync(dir, clone->name);
     if (r < 0)

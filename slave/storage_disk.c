@@ -16,13 +16,13 @@
 /* What a worker does; paths and names are the op's. */
 struct disk_job {
     struct op *op;
-    const char *directory, *to_directory;
+    int (*fn)(struct disk_job *, int dir); /* with the directory open; returns the error */
+    struct sr_place place, to_place;
     const char *source, *name, *format;
-    const char *marker;          /* create: uuid of the SR whose marker must be there, or NULL */
     int64_t virtual_size;
-    int error;
-    char text[256];              /* of qemu-img */
-    struct disk_facts facts;     /* [out] of the disk that was made or changed */
+    int error;                     /* [out] */
+    char text[STORAGE_TEXT_BYTES]; /* [out] more about it, or "" */
+    struct disk_facts facts;       /* [out] of the disk that was made or changed */
 };
 
 int storage_disk_failed(struct op *op, int error, const char *text, const char *directory, const char *name, int64_t bytes)
@@ -39,7 +39,7 @@ static int disk_failed(struct op *op, const struct disk_job *job)
 {
     bool is_missing = job->error == -ENOENT && job->source;
 
-    return storage_disk_failed(op, job->error, job->text, job->directory, is_missing ? job->source : job->name,
+    return storage_disk_failed(op, job->error, job->text, job->place.directory, is_missing ? job->source : job->name,
                                job->virtual_size);
 }
 
@@ -55,11 +55,11 @@ int storage_disk_directory(struct op *op, const char *type, const char *director
     return 0;
 }
 
-/* The SR's directory and type; *ret_is_dummy has nothing to be done. */
-static int read_directory(struct op *op, const struct value *sr, const char **ret, bool *ret_is_dummy)
+/* Where the SR is; *ret_is_dummy has nothing to be done. */
+static int read_place(struct op *op, const struct value *sr, struct sr_place *ret, bool *ret_is_dummy)
 {
-    *ret = value_map_text(sr, "location", "");
-    return storage_disk_directory(op, value_map_text(sr, "type", ""), *ret, ret_is_dummy);
+    *ret = sr_place_of(sr);
+    return storage_disk_directory(op, value_map_text(sr, "type", ""), ret->directory, ret_is_dummy);
 }
 
 static int check_name(struct op *op, const char *name)
@@ -69,10 +69,22 @@ static int check_name(struct op *op, const char *name)
     return 0;
 }
 
-static int run_job(struct op *op, void (*fn)(void *arg), struct disk_job *job)
+static void work(void *arg)
 {
-    int r = op_work(op, fn, job);
+    struct disk_job *job = arg;
+    _cleanup_(close_fd) int dir = sr_open(&job->place, job->text);
 
+    if (job->place.is_unmade && (dir == -ENOENT || dir == -EEXIST))
+        return; /* what was not made in another directory need not be removed there */
+    job->error = dir < 0 ? dir : job->fn(job, dir);
+}
+
+static int run_job(struct op *op, int (*fn)(struct disk_job *, int dir), struct disk_job *job)
+{
+    int r;
+
+    job->fn = fn;
+    r = op_work(op, work, job);
     if (r < 0)
         return r;
     return job->error < 0 ? disk_failed(op, job) : 0;
@@ -96,25 +108,12 @@ static struct value dummy_answer(struct op *op, const char *name, int64_t virtua
     return storage_disk_answer(op, name, "raw", &(struct disk_facts){.virtual_size = virtual_size});
 }
 
-/* Run by a worker, with the directory open. */
-static void in_directory(struct disk_job *job, int (*fn)(struct disk_job *job, int dir))
-{
-    _cleanup_(close_fd) int dir = dir_open(job->directory);
-
-    job->error = dir < 0 ? dir : fn(job, dir);
-}
-
 /* ---- create ---- */
 
 static int create_in(struct disk_job *job, int dir)
 {
-    char text[MARKER_TEXT_BYTES];
-    int r = job->marker ? sr_marker_check(dir, job->marker, true, text) : 0;
+    int r;
 
-    if (r < 0) {
-        snprintf(job->text, sizeof job->text, "%s", text);
-        return r;
-    }
     if (job->op->is_repeated && disk_facts(dir, job->name, job->format, &job->facts) == 0
         && job->facts.virtual_size == job->virtual_size)
         return disk_sync(dir, job->name); /* made before the agent was restarted; names are drawn anew for each disk */
@@ -129,7 +128,7 @@ static int create_in(struct disk_job *job, int dir)
         const char *arguments[] = {"create", "-q", "-f", "qcow2", job->name, size, NULL};
 
         snprintf(size, sizeof size, "%lld", (long long) job->virtual_size);
-        r = qemu_img(job->directory, job->text, arguments);
+        r = qemu_img(job->place.directory, job->text, arguments);
         if (r == 0)
             r = disk_sync(dir, job->name);
         else
@@ -138,17 +137,12 @@ static int create_in(struct disk_job *job, int dir)
     return r < 0 ? r : disk_facts(dir, job->name, job->format, &job->facts);
 }
 
-static void create_job(void *arg)
-{
-    in_directory(arg, create_in);
-}
-
 int do_disk_create(struct op *op, const struct slave_disk_create_args *args, struct value *ret)
 {
     struct disk_job job = {
         .op = op, .name = args->location, .format = args->format, .virtual_size = args->virtual_size};
     bool is_dummy;
-    int r = read_directory(op, args->sr, &job.directory, &is_dummy);
+    int r = read_place(op, args->sr, &job.place, &is_dummy);
 
     if (r == 0)
         r = check_name(op, job.name);
@@ -162,9 +156,7 @@ int do_disk_create(struct op *op, const struct slave_disk_create_args *args, str
         *ret = dummy_answer(op, job.name, args->virtual_size);
         return 0;
     }
-    if (streq(value_map_text(args->sr, "marker", ""), "check"))
-        job.marker = value_map_text(args->sr, "uuid", "");
-    r = run_job(op, create_job, &job);
+    r = run_job(op, create_in, &job);
     if (r == 0)
         *ret = answer(op, &job);
     return r;
@@ -175,7 +167,7 @@ int do_disk_create(struct op *op, const struct slave_disk_create_args *args, str
 static int clone_in(struct disk_job *job, int dir)
 {
     struct disk_clone clone = {
-        .directory = job->directory, .source = job->source, .name = job->name, .format = job->format};
+        .place = job->place, .source = job->source, .name = job->name, .format = job->format};
     int r;
 
     if (job->op->is_repeated)
@@ -189,11 +181,6 @@ static int clone_in(struct disk_job *job, int dir)
     memcpy(job->text, clone.text, sizeof job->text);
     job->facts = clone.facts;
     return r;
-}
-
-static void clone_job(void *arg)
-{
-    in_directory(arg, clone_in);
 }
 
 int storage_check_pair(struct op *op, const char *source, const char *name)
@@ -213,7 +200,7 @@ int do_disk_clone(struct op *op, const struct slave_disk_clone_args *args, struc
 {
     struct disk_job job = {.op = op, .source = args->source, .name = args->location};
     bool is_dummy;
-    int r = read_directory(op, args->sr, &job.directory, &is_dummy);
+    int r = read_place(op, args->sr, &job.place, &is_dummy);
 
     if (r == 0)
         r = storage_check_pair(op, job.source, job.name);
@@ -224,7 +211,7 @@ int do_disk_clone(struct op *op, const struct slave_disk_clone_args *args, struc
         return 0;
     }
     job.format = storage_format_of(job.source, false);
-    r = run_job(op, clone_job, &job);
+    r = run_job(op, clone_in, &job);
     if (r == 0)
         *ret = answer(op, &job);
     return r;
@@ -234,7 +221,7 @@ int do_disk_clone(struct op *op, const struct slave_disk_clone_args *args, struc
 
 static int copy_in(struct disk_job *job, int dir)
 {
-    _cleanup_(close_fd) int to_dir = dir_open(job->to_directory);
+    _cleanup_(close_fd) int to_dir = sr_open(&job->to_place, job->text);
     struct disk_facts facts;
     int r;
 
@@ -254,8 +241,8 @@ static int copy_in(struct disk_job *job, int dir)
         char to[512];
         const char *arguments[] = {"convert", "-q", "-f", "qcow2", "-O", "qcow2", job->source, to, NULL};
 
-        snprintf(to, sizeof to, "%s/%s", job->to_directory, job->name);
-        r = qemu_img(job->directory, job->text, arguments);
+        snprintf(to, sizeof to, "%s/%s", job->to_place.directory, job->name);
+        r = qemu_img(job->place.directory, job->text, arguments);
         if (r == 0)
             r = disk_sync(to_dir, job->name);
         else
@@ -264,19 +251,14 @@ static int copy_in(struct disk_job *job, int dir)
     return r < 0 ? r : disk_facts(to_dir, job->name, job->format, &job->facts);
 }
 
-static void copy_job(void *arg)
-{
-    in_directory(arg, copy_in);
-}
-
 int do_disk_copy(struct op *op, const struct slave_disk_copy_args *args, struct value *ret)
 {
     struct disk_job job = {.op = op, .source = args->source, .name = args->location};
     bool is_dummy, is_to_dummy;
-    int r = read_directory(op, args->sr, &job.directory, &is_dummy);
+    int r = read_place(op, args->sr, &job.place, &is_dummy);
 
     if (r == 0)
-        r = read_directory(op, args->to_sr, &job.to_directory, &is_to_dummy);
+        r = read_place(op, args->to_sr, &job.to_place, &is_to_dummy);
     if (r == 0)
         r = check_name(op, job.source);
     if (r == 0)
@@ -292,7 +274,7 @@ int do_disk_copy(struct op *op, const struct slave_disk_copy_args *args, struct 
     if (is_dummy || is_to_dummy)
         return op_fail(op, SR_BACKEND_FAILURE, "95", "", "a dummy SR has no data");
     job.format = storage_format_of(job.source, false);
-    r = run_job(op, copy_job, &job);
+    r = run_job(op, copy_in, &job);
     if (r == 0)
         *ret = answer(op, &job);
     return r;
@@ -318,23 +300,18 @@ static int resize_in(struct disk_job *job, int dir)
         const char *arguments[] = {"resize", "-q", "-f", "qcow2", job->name, size, NULL};
 
         snprintf(size, sizeof size, "%lld", (long long) job->virtual_size);
-        r = qemu_img(job->directory, job->text, arguments);
+        r = qemu_img(job->place.directory, job->text, arguments);
         if (r == 0)
             r = disk_sync(dir, job->name);
     }
     return r < 0 ? r : disk_facts(dir, job->name, job->format, &job->facts);
 }
 
-static void resize_job(void *arg)
-{
-    in_directory(arg, resize_in);
-}
-
 int do_disk_resize(struct op *op, const struct slave_disk_resize_args *args, struct value *ret)
 {
     struct disk_job job = {.op = op, .name = args->location, .virtual_size = args->virtual_size};
     bool is_dummy;
-    int r = read_directory(op, args->sr, &job.directory, &is_dummy);
+    int r = read_place(op, args->sr, &job.place, &is_dummy);
 
     if (r == 0)
         r = check_name(op, job.name);
@@ -345,7 +322,7 @@ int do_disk_resize(struct op *op, const struct slave_disk_resize_args *args, str
         return 0;
     }
     job.format = storage_format_of(job.name, false);
-    r = run_job(op, resize_job, &job);
+    r = run_job(op, resize_in, &job);
     if (r == 0)
         *ret = answer(op, &job);
     return r;
@@ -452,16 +429,11 @@ static int destroy_in(struct disk_job *job, int dir)
     return fsync(dir) < 0 ? -errno : 0;
 }
 
-static void destroy_job(void *arg)
-{
-    in_directory(arg, destroy_in);
-}
-
 int do_disk_destroy(struct op *op, const struct slave_disk_destroy_args *args, struct value *ret)
 {
     struct disk_job job = {.op = op, .name = args->location};
     bool is_dummy;
-    int r = read_directory(op, args->sr, &job.directory, &is_dummy);
+    int r = read_place(op, args->sr, &job.place, &is_dummy);
 
     (void) ret;
     if (r == 0)
@@ -470,5 +442,5 @@ int do_disk_destroy(struct op *op, const struct slave_disk_destroy_args *args, s
         return r;
     wait_until_made(op->agent, job.name);
     job.format = storage_format_of(job.name, false);
-    return run_job(op, destroy_job, &job);
+    return run_job(op, destroy_in, &job);
 }

@@ -16,13 +16,6 @@
 
 #define COPY_BYTES (1024 * 1024)
 
-int dir_open(const char *path)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    return fd < 0 ? -errno : fd;
-}
-
 int dir_open_file(int dir, const char *name, int flags)
 {
     struct stat st;
@@ -231,7 +224,7 @@ int disk_copy_sparse(int dir, const char *source, int to_dir, const char *name, 
 
 /* ---- qemu-img ---- */
 
-int qemu_img(const char *directory, char ret_text[256], const char *const arguments[])
+int qemu_img(const char *directory, char ret_text[STORAGE_TEXT_BYTES], const char *const arguments[])
 {
     const char *argv[16] = {"qemu-img"};
     struct child child;
@@ -244,9 +237,9 @@ int qemu_img(const char *directory, char ret_text[256], const char *const argume
     ret_text[0] = '\0';
     r = child_start(&child, directory, argv, NULL, 0);
     if (r < 0) {
-        snprintf(ret_text, 256, "qemu-img cannot be run: %s", strerror(-r));
+        snprintf(ret_text, STORAGE_TEXT_BYTES, "qemu-img cannot be run: %s", strerror(-r));
         return r;
     }
-    child_hear(&child, ret_text, 256);
+    child_hear(&child, ret_text, STORAGE_TEXT_BYTES);
     return child_end(&child, -1);
 }

@@ -102,6 +102,6 @@ void transfer_answer(struct transfer *, int status, const char *headers, const c
 /* What a codec returned, as the op's failure: -EPIPE, -ECANCELED, -ENOSPC ... `text` says more, or is "". */
 int transfer_failed(struct op *, int error, const char *text, bool is_import);
 
-/* The path of an SR, from the {sr, sr_type, sr_location, location, format} of a call. 0 or the failure. */
+/* The path of an SR, from the {sr, sr_type, sr_location, sr_marker, location, format} of a call. 0 or the failure. */
 int transfer_disk_place(struct op *, const struct value *disk, const char **ret_directory, const char **ret_name,
                         const char **ret_format);

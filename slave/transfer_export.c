@@ -54,8 +54,9 @@ struct exporting {
 static int open_disk(struct exporting *exporting, const struct value *map)
 {
     struct xva_export_disk *disk = &exporting->open[exporting->count];
-    int r = disk_io_open(&disk->io, value_map_text(map, "sr_location", ""), value_map_text(map, "location", ""),
-                         value_map_text(map, "format", ""), false, exporting->text);
+    struct sr_place place = sr_place_of_disk(map);
+    int r = disk_io_open(&disk->io, &place, value_map_text(map, "location", ""), value_map_text(map, "format", ""), false,
+                         exporting->text);
 
     if (r < 0)
         return r;
@@ -96,10 +97,11 @@ static void tag_file(EVP_MD_CTX *digest, int dir, const char *name)
 /* A disk's file, and those that it rests on. */
 static void tag_disk(EVP_MD_CTX *digest, const struct value *map)
 {
-    _cleanup_(close_fd) int dir = dir_open(value_map_text(map, "sr_location", ""));
+    struct sr_place place = sr_place_of_disk(map);
+    char name[256], nobody_asks[STORAGE_TEXT_BYTES];
+    _cleanup_(close_fd) int dir = sr_open(&place, nobody_asks);
     const char *format = value_map_text(map, "format", "");
     struct disk_facts facts;
-    char name[256];
 
     if (dir < 0)
         return; /* opening it fails, too */

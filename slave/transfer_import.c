@@ -144,8 +144,9 @@ static int open_disks(struct importing *importing)
     for (uint32_t i = 0; i < importing->disks->length; i++) {
         const struct value *map = &importing->disks->items[i];
         struct xva_import_disk *disk = &importing->open[importing->count];
-        int r = disk_io_open(&disk->io, value_map_text(map, "sr_location", ""), value_map_text(map, "location", ""),
-                             value_map_text(map, "format", ""), true, importing->text);
+        struct sr_place place = sr_place_of_disk(map);
+        int r = disk_io_open(&disk->io, &place, value_map_text(map, "location", ""), value_map_text(map, "format", ""), true,
+                             importing->text);
 
         if (r < 0)
             return r;
@@ -171,7 +172,9 @@ static struct value count_used(struct importing *importing)
 
     for (uint32_t i = 0; i < count; i++) {
         const struct value *map = &importing->disks->items[i];
-        _cleanup_(close_fd) int dir = dir_open(value_map_text(map, "sr_location", ""));
+        struct sr_place place = sr_place_of_disk(map);
+        char nobody_asks[STORAGE_TEXT_BYTES];
+        _cleanup_(close_fd) int dir = sr_open(&place, nobody_asks);
         struct disk_facts facts = {0};
 
         if (dir >= 0)

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "slave/guest_devices.h"
+#include "slave/storage.h"
 #include "slave/vms.h"
 
 /* With the lock: the right is this one, and the guest is there. */
@@ -104,6 +105,8 @@ int do_vbd_plug(struct op *op, const struct slave_vbd_plug_args *args, struct va
         return -op->failure.code;
     locked = vm_locked(vm);
     r = check_guest(op, vm, args->epoch);
+    if (r == 0)
+        r = storage_check(op, args->disk, 1);
     if (r == 0 && guest_disk_is_writable(&disk))
         r = take_disk(op, vm, disk.path, (uint64_t) args->epoch);
     if (r == 0)
@@ -145,6 +148,8 @@ int do_cd_change(struct op *op, const struct slave_cd_change_args *args, struct 
         return -op->failure.code;
     locked = vm_locked(vm);
     r = check_guest(op, vm, args->epoch);
+    if (r == 0)
+        r = storage_check(op, args->disk, 1);
     if (r == 0)
         r = DRIVE(op, vm, change_cd, vm->uuid, &disk);
     if (r == 0)

@@ -25,6 +25,7 @@
 #include "shared/random.h"
 #include "shared/wire.h"
 #include "slave/sockets.h"
+#include "slave/storage.h"
 #include "slave/vms.h"
 
 #define TOKEN_BYTES       64     /* 32 random bytes in hex */
@@ -291,6 +292,8 @@ static int open_receive(struct op *op, struct vm *vm, const struct slave_vm_rece
 
     r = guest_plan_make(op, vm, (uint64_t) args->epoch, args->config, args->disks, args->nics, receive->arena,
                         &receive->plan);
+    if (r == 0)
+        r = storage_check(op, args->disks->items, args->disks->length);
     if (r < 0) {
         receive_release(receive);
         return r;

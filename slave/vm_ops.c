@@ -64,10 +64,19 @@ struct begin {
     struct vm *vm;
     uint64_t epoch;
     const struct value *config, *disks, *nics;
-    const char *image;   /* NULL: start */
-    uint64_t image_epoch; /* at which the image was made: nothing may have run since */
+    const char *image;            /* NULL: start */
+    const struct value *image_map; /* where that is */
+    uint64_t image_epoch;         /* at which the image was made: nothing may have run since */
     bool is_paused;
 };
+
+/* Owner records, locks and what the guest writes go beside its disks: nothing of that where an SR is not mounted. */
+static int check_places(struct op *op, const struct begin *begin)
+{
+    int r = storage_check(op, begin->disks->items, begin->disks->length);
+
+    return r == 0 && begin->image ? storage_check(op, begin->image_map, 1) : r;
+}
 
 /* With epoch and progress seen to: make the guest, have it run. */
 static int make_guest(struct op *op, const struct begin *begin)
@@ -78,9 +87,10 @@ static int make_guest(struct op *op, const struct begin *begin)
     struct ledger_vm row;
     int r = guest_plan_make(op, vm, begin->epoch, begin->config, begin->disks, begin->nics, op->arena, &plan);
 
-    if (r < 0)
-        return r;
-    r = op_check_master(op);
+    if (r == 0)
+        r = check_places(op, begin);
+    if (r == 0)
+        r = op_check_master(op);
     if (r < 0)
         return r;
     plan.config.domid = vm->domid = ledger_next_domid(ledger);
@@ -185,6 +195,7 @@ int do_vm_resume(struct op *op, const struct slave_vm_resume_args *args, struct 
         .disks = args->disks,
         .nics = args->nics,
         .is_paused = args->paused,
+        .image_map = args->image,
         .image_epoch = (uint64_t) args->image_epoch,
     };
 
@@ -395,7 +406,8 @@ int do_vm_reboot(struct op *op, const struct slave_vm_reboot_args *args, struct 
     if (row.epoch != begin.epoch || row.progress == VM_RECEIVING || row.progress == VM_PAUSED_FOR_MOVE || vm->sending)
         return vm_bad_state(op, vm, "running");
     if (!ref_equal(row.reboot, op->id)) {
-        if (!args->is_hard && !has_ended(vm)) {
+        r = check_places(op, &begin); /* no guest ends for one that cannot be made */
+        if (r == 0 && !args->is_hard && !has_ended(vm)) {
             r = end_by_asking(op, vm, args->timeout_s, true);
             if (r == 0)
                 r = vm_check_epoch(op, vm, args->epoch);
@@ -443,7 +455,9 @@ int do_vm_suspend(struct op *op, const struct slave_vm_suspend_args *args, struc
     if (!(has_ended(vm) && vm_row(vm).progress == VM_ENDED && storage_image_is_complete(image))) {
         if (vm->state != GUEST_RUNNING || vm->sending)
             return vm_bad_state(op, vm, "running");
-        r = DRIVE(op, vm, save, vm->uuid, image);
+        r = storage_check(op, args->image, 1);
+        if (r == 0)
+            r = DRIVE(op, vm, save, vm->uuid, image);
         if (r < 0)
             return r;
         vm_set_state(vm, GUEST_ENDED);

@@ -35,7 +35,7 @@ static void run_step(void *arg)
 
     for (int i = 0; i < snapshot->count && snapshot->error == 0; i++) {
         struct disk_clone *clone = &snapshot->clones[i];
-        _cleanup_(close_fd) int dir = dir_open(clone->directory);
+        _cleanup_(close_fd) int dir = sr_open(&clone->place, clone->text);
 
         snapshot->failed = i;
         snapshot->error = dir < 0 ? dir : snapshot->step(dir, clone);
@@ -53,7 +53,7 @@ static int do_step(struct snapshot *snapshot, int (*step)(int dir, struct disk_c
     if (r < 0 || snapshot->error == 0)
         return r;
     clone = &snapshot->clones[snapshot->failed];
-    return storage_disk_failed(snapshot->op, snapshot->error, clone->text, clone->directory, clone->source,
+    return storage_disk_failed(snapshot->op, snapshot->error, clone->text, clone->place.directory, clone->source,
                                clone->facts.virtual_size);
 }
 
@@ -74,12 +74,12 @@ static int read_disks(struct op *op, const struct value *disks, struct snapshot 
         int r;
 
         *clone = (struct disk_clone){
-            .directory = value_map_text(map, "sr_location", ""),
+            .place = sr_place_of_disk(map),
             .source = value_map_text(map, "source", ""),
             .name = value_map_text(map, "location", ""),
             .stop = &snapshot->stop,
         };
-        r = storage_disk_directory(op, value_map_text(map, "sr_type", ""), clone->directory, &is_dummy);
+        r = storage_disk_directory(op, value_map_text(map, "sr_type", ""), clone->place.directory, &is_dummy);
         if (r == 0)
             r = storage_check_pair(op, clone->source, clone->name);
         if (r < 0)

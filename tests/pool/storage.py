@@ -60,6 +60,11 @@ class Pool:
                   "type": "user", "sharable": False, "read_only": False, "other_config": {}}
         return self("VDI.create", dict(record, **fields))
 
+    def drive(self, vm, vdi):
+        return self("VBD.create", {
+            "VM": vm, "VDI": vdi, "userdevice": "autodetect", "bootable": False, "mode": "RW", "type": "Disk", "empty": False,
+            "other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {}})
+
     def files(self):
         return {name for name in os.listdir(self.shared) if name.endswith((".raw", ".qcow2", ".iso"))}
 
@@ -126,6 +131,8 @@ def a_directory_that_is_not_mounted_is_refused(p):
     code, *details = p.failure("PBD.plug", pbd)
     assert code == "SR_BACKEND_FAILURE" and "is it mounted?" in details[-1], details
 
+    an_unmounted_sr_is_left_alone(p, sr, host, real)
+
     # Introduced by its uuid, as one without the file: that is made by the first plug, and found by the next.
     uuid = p("SR.get_uuid", sr)
     p("PBD.destroy", pbd)
@@ -141,6 +148,59 @@ def a_directory_that_is_not_mounted_is_refused(p):
         p("PBD.unplug", pbd)
     p("SR.destroy", sr)
     assert os.listdir(real) == []
+
+
+def an_unmounted_sr_is_left_alone(p, sr, host, directory):
+    """What was mounted is away, the mount point is left: nothing may land in it, nor be taken for gone."""
+    away = directory + ".away"
+
+    def refused(*call):
+        code, *details = p.failure(*call)
+        assert code == "SR_BACKEND_FAILURE" and "is it mounted?" in details[-1], (call, code, details)
+
+    disk, other = p.vdi(SR=sr), p.vdi()
+    vms = {}
+    for state in "halted", "suspended", "running":
+        vms[state] = p("VM.create", dict(p("VM.get_record", p("VM.get_by_name_label", "vm1")[0]), name_label=state,
+                                         suspend_SR=sr))
+        p.drive(vms[state], p.vdi(SR=sr))
+        if state != "halted":
+            p("VM.start_on", vms[state], host, False, False)
+    p("VM.suspend", vms["suspended"])
+    vdis = set(p("SR.get_VDIs", sr))
+    os.rename(directory, away)
+    os.mkdir(directory)
+    refused("VDI.create", dict(p("VDI.get_record", disk), SR=sr))
+    refused("VDI.clone", disk, {})
+    refused("VDI.snapshot", disk, {})
+    refused("VDI.copy", disk, p.default_sr())
+    refused("VDI.copy", other, sr)
+    refused("VDI.resize", disk, str(64 * MIB))
+    refused("VDI.destroy", disk)
+    refused("SR.scan", sr)
+    refused("VM.start_on", vms["halted"], host, False, False)
+    refused("VM.resume_on", vms["suspended"], host, False, False)
+    for call in "VM.clean_reboot", "VM.hard_reboot", "VM.suspend":
+        refused(call, vms["running"])
+        assert p("VM.get_power_state", vms["running"]) == "Running"
+    refused("VM.snapshot", vms["running"], "s")
+    spare = p.drive(vms["running"], p.vdi())
+    p("VBD.plug", spare) # of another SR
+    plugged = p.drive(vms["running"], disk)
+    refused("VBD.plug", plugged)
+    assert os.listdir(directory) == [], os.listdir(directory)
+    assert set(p("SR.get_VDIs", sr)) == vdis, "nothing half made is left in the records"
+    os.rmdir(directory)
+    os.rename(away, directory)
+    p("VBD.plug", plugged)
+    p("VM.hard_reboot", vms["running"])
+    p("VM.resume_on", vms["suspended"], host, False, False)
+    p("VM.start_on", vms["halted"], host, False, False)
+    for vm in vms.values():
+        p("VM.hard_shutdown", vm)
+        p("VM.destroy", vm)
+    for vdi in [other, *p("SR.get_VDIs", sr)]:
+        p("VDI.destroy", vdi)
 
 
 def cds_change_in_a_running_vm(p):

@@ -13,6 +13,7 @@
 
 #include "shared/buffer.h"
 #include "slave/disk_io.h"
+#include "slave/storage.h"
 
 #define MIB 1048576
 
@@ -70,7 +71,7 @@ _unused_ static int end(void **state)
 static struct disk_io *open_disk(struct disk_files *files, const char *name, const char *format, bool is_writable)
 {
     struct disk_io *disk = NULL;
-    int r = disk_io_open(&disk, files->dir, name, format, is_writable, files->text);
+    int r = disk_io_open(&disk, &(struct sr_place){.directory = files->dir}, name, format, is_writable, files->text);
 
     if (r < 0)
         fail_msg("%d %s", r, files->text);

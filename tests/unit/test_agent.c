@@ -1555,6 +1555,84 @@ static void a_disk_that_was_given_back_is_free_for_another_vm(void **state)
     two_disks_end(&two);
 }
 
+/* ---- an SR that is not mounted ---- */
+
+static bool is_not_mounted(struct fixture *f, ref_t id)
+{
+    struct wire_frame *reply = of_id(f, WIRE_REPLY, id);
+
+    return streq(code_of(f, id), "SR_BACKEND_FAILURE") && strstr(reply->params.items[2].text, "is it mounted?");
+}
+
+static struct value shared_disk(struct fixture *f, const char *directory, const char *location, const char *device)
+{
+    const char *pairs[] = {"sr", "sr-a", "sr_type", "shared-file", "sr_location", directory, "sr_marker", "check",
+                           "source", "s.raw", "location", location, "device", device};
+    struct value *items = arena_alloc_array(f->arena, ARRAY_SIZE(pairs), sizeof *items);
+
+    for (size_t i = 0; i < ARRAY_SIZE(pairs); i++)
+        items[i] = value_text(pairs[i]);
+    return VALUE_MAP(ARRAY_SIZE(pairs) / 2, items);
+}
+
+/* The mount point alone is a directory, too. A guest that were let into it would write, with its owner record, beside its disk. */
+static void no_guest_is_let_where_an_sr_is_not_mounted(void **state)
+{
+    struct fixture *f = *state;
+    char top[] = "/tmp/drover-agent-XXXXXX";
+    const char *mount, *away;
+    struct value disk, second, disks, image;
+    struct slave_vm_start_args start_args = {.vm = vm1_text, .epoch = 3, .config = &no_options, .nics = &no_disks};
+    struct slave_vm_resume_args resume_args = {.vm = vm1_text, .epoch = 5, .config = &no_options, .nics = &no_disks};
+    struct slave_vm_reboot_args reboot_args = {.vm = vm1_text, .epoch = 4, .config = &no_options, .nics = &no_disks};
+    struct slave_vm_receive_open_args receive_args = {
+        .vm = vm1_text, .epoch = 6, .move = "m1", .config = &no_options, .nics = &no_disks};
+
+    assert_non_null(mkdtemp(top));
+    mount = arena_text(f->arena, "%s/mount", top);
+    away = arena_text(f->arena, "%s/away", top);
+    disk = shared_disk(f, mount, "a.raw", "0");
+    second = shared_disk(f, mount, "b.raw", "1");
+    image = shared_disk(f, mount, "image", "");
+    disks = VALUE_SET(1, &disk);
+    start_args.disks = reboot_args.disks = resume_args.disks = receive_args.disks = &disks;
+    resume_args.image = &image;
+    assert_int_equal(mkdir(mount, 0755), 0);
+    assert_true(is_not_mounted(f, call(f, SLAVE_CALL_vm_start, &start_args)));
+    assert_null(fake_find(&f->fake, vm1));
+
+    put_owner(arena_text(f->arena, "%s/.drover-sr", mount), "sr-a\n");
+    start_args.epoch = 4;
+    assert_string_equal(state_of(f, call(f, SLAVE_CALL_vm_start, &start_args)), "running");
+    assert_int_equal(rename(mount, away), 0);
+    assert_int_equal(mkdir(mount, 0755), 0);
+    for (int is_hard = 0; is_hard < 2; is_hard++) {
+        reboot_args.is_hard = is_hard;
+        assert_true(is_not_mounted(f, call(f, SLAVE_CALL_vm_reboot, &reboot_args)));
+    }
+    assert_true(is_not_mounted(f, call(f, SLAVE_CALL_vbd_plug, &(struct slave_vbd_plug_args){vm1_text, 4, &second})));
+    assert_true(is_not_mounted(f, call(f, SLAVE_CALL_cd_change, &(struct slave_cd_change_args){vm1_text, 4, &second})));
+    assert_true(is_not_mounted(f, call(f, SLAVE_CALL_vm_suspend, &(struct slave_vm_suspend_args){vm1_text, 4, &image})));
+    assert_true(is_not_mounted(f, call(f, SLAVE_CALL_vm_snapshot, &(struct slave_vm_snapshot_args){vm1_text, 4, &disks, false})));
+    assert_int_equal(guest(f)->starts, 1); /* it runs on, as it was */
+    assert_int_equal(guest(f)->found.state, GUEST_RUNNING);
+    assert_int_equal(guest(f)->devices.disk_count, 1);
+    simple(f, SLAVE_CALL_vm_kill, 4);
+    assert_true(is_not_mounted(f, call(f, SLAVE_CALL_vm_resume, &resume_args)));
+    assert_true(is_not_mounted(f, call(f, SLAVE_CALL_vm_receive_open, &receive_args)));
+    assert_int_equal(guest(f)->starts, 1);
+
+    assert_int_equal(rmdir(mount), 0); /* nothing was written there */
+    assert_int_equal(rename(away, mount), 0);
+    put_owner(arena_text(f->arena, "%s/.drover-sr", mount), "sr-b\n");
+    start_args.epoch = 7;
+    assert_string_equal(code_of(f, call(f, SLAVE_CALL_vm_start, &start_args)), "SR_BACKEND_FAILURE");
+    put_owner(arena_text(f->arena, "%s/.drover-sr", mount), "sr-a\n");
+    start_args.epoch = 8;
+    assert_string_equal(state_of(f, call(f, SLAVE_CALL_vm_start, &start_args)), "running");
+    assert_int_equal(system(arena_text(f->arena, "rm -rf %s", top)), 0);
+}
+
 /* Of both, under new names that begin with `name`. */
 static ref_t snapshot_as(struct fixture *f, ref_t id, struct two_disks *two, const char *name, bool is_paused)
 {
@@ -1772,6 +1850,7 @@ int main(void)
         TEST(an_interrupted_plug_is_done_once),
         TEST(a_disk_that_was_given_back_is_free_for_another_vm),
         TEST(memory_that_is_older_than_its_disks_is_not_resumed),
+        TEST(no_guest_is_let_where_an_sr_is_not_mounted),
         TEST(a_snapshot_holds_the_guest_for_a_moment),
         TEST(a_snapshot_that_fails_lets_the_guest_go_on),
         TEST(an_interrupted_snapshot_is_finished_by_the_next_agent),

@@ -15,7 +15,7 @@
 
 static void refused(struct disk_files *f, const char *name, const char *format, int error, const char *why)
 {
-    assert_int_equal(disk_io_open(&f->disk, f->dir, name, format, false, f->text), error);
+    assert_int_equal(disk_io_open(&f->disk, &(struct sr_place){.directory = f->dir}, name, format, false, f->text), error);
     assert_null(f->disk);
     if (!strstr(f->text, why))
         fail_msg("says \"%s\", not \"%s\"", f->text, why);
@@ -300,7 +300,7 @@ static void no_server_outlives_us(void **state)
     assert_int_equal(pipe(pipes), 0); /* its writing end is the server's too */
     run(f, "ls -d /tmp/drover-nbd-* >before 2>&1 || true");
     if (fork() == 0) {
-        if (disk_io_open(&f->disk, f->dir, "a.qcow2", "qcow2", true, f->text) == 0)
+        if (disk_io_open(&f->disk, &(struct sr_place){.directory = f->dir}, "a.qcow2", "qcow2", true, f->text) == 0)
             server = child_of_ours();
         if (write(pipes[1], &server, sizeof server) != sizeof server)
             abort();

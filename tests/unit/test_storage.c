@@ -246,7 +246,7 @@ static void qcow2_clones_share_a_base_that_goes_with_the_last(void **state)
 static void a_clone_of_an_open_disk_is_of_one_moment(void **state)
 {
     struct fixture *f = *state;
-    struct disk_clone clone = {.directory = f->dir, .source = "a.qcow2", .name = "b.qcow2", .format = "qcow2"};
+    struct disk_clone clone = {.place.directory = f->dir, .source = "a.qcow2", .name = "b.qcow2", .format = "qcow2"};
     struct stat open_file, base, source;
     char command[512];
     int dir, fd;
@@ -257,7 +257,7 @@ static void a_clone_of_an_open_disk_is_of_one_moment(void **state)
     snprintf(command, sizeof command, "cd %s && qemu-io -f qcow2 -c 'write -P 1 0 64k' a.qcow2 >/dev/null", f->dir);
     assert_int_equal(system(command), 0);
     fd = open(path_in(f, f->dir, "a.qcow2"), O_RDWR);
-    dir = dir_open(f->dir);
+    dir = open(f->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     assert_int_equal(fstat(fd, &open_file), 0);
 
     assert_int_equal(disk_clone_prepare(dir, &clone), 0);
@@ -292,11 +292,11 @@ static void an_interrupted_clone_is_finished_or_goes(void **state)
 
     if (!f->has_qemu_img)
         return;
-    dir = dir_open(f->dir);
+    dir = open(f->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     assert_int_equal(DO(f, disk_create, &f->sr, "a.qcow2", "qcow2", 64 << 20), 0);
     for (int steps = 1; steps <= 4; steps++)
         for (int is_finished = 0; is_finished < 2; is_finished++) {
-            struct disk_clone first = {.directory = f->dir, .source = "a.qcow2", .name = "b.qcow2", .format = "qcow2"};
+            struct disk_clone first = {.place.directory = f->dir, .source = "a.qcow2", .name = "b.qcow2", .format = "qcow2"};
             struct disk_clone second = first;
 
             assert_int_equal(disk_clone_prepare(dir, &first), 0);
@@ -441,6 +441,56 @@ static void a_shared_directory_is_known_by_its_marker(void **state)
     assert_int_equal(DO(f, sr_attach, &mine), 0);
 }
 
+static bool is_not_mounted(struct fixture *f)
+{
+    return streq(code(f), "SR_BACKEND_FAILURE") && strstr(f->op.failure.params[2], "is it mounted?");
+}
+
+#define REFUSED(what)                  \
+    do {                               \
+        what;                          \
+        assert_true(is_not_mounted(f)); \
+    } while (0)
+
+/* What hides the mount point is gone: what is left is an empty directory of the host's own. */
+static void nothing_is_done_where_an_sr_is_not_mounted(void **state)
+{
+    struct fixture *f = *state;
+    const char *path = path_in(f, f->dir, "mount"), *away = path_in(f, f->dir, "away");
+    struct value shared = sr_map(f, "shared-file", path), sr = marked(f, &shared, "sr-a", "check");
+    struct value unmade = marked(f, &shared, "sr-a", "unmade");
+
+    assert_int_equal(mkdir(path, 0755), 0);
+    assert_int_equal(DO(f, sr_create, &sr), 0);
+    assert_int_equal(DO(f, disk_create, &sr, "a.raw", "raw", 1 << 20), 0);
+    assert_int_equal(DO(f, disk_create, &f->sr, "b.raw", "raw", 1 << 20), 0);
+    assert_int_equal(rename(path, away), 0);
+    for (int is_bare = 0; is_bare < 2; is_bare++) {
+        if (is_bare)
+            assert_int_equal(mkdir(path, 0755), 0);
+        REFUSED(DO(f, sr_attach, &sr));
+        REFUSED(DO(f, sr_scan, &sr));
+        REFUSED(DO(f, sr_stat, &sr));
+        REFUSED(DO(f, disk_create, &sr, "c.raw", "raw", 4096));
+        REFUSED(DO(f, disk_create, &sr, "c.qcow2", "qcow2", 4096));
+        REFUSED(DO(f, disk_clone, &sr, "a.raw", "c.raw"));
+        REFUSED(DO(f, disk_copy, &sr, "a.raw", &f->sr, "c.raw"));
+        REFUSED(DO(f, disk_copy, &f->sr, "b.raw", &sr, "c.raw"));
+        REFUSED(DO(f, disk_resize, &sr, "a.raw", 2 << 20));
+        REFUSED(DO(f, disk_destroy, &sr, "a.raw")); /* it is there still, and nobody would know */
+        assert_int_equal(DO(f, disk_destroy, &unmade, "c.raw"), 0);
+    }
+    assert_int_equal(rmdir(path), 0); /* nothing was left there */
+    assert_int_equal(access(path_in(f, f->dir, "c.raw"), F_OK), -1);
+
+    assert_int_equal(rename(away, path), 0);
+    assert_int_equal(DO(f, disk_clone, &sr, "a.raw", "c.raw"), 0);
+    assert_int_equal(DO(f, disk_resize, &sr, "a.raw", 2 << 20), 0);
+    assert_int_equal(DO(f, disk_destroy, &unmade, "c.raw"), 0);
+    assert_int_equal(access(path_in(f, path, "c.raw"), F_OK), -1);
+    assert_int_equal(DO(f, disk_destroy, &sr, "a.raw"), 0);
+}
+
 static void drop_line(void *arg, enum log_level level, const char *line)
 {
     (void) arg;
@@ -463,6 +513,7 @@ int main(void)
         TEST(long_chains_end_in_a_copy),
         TEST(a_scan_finds_disks_only),
         TEST(a_shared_directory_is_known_by_its_marker),
+        TEST(nothing_is_done_where_an_sr_is_not_mounted),
         TEST(srs_are_attached_by_their_type),
     };
 #undef TEST
