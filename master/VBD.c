@@ -175,7 +175,7 @@ int VBD_destroy(struct call *call, const struct VBD_destroy_args *args, struct v
     (void) ret;
     if (!vbd)
         return -ERR_HANDLE_INVALID;
-    if (VBD_get_currently_attached(vbd)) {
+    if (VBD_get_currently_attached(vbd) || VBD_get_reserved(vbd)) {
         vm = txn_get(txn, VM, VBD_get_VM(vbd));
         return fail(call, OPERATION_NOT_ALLOWED,
                     arena_text(call->arena, "VBD '%s' still attached to '%s'", VBD_get_uuid(vbd),
@@ -241,6 +241,17 @@ static int disk_map(struct call *call, const struct object *vbd, ref_t vdi_ref, 
     return 0;
 }
 
+/* Until it is known what came of the plug nobody else gets the disk, whoever dies meanwhile: what the guest has then is the
+ * host's to say (attached.c). */
+static void put_reserved(struct call *call, ref_t vbd, bool is_reserved)
+{
+    struct txn *txn = store_begin(call->core->store);
+
+    if (txn_get(txn, VBD, vbd))
+        VBD_put_reserved(txn, vbd, is_reserved);
+    call->depends = MAX(call->depends, store_apply(&txn));
+}
+
 int VBD_plug(struct call *call, const struct VBD_plug_args *args, struct value *ret)
 {
     _cleanup_(claim_end) struct claim claim = {0};
@@ -265,9 +276,13 @@ int VBD_plug(struct call *call, const struct VBD_plug_args *args, struct value *
     if (r < 0)
         return r;
     plug = (struct slave_vbd_plug_args){.vm = guest.uuid, .epoch = guest.epoch, .disk = &disk};
+    put_reserved(call, args->self, true); /* without a wait behind the claim's checks */
     r = slave_vbd_plug(call, guest.host, &plug, NULL);
-    if (r < 0)
+    if (r < 0) {
+        if (!slave_call_in_doubt(call))
+            put_reserved(call, args->self, false);
         return r;
+    }
 
     txn = store_begin(call->core->store);
     vbd = live(call, txn_view(txn), VBD, args->self);
@@ -278,6 +293,7 @@ int VBD_plug(struct call *call, const struct VBD_plug_args *args, struct value *
         VBD_put_currently_attached(txn, args->self, true);
         VBD_put_device(txn, args->self, vbd_device(device, vbd, vm_is_hvm(vm)));
     }
+    VBD_put_reserved(txn, args->self, false);
     claim_end_txn(&claim, txn);
     return call_commit(call, &txn);
 }

@@ -9,6 +9,7 @@
 #include "master/lifecycle.h"
 #include "master/memory.h"
 #include "master/placement.h"
+#include "master/put.h"
 #include "master/storage.h"
 #include "master/VM.h"
 
@@ -300,50 +301,54 @@ static int check_disk_idle(struct call *call, const struct object *vdi)
     return 0;
 }
 
-/* Others that have the disk, or have reserved it for their start. Those of suspended VMs do not
- * count. */
-static bool is_used_by_others(const struct view *view, const struct object *vbd,
-                              const struct object *vdi)
+static int assert_disk_free(struct call *call, const struct view *view, const struct object *vbd)
 {
-    const struct object *other, *vm;
-    struct view_iter others;
-
-    if (VDI_get_sharable(vdi))
-        return false;
-    view_each_inverse(&others, view, &CLASS_OF(VDI)->fields[F_VDI_VBDs], vdi->ref);
-    while ((other = view_next(&others))) {
-        vm = view_get(view, VM, VBD_get_VM(other));
-        if (ref_equal(other->ref, vbd->ref)
-            || !(VBD_get_currently_attached(other) || VBD_get_reserved(other))
-            || (vm && VM_get_power_state(vm) == vm_power_state_Suspended
-                && !VBD_get_reserved(other)))
-            continue;
-        if (VBD_get_mode(other) == vbd_mode_RW || VBD_get_mode(vbd) == vbd_mode_RW)
-            return true;
-    }
-    return false;
-}
-
-int assert_disks_free(struct call *call, const struct view *view, ref_t vm)
-{
-    const struct object *vbd, *vdi;
-    struct view_iter vbds;
+    const struct object *vdi = VBD_get_empty(vbd) ? NULL : view_get(view, VDI, VBD_get_VDI(vbd));
     int r;
 
-    view_each_inverse(&vbds, view, VM_INVERSE(VBDs), vm);
-    while ((vbd = view_next(&vbds))) {
-        vdi = VBD_get_empty(vbd) ? NULL : view_get(view, VDI, VBD_get_VDI(vbd));
-        if (!vdi)
-            continue;
-        r = check_disk_idle(call, vdi);
-        if (r < 0)
-            return r;
-        if (is_used_by_others(view, vbd, vdi))
-            return fail(call, VDI_IN_USE, ref_text(call, vdi->ref));
-        if (VBD_get_mode(vbd) == vbd_mode_RW && VDI_get_read_only(vdi))
-            return fail(call, VDI_READONLY, ref_text(call, vdi->ref));
-    }
+    if (!vdi)
+        return 0;
+    r = check_disk_idle(call, vdi);
+    if (r < 0)
+        return r;
+    if (storage_is_taken(view, vbd, vdi))
+        return fail(call, VDI_IN_USE, ref_text(call, vdi->ref));
+    if (VBD_get_mode(vbd) == vbd_mode_RW && VDI_get_read_only(vdi))
+        return fail(call, VDI_READONLY, ref_text(call, vdi->ref));
     return 0;
+}
+
+int reserve_disks(struct call *call, struct txn *txn, ref_t vm, bool only_attached)
+{
+    const struct object *vbd;
+    struct view_iter vbds;
+    int r = 0;
+
+    /* First all are looked at: two drives of one VM may have the same disk. */
+    view_each_inverse(&vbds, txn_view(txn), VM_INVERSE(VBDs), vm);
+    while (r == 0 && (vbd = view_next(&vbds)))
+        if (!only_attached || VBD_get_currently_attached(vbd))
+            r = assert_disk_free(call, txn_view(txn), vbd);
+    if (r < 0)
+        return r;
+    view_each_inverse(&vbds, txn_view(txn), VM_INVERSE(VBDs), vm);
+    while ((vbd = view_next(&vbds)))
+        if (!only_attached || VBD_get_currently_attached(vbd))
+            VBD_put_reserved(txn, vbd->ref, true);
+    return 0;
+}
+
+void reserve_free_disks(struct call *call, struct txn *txn, ref_t vm)
+{
+    struct failure before = call->failure;
+    const struct object *vbd;
+    struct view_iter vbds;
+
+    view_each_inverse(&vbds, txn_view(txn), VM_INVERSE(VBDs), vm);
+    while ((vbd = view_next(&vbds)))
+        if (!VBD_get_currently_attached(vbd) && assert_disk_free(call, txn_view(txn), vbd) == 0)
+            VBD_put_reserved(txn, vbd->ref, true);
+    call->failure = before;
 }
 
 /* ---- choosing ---- */

@@ -20,9 +20,12 @@ int assert_can_boot_here(struct call *, const struct view *, ref_t vm, ref_t hos
 /* Does the host let VMs in? -ERR_HOST_EVACUATE_IN_PROGRESS [host]. */
 int assert_lets_in(struct call *, const struct view *, ref_t host);
 
-/* Does nobody else use the disks that the VM is to have? -ERR_VDI_IN_USE, -ERR_VDI_READONLY, or
- * -ERR_OTHER_OPERATION_IN_PROGRESS while someone works on one. */
-int assert_disks_free(struct call *, const struct view *, ref_t vm);
+/* Reserve the VM's drives for a guest that begins to run, all or those that are attached; from then on nobody else gets their
+ * disks. When somebody has one: -ERR_VDI_IN_USE, -ERR_VDI_READONLY, or -ERR_OTHER_OPERATION_IN_PROGRESS while someone works on
+ * it; the transaction is then to be given up. */
+int reserve_disks(struct call *, struct txn *, ref_t vm, bool only_attached);
+/* For a guest that begins anew, and keeps what it has: also the drives that it has not, as far as nobody has their disks. */
+void reserve_free_disks(struct call *, struct txn *, ref_t vm);
 
 /* What placement wants to know of a VM. */
 struct placement_vm boot_needs(const struct object *vm);

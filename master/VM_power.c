@@ -69,7 +69,7 @@ void arrival_undone(struct work *work, struct txn *txn)
 
 static int start_begin(struct work *work, struct txn *txn)
 {
-    int r = assert_disks_free(work->call, txn_view(txn), work->vm);
+    int r = reserve_disks(work->call, txn, work->vm, false);
 
     if (r < 0)
         return r;
@@ -126,7 +126,7 @@ int start_run(struct work *work)
     struct value answer = VALUE_VOID;
     int r;
 
-    vm_config(call, call_view(call), work->vm, work->host, DEVICES_ALL, &config);
+    vm_config(call, call_view(call), work->vm, work->host, DEVICES_AT_BOOT, &config);
     r = slave_vm_start(call, work->host,
                        &(struct slave_vm_start_args){
                            .vm = config.uuid,
@@ -171,6 +171,7 @@ static int restart_begin(struct work *work, struct txn *txn)
         return fail(work->call, VM_BAD_POWER_STATE, ref_text(work->call, work->vm), "running",
                     "halted");
     work->epoch = vm_put_fresh_epoch(core_of(work), txn, work->vm);
+    reserve_free_disks(work->call, txn, work->vm);
     return 0;
 }
 
@@ -403,7 +404,19 @@ int VM_shutdown(struct call *call, const struct VM_shutdown_args *args, struct v
 
 /* ---- rebooting ---- */
 
-/* A reboot keeps the host and the epoch: the right to run does not change. */
+/* A reboot keeps the host and the epoch: the right to run does not change. Nor do the devices: what was unplugged, and is
+ * another VM's by now, stays that one's. */
+static int reboot_begin(struct work *work, struct txn *txn)
+{
+    reserve_free_disks(work->call, txn, work->vm);
+    return 0;
+}
+
+static void reboot_undone(struct work *work, struct txn *txn)
+{
+    vm_put_reserved(txn, work->vm, false);
+}
+
 static void reboot_done(struct work *work, struct txn *txn, enum guest_is guest, int64_t domid)
 {
     if (guest == GUEST_IS_ENDED) {
@@ -424,14 +437,18 @@ const struct work_kind work_clean_reboot = {
     .name = "clean_reboot",
     .operation = vm_operations_clean_reboot,
     .is_cancellable = true,
+    .begin = reboot_begin,
     .done = reboot_done,
+    .undone = reboot_undone,
     .was_done = reboot_was_done,
 };
 const struct work_kind work_hard_reboot = {
     .name = "hard_reboot",
     .operation = vm_operations_hard_reboot,
     .is_hard = true,
+    .begin = reboot_begin,
     .done = reboot_done,
+    .undone = reboot_undone,
     .was_done = reboot_was_done,
 };
 
@@ -442,7 +459,7 @@ static int reboot_run(struct work *work, bool is_hard)
     struct value answer = VALUE_VOID;
     int r;
 
-    vm_config(call, call_view(call), work->vm, work->host, DEVICES_ALL, &config);
+    vm_config(call, call_view(call), work->vm, work->host, DEVICES_AT_BOOT, &config);
     r = slave_vm_reboot(call, work->host,
                         &(struct slave_vm_reboot_args){
                             .vm = config.uuid,

@@ -14,6 +14,7 @@
 #include "master/put.h"
 #include "master/slaves.h"
 #include "master/storage.h"
+#include "master/VM_boot.h"
 #include "master/vm_config.h"
 #include "master/vm_state.h"
 #include "shared/log.h"
@@ -134,9 +135,14 @@ int VM_suspend(struct call *call, const struct VM_suspend_args *args, struct val
 
 static int resume_begin(struct work *work, struct txn *txn)
 {
+    int r;
+
     work->vdi = VM_get_suspend_VDI(txn_get(txn, VM, work->vm));
     if (!txn_get(txn, VDI, work->vdi))
         return fail(work->call, VM_HAS_NO_SUSPEND_VDI, ref_text(work->call, work->vm));
+    r = reserve_disks(work->call, txn, work->vm, true); /* another VM may have them since */
+    if (r < 0)
+        return r;
     return arrival_begin(work, txn, host_allowed_operations_vm_resume);
 }
 
@@ -144,6 +150,7 @@ static void resume_done(struct work *work, struct txn *txn, enum guest_is guest,
 {
     vm_put_home(txn, work->call->core, work->vm, work->host, domid, guest == GUEST_IS_PAUSED);
     VM_put_suspend_VDI(txn, work->vm, NULL_REF);
+    vm_put_reserved(txn, work->vm, false);
     tell(work, txn, "VM_RESUMED", "has been resumed");
     if (guest == GUEST_IS_ENDED)
         vm_put_halted(txn, work->vm);
@@ -152,6 +159,12 @@ static void resume_done(struct work *work, struct txn *txn, enum guest_is guest,
 static void resume_after(struct work *work)
 {
     suspend_image_destroy(work->call, work->vdi);
+}
+
+static void resume_undone(struct work *work, struct txn *txn)
+{
+    arrival_undone(work, txn);
+    vm_put_reserved(txn, work->vm, false);
 }
 
 static bool resume_was_done(enum guest_is guest)
@@ -165,7 +178,7 @@ const struct work_kind work_resume = {
     .lets_run = true,
     .begin = resume_begin,
     .done = resume_done,
-    .undone = arrival_undone,
+    .undone = resume_undone,
     .after = resume_after,
     .was_done = resume_was_done,
 };
@@ -175,7 +188,7 @@ const struct work_kind work_resume_on = {
     .lets_run = true,
     .begin = resume_begin,
     .done = resume_done,
-    .undone = arrival_undone,
+    .undone = resume_undone,
     .after = resume_after,
     .was_done = resume_was_done,
 };

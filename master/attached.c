@@ -45,8 +45,8 @@ static bool vbd_agrees(const struct view *view, const struct object *vbd, const 
 
     if (VBD_get_current_operations(vbd)->length > 0)
         return true;
-    if (VBD_get_currently_attached(vbd) != is_there)
-        return false;
+    if (VBD_get_currently_attached(vbd) != is_there || VBD_get_reserved(vbd))
+        return false; /* reserved: a plug in doubt */
     return !is_there || VBD_get_type(vbd) != vbd_type_CD || streq(name, location_in(view, vbd));
 }
 
@@ -96,6 +96,7 @@ static void put_vbd(struct txn *txn, ref_t vbd_ref, bool is_hvm, const char *dis
     bool is_there = find_device(disks, VBD_get_userdevice(vbd), name);
 
     VBD_put_currently_attached(txn, vbd_ref, is_there);
+    VBD_put_reserved(txn, vbd_ref, false);
     VBD_put_device(txn, vbd_ref, is_there ? vbd_device(device, vbd, is_hvm) : "");
     if (!is_there || VBD_get_type(vbd) != vbd_type_CD || streq(name, location_in(txn_view(txn), vbd)))
         return;

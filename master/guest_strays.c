@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "master/attached.h"
 #include "master/background.h"
 #include "master/claim.h"
 #include "master/core.h"
@@ -165,8 +166,10 @@ static int adopt(struct call *call, const struct stray *stray)
     log_warning(call->tag, "VM %s runs although the model had it halted; believed",
                 VM_get_uuid(vm_of(call, stray)));
     txn = store_begin(call->core->store);
+    vm_put_reserved(txn, claim.ref, true);
     vm_put_booted(txn, call->core, claim.ref, stray->host, answer_domid(&state),
                   streq(text, "paused"));
+    attached_put(txn, claim.ref, value_map_text(&state, "disks", NULL), value_map_text(&state, "nics", NULL));
     claim_end_txn(&claim, txn);
     call_commit(call, &txn);
     return 0;

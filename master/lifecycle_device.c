@@ -3,6 +3,7 @@
 #include "master/lifecycle_rules.h"
 
 #include "master/memory.h"
+#include "master/storage.h"
 
 /* The operation that keeps a VM from having devices plugged: shutting down, suspending, pausing - and
  * moving, for the host that it moves to has been told which devices to expect. -1: none. */
@@ -72,29 +73,6 @@ static int check_vbd_plugging(struct check *check, const struct object *vm)
     return 0;
 }
 
-/* Who else uses the disk, and how. VBDs of suspended VMs do not count. */
-static int check_vdi_sharing(struct check *check, const struct object *vdi)
-{
-    const struct object *vbd = check->object, *other;
-    bool wants_write = VBD_get_mode(vbd) == vbd_mode_RW;
-    struct view_iter others;
-
-    view_each_inverse(&others, check->view, &CLASS_OF(VDI)->fields[F_VDI_VBDs], vdi->ref);
-    while (!VDI_get_sharable(vdi) && (other = view_next(&others))) {
-        const struct object *vm = view_get(check->view, VM, VBD_get_VM(other));
-
-        if (ref_equal(other->ref, vbd->ref)
-            || !(VBD_get_currently_attached(other) || VBD_get_reserved(other))
-            || (vm && VM_get_power_state(vm) == vm_power_state_Suspended))
-            continue;
-        if (VBD_get_mode(other) == vbd_mode_RW || wants_write)
-            return refuse(check, VDI_IN_USE, check_ref(check, vdi->ref));
-    }
-    if (wants_write && VDI_get_read_only(vdi))
-        return refuse(check, VDI_READONLY, check_ref(check, vdi->ref));
-    return 0;
-}
-
 static int check_vbd_disk(struct check *check)
 {
     const struct object *vdi = view_get(check->view, VDI, VBD_get_VDI(check->object));
@@ -111,7 +89,11 @@ static int check_vbd_disk(struct check *check)
         if (operation != vdi_operations_copy && operation != vdi_operations_mirror)
             return refuse_busy(check, vdi, "; ");
     }
-    return check_vdi_sharing(check, vdi);
+    if (storage_is_taken(check->view, check->object, vdi))
+        return refuse(check, VDI_IN_USE, check_ref(check, vdi->ref));
+    if (VBD_get_mode(check->object) == vbd_mode_RW && VDI_get_read_only(vdi))
+        return refuse(check, VDI_READONLY, check_ref(check, vdi->ref));
+    return 0;
 }
 
 int check_VBD(struct check *check)

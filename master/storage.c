@@ -172,6 +172,30 @@ ref_t storage_writer(const struct view *view, ref_t vdi)
     return NULL_REF;
 }
 
+static bool has_disk(const struct view *view, const struct object *vbd)
+{
+    const struct object *vm = view_get(view, VM, VBD_get_VM(vbd));
+
+    if (VBD_get_reserved(vbd))
+        return true;
+    return VBD_get_currently_attached(vbd) && !(vm && VM_get_power_state(vm) == vm_power_state_Suspended);
+}
+
+bool storage_is_taken(const struct view *view, const struct object *vbd, const struct object *vdi)
+{
+    const struct object *other;
+    struct view_iter others;
+
+    if (VDI_get_sharable(vdi))
+        return false;
+    view_each_inverse(&others, view, &CLASS_OF(VDI)->fields[F_VDI_VBDs], vdi->ref);
+    while ((other = view_next(&others)))
+        if (!ref_equal(other->ref, vbd->ref) && has_disk(view, other)
+            && (VBD_get_mode(other) == vbd_mode_RW || VBD_get_mode(vbd) == vbd_mode_RW))
+            return true;
+    return false;
+}
+
 static bool ends_with(const char *text, const char *end)
 {
     size_t length = strlen(text), end_length = strlen(end);

@@ -102,10 +102,12 @@ struct value vm_nic(struct call *call, const struct view *view, const struct obj
     return map_value(&map);
 }
 
-static bool is_attached(const struct object *device, int field)
+static bool is_wanted(const struct object *device, int field, enum vm_devices devices)
 {
-    return field == F_VM_VBDs ? VBD_get_currently_attached(device)
-                              : VIF_get_currently_attached(device);
+    bool is_boot = devices == DEVICES_AT_BOOT;
+
+    return field == F_VM_VBDs ? VBD_get_currently_attached(device) || (is_boot && VBD_get_reserved(device))
+                              : VIF_get_currently_attached(device) || is_boot;
 }
 
 static struct value collect(struct call *call, const struct view *view, int field, ref_t vm,
@@ -120,7 +122,7 @@ static struct value collect(struct call *call, const struct view *view, int fiel
 
     view_each_inverse(&devices, view, inverse, vm);
     while ((device = view_next(&devices))) {
-        if (devices_wanted == DEVICES_ATTACHED && !is_attached(device, field))
+        if (!is_wanted(device, field, devices_wanted))
             continue;
         items[count++] = field == F_VM_VBDs
                              ? vm_disk(call, view, device,

@@ -11,9 +11,9 @@ struct vm_config {
     struct value config, disks, nics;
 };
 
-/* For a guest that is to run on this host, which sees its SRs: one that boots has all devices of the
- * VM, one that goes on - resumed, or moved - those that it has had plugged. */
-enum vm_devices { DEVICES_ALL, DEVICES_ATTACHED };
+/* For a guest that is to run on this host, which sees its SRs: one that goes on - resumed, or moved - has the devices that it has
+ * had plugged; one that boots has all interfaces of the VM, and also the drives that were reserved for that. */
+enum vm_devices { DEVICES_AT_BOOT, DEVICES_ATTACHED };
 void vm_config(struct call *, const struct view *, ref_t vm, ref_t host, enum vm_devices devices,
                struct vm_config *ret);
 
@@ -25,7 +25,7 @@ struct value vm_nic(struct call *, const struct view *, const struct object *vif
 /* The image of a suspended guest: where its VDI is on this host. */
 struct value vm_image(struct call *, const struct view *, ref_t vdi, ref_t host);
 
-/* An SR as this host sees it: {uuid, type, location}. */
+/* An SR as this host sees it: {uuid, type, location, marker}. */
 struct value vm_sr(struct call *, const struct view *, ref_t sr, ref_t host);
 
 /* What the guest calls the device: xvda, or hda for the first disks of an HVM guest. Into a buffer;

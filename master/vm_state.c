@@ -65,6 +65,8 @@ static void attach_devices(struct txn *txn, ref_t vm, bool is_hvm)
 
     each(&devices, txn, VM_INVERSE(VBDs), vm);
     while ((device = view_next(&devices))) {
+        if (!VBD_get_currently_attached(device) && !VBD_get_reserved(device))
+            continue; /* it is another VM's, or was made meanwhile */
         VBD_put_device(txn, device->ref, vbd_device(name, device, is_hvm));
         VBD_put_currently_attached(txn, device->ref, true);
         VBD_put_reserved(txn, device->ref, false);

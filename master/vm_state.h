@@ -9,8 +9,8 @@
 
 struct core;
 
-/* The VM runs (or stands paused) on the host, freshly built: devices, consoles, metrics, what it
- * was booted with. */
+/* The VM runs (or stands paused) on the host, freshly built: devices - of the drives those that were
+ * attached, or reserved for it -, consoles, metrics, what it was booted with. */
 void vm_put_booted(struct txn *, struct core *, ref_t vm, ref_t host, int64_t domid,
                    bool is_paused);
 

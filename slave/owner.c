@@ -61,9 +61,10 @@ static bool is_ours(const struct record *record, const struct taking *taking)
 static bool may_take(const struct record *record, const struct taking *taking)
 {
     bool is_of_another = record->vm[0] && !streq(record->vm, taking->vm);
+    bool is_resumed = taking->last_epoch != taking->epoch;
 
-    if (is_of_another && record->is_free)
-        return taking->last_epoch == taking->epoch;
+    if (is_of_another && (record->is_free || is_resumed))
+        return !is_resumed;
     if (record->epoch == taking->epoch && is_ours(record, taking))
         return true;
     return record->epoch < taking->epoch && record->epoch <= taking->last_epoch;

@@ -149,9 +149,21 @@ static ref_t new_object(struct txn *txn, const struct class *class)
     return txn_create_new(txn, &world->random.random, class, NULL);
 }
 
+static ref_t new_drive(struct txn *txn, ref_t vm, ref_t vdi, const char *userdevice)
+{
+    ref_t vbd = new_object(txn, CLASS_OF(VBD));
+
+    VBD_put_VM(txn, vbd, vm);
+    VBD_put_VDI(txn, vbd, vdi);
+    VBD_put_userdevice(txn, vbd, userdevice);
+    VBD_put_mode(txn, vbd, vbd_mode_RW);
+    VBD_put_type(txn, vbd, vbd_type_Disk);
+    return vbd;
+}
+
 static ref_t new_vm(struct txn *txn, const char *name, int64_t memory)
 {
-    ref_t vm = new_object(txn, CLASS_OF(VM)), vbd, vif;
+    ref_t vm = new_object(txn, CLASS_OF(VM)), vif;
 
     VM_put_name_label(txn, vm, name);
     VM_put_memory_static_max(txn, vm, memory);
@@ -161,12 +173,7 @@ static ref_t new_vm(struct txn *txn, const char *name, int64_t memory)
     VM_put_VCPUs_at_startup(txn, vm, 1);
     VM_put_domid(txn, vm, -1);
     VM_put_actions_after_reboot(txn, vm, on_normal_exit_restart);
-    vbd = new_object(txn, CLASS_OF(VBD));
-    VBD_put_VM(txn, vbd, vm);
-    VBD_put_VDI(txn, vbd, world->vdi);
-    VBD_put_userdevice(txn, vbd, "0");
-    VBD_put_mode(txn, vbd, vbd_mode_RW);
-    VBD_put_type(txn, vbd, vbd_type_Disk);
+    new_drive(txn, vm, world->vdi, "0");
     vif = new_object(txn, CLASS_OF(VIF));
     VIF_put_VM(txn, vif, vm);
     VIF_put_network(txn, vif, world->network);
@@ -347,8 +354,13 @@ static void assert_no_half_made_disks(void)
 /* Nothing is under way or left behind, and the model says what really runs. */
 _unused_ static void assert_quiet(void)
 {
+    const struct object *vbd;
+    struct view_iter vbds;
     int running = 0;
 
+    view_each(&vbds, model(), CLASS_OF(VBD));
+    while ((vbd = view_next(&vbds)))
+        assert_false(VBD_get_reserved(vbd));
     assert_int_equal(view_count(model(), CLASS_OF(intent)), 0);
     assert_no_half_made_disks();
     assert_int_equal(VM_get_current_operations(vm_now())->length, 0);

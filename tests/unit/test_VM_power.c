@@ -563,6 +563,69 @@ static void a_guest_reboots_where_it_is(void **state)
     assert_quiet();
 }
 
+static void put_attached(ref_t vbd, bool is_attached)
+{
+    struct txn *txn = store_begin(world->core.store);
+
+    VBD_put_currently_attached(txn, vbd, is_attached);
+    store_apply(&txn);
+    settle_now();
+}
+
+static bool is_attached(ref_t vbd)
+{
+    return VBD_get_currently_attached(view_get(model(), VBD, vbd));
+}
+
+/* It was unplugged, and is another VM's by now. */
+static void what_another_vm_has_stays_with_it(void **state)
+{
+    ref_t vdi, other, mine, theirs, new;
+    struct txn *txn;
+
+    (void) state;
+    assert_int_equal(start(false), 0);
+    txn = store_begin(world->core.store);
+    vdi = new_object(txn, CLASS_OF(VDI));
+    VDI_put_SR(txn, vdi, world->sr);
+    VDI_put_managed(txn, vdi, true);
+    other = new_object(txn, CLASS_OF(VM));
+    VM_put_power_state(txn, other, vm_power_state_Running);
+    mine = new_drive(txn, world->vm, vdi, "1");
+    theirs = new_drive(txn, other, vdi, "0");
+    new = new_drive(txn, world->vm, NULL_REF, "2");
+    VBD_put_currently_attached(txn, theirs, true);
+    store_apply(&txn);
+    settle_now();
+
+    assert_int_equal(op_hard_reboot(), 0);
+    assert_false(is_attached(mine));
+    assert_true(is_attached(new)); /* nobody else's: as at a start */
+    assert_int_equal(op_clean_reboot(), 0);
+    assert_false(is_attached(mine));
+    assert_quiet();
+    pass_ms(200000);
+    guest_ends(resident(), "rebooted"); /* also by itself */
+    pass_ms(1);
+    assert_int_equal(world->calls[SLAVE_CALL_vm_start], 2);
+    assert_int_equal(power(), vm_power_state_Running);
+    assert_false(is_attached(mine));
+    assert_quiet();
+
+    put_attached(theirs, false);
+    assert_int_equal(op_hard_reboot(), 0);
+    assert_true(is_attached(mine));
+    assert_int_equal(API(VM_suspend, .vm = world->vm), 0);
+    put_attached(theirs, true); /* who is suspended does not keep it */
+    assert_int_equal(API(VM_resume, .vm = world->vm), -ERR_VDI_IN_USE);
+    assert_int_equal(power(), vm_power_state_Suspended);
+    assert_quiet();
+    put_attached(theirs, false);
+    assert_int_equal(API(VM_resume, .vm = world->vm), 0);
+    assert_true(is_attached(mine));
+    assert_quiet();
+}
+
 static void a_guest_crashes(void **state)
 {
     (void) state;
@@ -782,6 +845,7 @@ int main(void)
         WORLD_TEST(operations_wait_for_one_another),
         WORLD_TEST(a_guest_shuts_down),
         WORLD_TEST(a_guest_reboots_where_it_is),
+        WORLD_TEST(what_another_vm_has_stays_with_it),
         WORLD_TEST(a_guest_crashes),
         WORLD_TEST(old_news_are_no_news),
         WORLD_TEST(news_of_the_guest_before_a_reboot_are_old),

@@ -1350,10 +1350,14 @@ static void memory_that_is_older_than_its_disks_is_not_resumed(void **state)
     args.epoch = 23;
     f->fake.fail_next = -ERR_INTERNAL_ERROR;
     assert_string_equal(code_of(f, call(f, SLAVE_CALL_vm_resume, &args)), "INTERNAL_ERROR");
-    args.epoch = 24; /* nor does a failure */
+    put_owner(path, "2 somebody 00000000-0000-0002-0000-000000000002\n"); /* another VM has it, and has written */
+    args.epoch = 24;
+    assert_string_equal(code_of(f, call(f, SLAVE_CALL_vm_resume, &args)), "VDI_IN_USE");
+    put_owner(path, "3 somebody\n");
+    args.epoch = 25; /* nor does a failure */
     assert_string_equal(state_of(f, call(f, SLAVE_CALL_vm_resume, &args)), "running");
-    simple(f, SLAVE_CALL_vm_kill, 24);
-    args.epoch = 25;
+    simple(f, SLAVE_CALL_vm_kill, 25);
+    args.epoch = 26;
     assert_string_equal(code_of(f, call(f, SLAVE_CALL_vm_resume, &args)), "VDI_IN_USE");
     snprintf(command, sizeof command, "rm -rf %s", dir);
     assert_int_equal(system(command), 0);
