@@ -1,6 +1,6 @@
 /* test_join.c - a host joins a master over real sockets, is linked, and starts a guest
  *
- * Master and agent are whole, in one loop; only guests are a table. What test_slaves.c and test_agent.c script from one side
+ * Master and agent are whole, in one loop; only guests are a table. What slaves_world.h and agent_world.h script from one side
  * each is here said by the other. */
 #include "tests/unit/mini_master.h"
 

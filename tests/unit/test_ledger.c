@@ -11,9 +11,9 @@
 #include <sqlite3.h>
 
 #include "shared/fiber.h"
-#include "shared/log.h"
 #include "shared/loop.h"
 #include "slave/ledger.h"
+#include "tests/unit/no_log.h"
 
 static const ref_t vm1 = {1, 1}, vm2 = {1, 2}, op1 = {2, 1}, op2 = {2, 2}, op3 = {2, 3};
 static const ref_t alice = {3, 1}, bob = {3, 2};
@@ -233,13 +233,6 @@ static void lower_epochs_and_second_holders_are_refused(void **state)
     assert_true(ledger_may_follow(f->ledger, 5, bob));
 }
 
-static void drop_line(void *arg, enum log_level level, const char *line)
-{
-    (void) arg;
-    (void) level;
-    (void) line;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -251,6 +244,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(lower_epochs_and_second_holders_are_refused, begin, end),
     };
 
-    log_set_sink(drop_line, NULL);
+    no_log();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

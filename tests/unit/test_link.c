@@ -8,8 +8,8 @@
 #include <cmocka.h>
 
 #include "shared/link.h"
-#include "shared/log.h"
 #include "shared/loop.h"
+#include "tests/unit/no_log.h"
 
 #define WAIT_MS 20000
 
@@ -269,13 +269,6 @@ static void an_address_in_use_is_an_error(void **state)
     assert_true(error < 0);
 }
 
-static void drop_line(void *arg, enum log_level level, const char *line)
-{
-    (void) arg;
-    (void) level;
-    (void) line;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -287,6 +280,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_address_in_use_is_an_error, begin, end),
     };
 
-    log_set_sink(drop_line, NULL);
+    no_log();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,10 +10,10 @@
 #include <cmocka.h>
 
 #include "shared/fiber.h"
-#include "shared/log.h"
 #include "shared/loop.h"
 #include "shared/workers.h"
 #include "slave/storage.h"
+#include "tests/unit/no_log.h"
 
 struct fixture {
     struct agent agent;
@@ -491,13 +491,6 @@ static void nothing_is_done_where_an_sr_is_not_mounted(void **state)
     assert_int_equal(DO(f, disk_destroy, &sr, "a.raw"), 0);
 }
 
-static void drop_line(void *arg, enum log_level level, const char *line)
-{
-    (void) arg;
-    (void) level;
-    (void) line;
-}
-
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
@@ -518,6 +511,6 @@ int main(void)
     };
 #undef TEST
 
-    log_set_sink(drop_line, NULL);
+    no_log();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

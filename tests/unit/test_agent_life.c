@@ -1,0 +1,200 @@
+/* test_agent_life.c - guests that an agent starts, pauses, shuts down, reboots and kills */
+#include "tests/unit/agent_world.h"
+
+static void pause_unpause_kill_and_forget(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f, 3);
+    assert_string_equal(state_of(f, simple(f, SLAVE_CALL_vm_pause, 3)), "paused");
+    assert_string_equal(state_of(f, simple(f, SLAVE_CALL_vm_unpause, 3)), "running");
+    assert_string_equal(code_of(f, simple(f, SLAVE_CALL_vm_forget, 3)), "VM_BAD_POWER_STATE");
+    assert_string_equal(state_of(f, simple(f, SLAVE_CALL_vm_kill, 3)), "ended");
+    assert_string_equal(state_of(f, simple(f, SLAVE_CALL_vm_kill, 3)), "ended");
+    assert_string_equal(state_of(f, simple(f, SLAVE_CALL_vm_unpause, 3)), "ended");
+    assert_string_equal(code_of(f, simple(f, SLAVE_CALL_vm_pause, 3)), "VM_BAD_POWER_STATE");
+    assert_string_equal(state_of(f, simple(f, SLAVE_CALL_vm_forget, 3)), "ended");
+    assert_int_equal(count_of(f, WIRE_NOTE), 0); /* what the master did itself it need not be told */
+}
+
+static void a_shutdown_is_answered_when_the_guest_has_ended(void **state)
+{
+    struct fixture *f = *state;
+    struct slave_vm_shutdown_args args = {.vm = vm1_text, .epoch = 3, .timeout_s = 60};
+    struct wire_frame *note;
+    ref_t id, again;
+
+    start(f, 3);
+    id = call(f, SLAVE_CALL_vm_shutdown, &args);
+    pass_ms(f, 2000);
+    assert_string_equal(code_of(f, id), "no reply");
+    fake_guest_changes(&f->fake, vm1, GUEST_SHUT_DOWN);
+    run(f);
+    assert_string_equal(state_of(f, id), "ended");
+    assert_int_equal(count_of(f, WIRE_NOTE), 1); /* who asked for it may no longer wait */
+    note = last_of(f, WIRE_NOTE);
+    assert_string_equal(value_map_text(&note->body, "change", ""), "shut_down");
+    assert_int_equal(value_map_find(&note->body, "domid")->i, guest(f)->found.domid);
+
+    start(f, 4);
+    args.epoch = 4;
+    args.timeout_s = 2;
+    again = call(f, SLAVE_CALL_vm_shutdown, &args);
+    pass_ms(f, 3000);
+    assert_string_equal(code_of(f, again), "VM_SHUTDOWN_TIMEOUT");
+    assert_int_equal(guest(f)->found.state, GUEST_RUNNING);
+}
+
+static void a_kill_ends_what_waits(void **state)
+{
+    struct fixture *f = *state;
+    struct slave_vm_shutdown_args args = {.vm = vm1_text, .epoch = 3, .timeout_s = 600};
+    ref_t shutdown, kill;
+
+    start(f, 3);
+    shutdown = call(f, SLAVE_CALL_vm_shutdown, &args);
+    kill = simple(f, SLAVE_CALL_vm_kill, 3);
+    run(f);
+    assert_string_equal(state_of(f, kill), "ended");
+    assert_string_equal(state_of(f, shutdown), "ended");
+}
+
+static void a_reboot_happens_once(void **state)
+{
+    struct fixture *f = *state;
+    struct slave_vm_reboot_args args = {.vm = vm1_text,
+                                        .epoch = 3,
+                                        .config = &no_options,
+                                        .disks = &no_disks,
+                                        .nics = &no_disks,
+                                        .is_hard = true,
+                                        .timeout_s = 60};
+    ref_t id;
+
+    start(f, 3);
+    f->fake.is_holding = false;
+    id = call(f, SLAVE_CALL_vm_reboot, &args);
+    assert_string_equal(state_of(f, id), "running");
+    assert_int_equal(guest(f)->starts, 2);
+
+    id = new_id(f);
+    assert_true(crash_arm("slave.vm_reboot.effect:drop-reply"));
+    f->disk.sync_ms = 0;
+    call_as(f, id, SLAVE_CALL_vm_reboot, &args);
+    assert_int_equal(guest(f)->starts, 3);
+    agent_restart(f);
+    call_as(f, id, SLAVE_CALL_vm_reboot, &args);
+    assert_string_equal(state_of(f, id), "running");
+    assert_int_equal(guest(f)->starts, 3);
+}
+
+static void a_kill_ends_a_reboot_that_waits(void **state)
+{
+    struct fixture *f = *state;
+    struct slave_vm_reboot_args args = {
+        .vm = vm1_text, .epoch = 3, .config = &no_options, .disks = &no_disks, .nics = &no_disks, .timeout_s = 600};
+    ref_t reboot, kill;
+
+    start(f, 3);
+    reboot = call(f, SLAVE_CALL_vm_reboot, &args);
+    kill = simple(f, SLAVE_CALL_vm_kill, 3);
+    run(f);
+    assert_string_equal(state_of(f, kill), "ended");
+    assert_string_equal(code_of(f, reboot), "VM_BAD_POWER_STATE");
+    assert_int_equal(guest(f)->starts, 1);
+}
+
+static ref_t reboot(struct fixture *f, bool is_hard)
+{
+    struct slave_vm_reboot_args args = {.vm = vm1_text,
+                                        .epoch = 3,
+                                        .config = &no_options,
+                                        .disks = &no_disks,
+                                        .nics = &no_disks,
+                                        .is_hard = is_hard,
+                                        .timeout_s = 600};
+
+    return call(f, SLAVE_CALL_vm_reboot, &args);
+}
+
+/* Those that wait had asked another guest, which is gone. */
+static void a_hard_reboot_is_not_undone_by_what_it_overtook(void **state)
+{
+    struct fixture *f = *state;
+    struct slave_vm_shutdown_args args = {.vm = vm1_text, .epoch = 3, .timeout_s = 600};
+    ref_t clean, shutdown, hard;
+    struct wire_frame *note;
+
+    start(f, 3);
+    clean = reboot(f, false);
+    shutdown = call(f, SLAVE_CALL_vm_shutdown, &args);
+    hard = reboot(f, true);
+    pass_ms(f, 1000);
+    assert_string_equal(state_of(f, hard), "running");
+    assert_string_equal(code_of(f, clean), "TASK_CANCELLED");
+    assert_string_equal(code_of(f, shutdown), "TASK_CANCELLED");
+    assert_int_equal(guest(f)->starts, 2);
+    assert_int_equal(guest(f)->found.state, GUEST_RUNNING);
+
+    fake_guest_changes(&f->fake, vm1, GUEST_CRASHED); /* the new one: nobody waits for it */
+    run(f);
+    note = last_of(f, WIRE_NOTE);
+    assert_non_null(note);
+    assert_string_equal(value_map_text(&note->body, "change", ""), "crashed");
+}
+
+static void a_reboot_that_fails_half_way_is_told(void **state)
+{
+    struct fixture *f = *state;
+    struct slave_vm_reboot_args args = {.vm = vm1_text,
+                                        .epoch = 3,
+                                        .config = &no_options,
+                                        .disks = &no_disks,
+                                        .nics = &no_disks,
+                                        .is_hard = true,
+                                        .timeout_s = 60};
+    struct wire_frame *note;
+    ref_t id;
+
+    start(f, 3);
+    f->fake.fail_next = -ERR_BOOTLOADER_FAILED;
+    id = call(f, SLAVE_CALL_vm_reboot, &args);
+    run(f);
+    assert_string_equal(code_of(f, id), "BOOTLOADER_FAILED");
+    note = last_of(f, WIRE_NOTE);
+    assert_non_null(note);
+    assert_string_equal(note->name, "guest");
+    assert_int_equal(note->vm_epoch, 3);
+}
+
+static void a_late_abort_leaves_a_running_guest_its_right(void **state)
+{
+    struct fixture *f = *state;
+    struct slave_vm_receive_abort_args abort = {.vm = vm1_text, .epoch = 4, .move = "move"};
+    ref_t id;
+
+    start(f, 3);
+    id = call(f, SLAVE_CALL_vm_receive_abort, &abort);
+    run(f);
+    assert_string_equal(state_of(f, id), "running");
+    id = simple(f, SLAVE_CALL_vm_pause, 3);
+    run(f);
+    assert_string_equal(state_of(f, id), "paused");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(pause_unpause_kill_and_forget),
+        TEST(a_shutdown_is_answered_when_the_guest_has_ended),
+        TEST(a_kill_ends_what_waits),
+        TEST(a_reboot_happens_once),
+        TEST(a_kill_ends_a_reboot_that_waits),
+        TEST(a_hard_reboot_is_not_undone_by_what_it_overtook),
+        TEST(a_reboot_that_fails_half_way_is_told),
+        TEST(a_late_abort_leaves_a_running_guest_its_right),
+    };
+
+    no_log();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
