@@ -15,10 +15,11 @@
 #include "slave/storage.h"
 #include "slave/vms.h"
 
-/* With the lock: the right is this one, and the guest is there. */
-static int check_guest(struct op *op, const struct vm *vm, int64_t epoch)
+/* The guest that a call is about, as vm_take() has it, when it is there. */
+static int take_guest(struct op *op, const char *uuid, int64_t epoch, struct vm **ret_locked)
 {
-    int r = vm_check_epoch(op, vm, epoch);
+    int r = vm_take(op, uuid, epoch, ret_locked);
+    const struct vm *vm = *ret_locked;
 
     if (r == 0 && ((vm->state != GUEST_RUNNING && vm->state != GUEST_PAUSED) || vm->sending))
         r = vm_bad_state(op, vm, "running");
@@ -94,104 +95,85 @@ static int name_device(struct op *op, const char *class, const char *device, int
     return r;
 }
 
+/* The call's answer, when it is done. */
+static int conclude(struct op *op, const struct vm *vm, int r, struct value *ret)
+{
+    if (r == 0)
+        *ret = vm_answer(op, vm);
+    return r;
+}
+
 int do_vbd_plug(struct op *op, const struct slave_vbd_plug_args *args, struct value *ret)
 {
-    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
-    struct vm *vm = vm_named(op, args->vm);
+    _cleanup_(vm_unlock_p) struct vm *vm = NULL;
     struct guest_disk disk;
-    int r;
+    int r = guest_plan_disk(op, args->disk, op->arena, &disk);
 
-    if (!vm || guest_plan_disk(op, args->disk, op->arena, &disk) < 0)
-        return -op->failure.code;
-    locked = vm_locked(vm);
-    r = check_guest(op, vm, args->epoch);
+    if (r == 0)
+        r = take_guest(op, args->vm, args->epoch, &vm);
     if (r == 0)
         r = storage_check(op, args->disk, 1);
-    if (r == 0 && guest_disk_is_writable(&disk))
+    if (r < 0)
+        return r;
+    if (guest_disk_is_writable(&disk))
         r = take_disk(op, vm, disk.path, (uint64_t) args->epoch);
     if (r == 0)
         r = name_device(op, "VBD", disk.device, DRIVE(op, vm, plug_disk, vm->uuid, &disk));
-    if (r == 0)
-        *ret = vm_answer(op, vm);
-    else
+    if (r < 0)
         settle_disks(op, vm);
-    return r;
+    return conclude(op, vm, r, ret);
 }
 
 int do_vbd_unplug(struct op *op, const struct slave_vbd_unplug_args *args, struct value *ret)
 {
-    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
-    struct vm *vm = vm_named(op, args->vm);
-    int r;
+    _cleanup_(vm_unlock_p) struct vm *vm = NULL;
+    int r = take_guest(op, args->vm, args->epoch, &vm);
 
-    if (!vm)
-        return -op->failure.code;
-    locked = vm_locked(vm);
-    r = check_guest(op, vm, args->epoch);
     if (r == 0)
         r = name_device(op, "VBD", args->device, DRIVE(op, vm, unplug_disk, vm->uuid, args->device, args->forced));
-    if (r == 0) {
+    if (r == 0)
         settle_disks(op, vm);
-        *ret = vm_answer(op, vm);
-    }
-    return r;
+    return conclude(op, vm, r, ret);
 }
 
 int do_cd_change(struct op *op, const struct slave_cd_change_args *args, struct value *ret)
 {
-    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
-    struct vm *vm = vm_named(op, args->vm);
+    _cleanup_(vm_unlock_p) struct vm *vm = NULL;
     struct guest_disk disk;
-    int r;
+    int r = guest_plan_disk(op, args->disk, op->arena, &disk);
 
-    if (!vm || guest_plan_disk(op, args->disk, op->arena, &disk) < 0)
-        return -op->failure.code;
-    locked = vm_locked(vm);
-    r = check_guest(op, vm, args->epoch);
+    if (r == 0)
+        r = take_guest(op, args->vm, args->epoch, &vm);
     if (r == 0)
         r = storage_check(op, args->disk, 1);
     if (r == 0)
         r = DRIVE(op, vm, change_cd, vm->uuid, &disk);
-    if (r == 0)
-        *ret = vm_answer(op, vm);
-    return r;
+    return conclude(op, vm, r, ret);
 }
 
 /* ---- network interfaces ---- */
 
 int do_vif_plug(struct op *op, const struct slave_vif_plug_args *args, struct value *ret)
 {
-    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
-    struct vm *vm = vm_named(op, args->vm);
+    _cleanup_(vm_unlock_p) struct vm *vm = NULL;
     struct guest_nic nic;
-    int r;
+    int r = guest_plan_nic(op, args->nic, op->arena, &nic);
 
-    if (!vm || guest_plan_nic(op, args->nic, op->arena, &nic) < 0)
-        return -op->failure.code;
-    locked = vm_locked(vm);
-    r = check_guest(op, vm, args->epoch);
+    if (r == 0)
+        r = take_guest(op, args->vm, args->epoch, &vm);
     if (r == 0)
         r = name_device(op, "VIF", nic.device, DRIVE(op, vm, plug_nic, vm->uuid, &nic));
-    if (r == 0)
-        *ret = vm_answer(op, vm);
-    return r;
+    return conclude(op, vm, r, ret);
 }
 
 int do_vif_unplug(struct op *op, const struct slave_vif_unplug_args *args, struct value *ret)
 {
-    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
-    struct vm *vm = vm_named(op, args->vm);
-    int r;
+    _cleanup_(vm_unlock_p) struct vm *vm = NULL;
+    int r = take_guest(op, args->vm, args->epoch, &vm);
 
-    if (!vm)
-        return -op->failure.code;
-    locked = vm_locked(vm);
-    r = check_guest(op, vm, args->epoch);
     if (r == 0)
         r = name_device(op, "VIF", args->device, DRIVE(op, vm, unplug_nic, vm->uuid, args->device, args->forced));
-    if (r == 0)
-        *ret = vm_answer(op, vm);
-    return r;
+    return conclude(op, vm, r, ret);
 }
 
 /* ---- told to the master ---- */

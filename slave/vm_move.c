@@ -275,11 +275,11 @@ static struct receive *receive_new(struct vm *vm, const struct op *op, const cha
     return receive;
 }
 
-static int check_move(struct op *op, const char *move)
+static int take_for_move(struct op *op, const char *uuid, int64_t epoch, const char *move, struct vm **ret_locked)
 {
     if (!move[0] || strlen(move) >= LEDGER_MOVE_BYTES)
         return op_fail(op, INVALID_VALUE, "move", move);
-    return 0;
+    return vm_take(op, uuid, epoch, ret_locked);
 }
 
 static int open_receive(struct op *op, struct vm *vm, const struct slave_vm_receive_open_args *args, struct value *ret)
@@ -331,15 +331,10 @@ static int open_receive(struct op *op, struct vm *vm, const struct slave_vm_rece
 
 int do_vm_receive_open(struct op *op, const struct slave_vm_receive_open_args *args, struct value *ret)
 {
-    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
-    struct vm *vm = vm_named(op, args->vm);
+    _cleanup_(vm_unlock_p) struct vm *vm = NULL;
     struct ledger_vm row;
-    int r;
+    int r = take_for_move(op, args->vm, args->epoch, args->move, &vm);
 
-    if (!vm || check_move(op, args->move) < 0)
-        return -op->failure.code;
-    locked = vm_locked(vm);
-    r = vm_check_epoch(op, vm, args->epoch);
     if (r < 0)
         return r;
     row = vm_row(vm);
@@ -364,15 +359,10 @@ int do_vm_receive_open(struct op *op, const struct slave_vm_receive_open_args *a
 /* Answered when the copy is gone, has never run and never will. */
 int do_vm_receive_abort(struct op *op, const struct slave_vm_receive_abort_args *args, struct value *ret)
 {
-    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
-    struct vm *vm = vm_named(op, args->vm);
+    _cleanup_(vm_unlock_p) struct vm *vm = NULL;
     struct ledger_vm row;
-    int r;
+    int r = take_for_move(op, args->vm, args->epoch, args->move, &vm);
 
-    if (!vm || check_move(op, args->move) < 0)
-        return -op->failure.code;
-    locked = vm_locked(vm);
-    r = vm_check_epoch(op, vm, args->epoch);
     if (r < 0)
         return r;
     row = vm_row(vm);
@@ -489,15 +479,10 @@ static int send_guest(struct op *op, struct vm *vm, const struct slave_vm_send_a
 
 int do_vm_send(struct op *op, const struct slave_vm_send_args *args, struct value *ret)
 {
-    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
-    struct vm *vm = vm_named(op, args->vm);
+    _cleanup_(vm_unlock_p) struct vm *vm = NULL;
     struct ledger_vm row;
-    int r;
+    int r = take_for_move(op, args->vm, args->epoch, args->move, &vm);
 
-    if (!vm || check_move(op, args->move) < 0)
-        return -op->failure.code;
-    locked = vm_locked(vm);
-    r = vm_check_epoch(op, vm, args->epoch);
     if (r < 0)
         return r;
     row = vm_row(vm);
@@ -521,15 +506,10 @@ int do_vm_send(struct op *op, const struct slave_vm_send_args *args, struct valu
 /* The only way back for a guest that was sent: the master's word, after the destination has dropped its copy. */
 int do_vm_send_abort(struct op *op, const struct slave_vm_send_abort_args *args, struct value *ret)
 {
-    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
-    struct vm *vm = vm_named(op, args->vm);
+    _cleanup_(vm_unlock_p) struct vm *vm = NULL;
     struct ledger_vm row;
-    int r;
+    int r = take_for_move(op, args->vm, args->epoch, args->move, &vm);
 
-    if (!vm || check_move(op, args->move) < 0)
-        return -op->failure.code;
-    locked = vm_locked(vm);
-    r = vm_check_epoch(op, vm, args->epoch);
     if (r < 0)
         return r;
     row = vm_row(vm);
@@ -569,15 +549,10 @@ int do_vm_send_abort(struct op *op, const struct slave_vm_send_abort_args *args,
 /* The right is elsewhere, or over: nothing of the guest stays, but its epoch is remembered. */
 int do_vm_forget(struct op *op, const struct slave_vm_forget_args *args, struct value *ret)
 {
-    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
-    struct vm *vm = vm_named(op, args->vm);
+    _cleanup_(vm_unlock_p) struct vm *vm = NULL;
     struct ledger_vm row;
-    int r;
+    int r = vm_take(op, args->vm, args->epoch, &vm);
 
-    if (!vm)
-        return -op->failure.code;
-    locked = vm_locked(vm);
-    r = vm_check_epoch(op, vm, args->epoch);
     if (r < 0)
         return r;
     row = vm_row(vm);

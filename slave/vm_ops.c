@@ -208,14 +208,9 @@ int do_vm_resume(struct op *op, const struct slave_vm_resume_args *args, struct 
 
 int do_vm_pause(struct op *op, const struct slave_vm_pause_args *args, struct value *ret)
 {
-    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
-    struct vm *vm = vm_named(op, args->vm);
-    int r;
+    _cleanup_(vm_unlock_p) struct vm *vm = NULL;
+    int r = vm_take(op, args->vm, args->epoch, &vm);
 
-    if (!vm)
-        return -op->failure.code;
-    locked = vm_locked(vm);
-    r = vm_check_epoch(op, vm, args->epoch);
     if (r < 0)
         return r;
     if (vm->state == GUEST_RUNNING && !vm->sending) {
@@ -281,14 +276,9 @@ static int unpause_at(struct op *op, struct vm *vm, uint64_t epoch)
 
 int do_vm_unpause(struct op *op, const struct slave_vm_unpause_args *args, struct value *ret)
 {
-    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
-    struct vm *vm = vm_named(op, args->vm);
-    int r;
+    _cleanup_(vm_unlock_p) struct vm *vm = NULL;
+    int r = vm_take(op, args->vm, args->epoch, &vm);
 
-    if (!vm)
-        return -op->failure.code;
-    locked = vm_locked(vm);
-    r = vm_check_epoch(op, vm, args->epoch);
     if (r == 0)
         r = unpause_at(op, vm, (uint64_t) args->epoch);
     if (r == 0)
@@ -359,14 +349,9 @@ static int end_by_asking(struct op *op, struct vm *vm, int64_t timeout_s, bool i
 
 int do_vm_shutdown(struct op *op, const struct slave_vm_shutdown_args *args, struct value *ret)
 {
-    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
-    struct vm *vm = vm_named(op, args->vm);
-    int r;
+    _cleanup_(vm_unlock_p) struct vm *vm = NULL;
+    int r = vm_take(op, args->vm, args->epoch, &vm);
 
-    if (!vm)
-        return -op->failure.code;
-    locked = vm_locked(vm);
-    r = vm_check_epoch(op, vm, args->epoch);
     if (r == 0 && !has_ended(vm))
         r = end_by_asking(op, vm, args->timeout_s, false);
     if (r == 0)
@@ -384,25 +369,20 @@ int do_vm_shutdown(struct op *op, const struct slave_vm_shutdown_args *args, str
  * operation, run again after a restart of the agent, does not reboot a second time. */
 int do_vm_reboot(struct op *op, const struct slave_vm_reboot_args *args, struct value *ret)
 {
-    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
-    struct vm *vm = vm_named(op, args->vm);
+    _cleanup_(vm_unlock_p) struct vm *vm = NULL;
     struct begin begin = {
-        .vm = vm,
         .epoch = (uint64_t) args->epoch,
         .config = args->config,
         .disks = args->disks,
         .nics = args->nics,
     };
+    int r = vm_take(op, args->vm, args->epoch, &vm);
     struct ledger_vm row;
-    int r;
 
-    if (!vm)
-        return -op->failure.code;
-    locked = vm_locked(vm);
-    r = vm_check_epoch(op, vm, args->epoch);
-    row = vm_row(vm);
     if (r < 0)
         return r;
+    begin.vm = vm;
+    row = vm_row(vm);
     if (row.epoch != begin.epoch || row.progress == VM_RECEIVING || row.progress == VM_PAUSED_FOR_MOVE || vm->sending)
         return vm_bad_state(op, vm, "running");
     if (!ref_equal(row.reboot, op->id)) {
@@ -441,15 +421,12 @@ int do_vm_reboot(struct op *op, const struct slave_vm_reboot_args *args, struct 
 
 int do_vm_suspend(struct op *op, const struct slave_vm_suspend_args *args, struct value *ret)
 {
-    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
-    struct vm *vm = vm_named(op, args->vm);
+    _cleanup_(vm_unlock_p) struct vm *vm = NULL;
     const char *image;
-    int r;
+    int r = storage_image_path(op, args->image, &image);
 
-    if (!vm || storage_image_path(op, args->image, &image) < 0)
-        return -op->failure.code;
-    locked = vm_locked(vm);
-    r = vm_check_epoch(op, vm, args->epoch);
+    if (r == 0)
+        r = vm_take(op, args->vm, args->epoch, &vm);
     if (r < 0)
         return r;
     if (!(has_ended(vm) && vm_row(vm).progress == VM_ENDED && storage_image_is_complete(image))) {
@@ -477,14 +454,9 @@ int do_vm_suspend(struct op *op, const struct slave_vm_suspend_args *args, struc
 
 int do_vm_set_memory(struct op *op, const struct slave_vm_set_memory_args *args, struct value *ret)
 {
-    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
-    struct vm *vm = vm_named(op, args->vm);
-    int r;
+    _cleanup_(vm_unlock_p) struct vm *vm = NULL;
+    int r = vm_take(op, args->vm, args->epoch, &vm);
 
-    if (!vm)
-        return -op->failure.code;
-    locked = vm_locked(vm);
-    r = vm_check_epoch(op, vm, args->epoch);
     if (r == 0)
         r = DRIVE(op, vm, set_memory_target, vm->uuid, args->target_bytes);
     if (r == 0)
@@ -494,16 +466,12 @@ int do_vm_set_memory(struct op *op, const struct slave_vm_set_memory_args *args,
 
 int do_vm_set_vcpus(struct op *op, const struct slave_vm_set_vcpus_args *args, struct value *ret)
 {
-    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
-    struct vm *vm = vm_named(op, args->vm);
+    _cleanup_(vm_unlock_p) struct vm *vm = NULL;
     int r;
 
-    if (!vm)
-        return -op->failure.code;
-    locked = vm_locked(vm);
     if (args->vcpus < 1 || args->vcpus > 4096)
         return op_fail(op, INVALID_VALUE, "vcpus", op_text(op, "%lld", (long long) args->vcpus));
-    r = vm_check_epoch(op, vm, args->epoch);
+    r = vm_take(op, args->vm, args->epoch, &vm);
     if (r == 0)
         r = DRIVE(op, vm, set_vcpus, vm->uuid, (int) args->vcpus);
     if (r == 0)

@@ -183,16 +183,13 @@ static struct value answers(struct op *op, const struct value *disks, const stru
 
 int do_vm_snapshot(struct op *op, const struct slave_vm_snapshot_args *args, struct value *ret)
 {
-    _cleanup_(vm_unlock_p) struct vm *locked = NULL;
-    struct vm *vm = vm_named(op, args->vm);
+    _cleanup_(vm_unlock_p) struct vm *vm = NULL;
     struct snapshot snapshot = {.op = op, .stop = false};
     bool is_taken;
-    int r, gone_on;
+    int r = read_disks(op, args->disks, &snapshot), gone_on;
 
-    if (!vm || read_disks(op, args->disks, &snapshot) < 0)
-        return -op->failure.code;
-    locked = vm_locked(vm);
-    r = vm_check_epoch(op, vm, args->epoch);
+    if (r == 0)
+        r = vm_take(op, args->vm, args->epoch, &vm);
     if (r < 0)
         return r;
     if (vm->sending || vm->state == GUEST_RECEIVING || vm->state == GUEST_SENT

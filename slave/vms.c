@@ -149,6 +149,16 @@ int vm_check_epoch(struct op *op, const struct vm *vm, int64_t epoch)
     return 0;
 }
 
+int vm_take(struct op *op, const char *uuid, int64_t epoch, struct vm **ret_locked)
+{
+    struct vm *vm = vm_named(op, uuid);
+
+    if (!vm)
+        return -op->failure.code;
+    *ret_locked = vm_locked(vm);
+    return vm_check_epoch(op, vm, epoch);
+}
+
 /* ---- the driver's operations ---- */
 
 struct driving {

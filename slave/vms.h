@@ -65,6 +65,9 @@ int vm_bad_state(struct op *, const struct vm *, const char *expected);
 int op_check_master(struct op *);
 /* Refuses epochs below the highest seen. */
 int vm_check_epoch(struct op *, const struct vm *, int64_t epoch);
+/* The VM that a call is about, with its lock, at an epoch that is not refused: 0 or the failure. With most failures, too, the
+ * lock is held: _cleanup_(vm_unlock_p) struct vm *vm = NULL; */
+int vm_take(struct op *, const char *uuid, int64_t epoch, struct vm **ret_locked);
 
 /* ---- the driver's operations ---- */
 
