@@ -10,39 +10,17 @@
 #include "master/storage.h"
 #include "master/vm_config.h"
 
-#define DEVICES_MAX 255 /* "0" to "254" */
-
 /* ---- devices ---- */
 
-/* The number a userdevice means: "3", "xvdd", "hdd", "sda"; -1 for another text. */
-static int device_number(const char *text)
-{
-    static const char *const prefixes[] = {"xvd", "hd", "sd"};
-    char *end;
-    long number;
-
-    for (size_t i = 0; i < ARRAY_SIZE(prefixes); i++) {
-        size_t length = strlen(prefixes[i]);
-
-        if (strncmp(text, prefixes[i], length) == 0 && text[length] >= 'a' && text[length] <= 'z'
-            && text[length + 1] == '\0')
-            return text[length] - 'a';
-    }
-    if (text[0] < '0' || text[0] > '9' || strlen(text) > 3)
-        return -1;
-    number = strtol(text, &end, 10);
-    return *end || number >= DEVICES_MAX ? -1 : (int) number;
-}
-
-static void find_taken(const struct view *view, ref_t vm, bool ret_taken[DEVICES_MAX])
+static void find_taken(const struct view *view, ref_t vm, bool ret_taken[VBD_DEVICES_MAX])
 {
     const struct object *vbd;
     struct view_iter vbds;
 
-    memset(ret_taken, 0, DEVICES_MAX);
+    memset(ret_taken, 0, VBD_DEVICES_MAX);
     view_each_inverse(&vbds, view, &CLASS_OF(VM)->fields[F_VM_VBDs], vm);
     while ((vbd = view_next(&vbds))) {
-        int number = device_number(VBD_get_userdevice(vbd));
+        int number = vbd_device_number(VBD_get_userdevice(vbd));
 
         if (number >= 0)
             ret_taken[number] = true;
@@ -53,12 +31,12 @@ int VM_get_allowed_VBD_devices(struct call *call,
                                const struct VM_get_allowed_VBD_devices_args *args,
                                struct value *ret)
 {
-    struct value *items = arena_alloc_array(call->arena, DEVICES_MAX, sizeof *items);
-    bool taken[DEVICES_MAX];
+    struct value *items = arena_alloc_array(call->arena, VBD_DEVICES_MAX, sizeof *items);
+    bool taken[VBD_DEVICES_MAX];
     uint32_t count = 0;
 
     find_taken(call_view(call), args->vm, taken);
-    for (int i = 0; i < DEVICES_MAX; i++)
+    for (int i = 0; i < VBD_DEVICES_MAX; i++)
         if (!taken[i])
             items[count++] = value_text(int_text(call, i));
     *ret = VALUE_SET(count, items);
@@ -69,17 +47,17 @@ int VM_get_allowed_VBD_devices(struct call *call,
 static int settle_device(struct call *call, const struct view *view, struct object *draft)
 {
     const char *wanted = VBD_get_userdevice(draft);
-    bool taken[DEVICES_MAX];
+    bool taken[VBD_DEVICES_MAX];
     int number = 0;
 
     find_taken(view, VBD_get_VM(draft), taken);
     if (streq(wanted, "autodetect")) {
-        while (number < DEVICES_MAX && taken[number])
+        while (number < VBD_DEVICES_MAX && taken[number])
             number++;
-        if (number == DEVICES_MAX)
+        if (number == VBD_DEVICES_MAX)
             return fail(call, INVALID_DEVICE, wanted);
     } else {
-        number = device_number(wanted);
+        number = vbd_device_number(wanted);
         if (number < 0)
             return fail(call, INVALID_DEVICE, wanted);
         if (taken[number])
@@ -226,14 +204,13 @@ static int disk_map(struct call *call, const struct object *vbd, ref_t vdi_ref, 
                     struct value *ret)
 {
     const struct view *view = call_view(call);
-    const struct object *vdi, *pbd;
+    const struct object *vdi;
 
     if (!ref_is_null(vdi_ref)) {
         vdi = live(call, view, VDI, vdi_ref);
         if (!vdi)
             return -ERR_HANDLE_INVALID;
-        pbd = storage_pbd(view, VDI_get_SR(vdi), host);
-        if (!pbd || !PBD_get_currently_attached(pbd))
+        if (!storage_is_attached(view, VDI_get_SR(vdi), host))
             return fail(call, VM_REQUIRES_SR, ref_text(call, VBD_get_VM(vbd)),
                         ref_text(call, VDI_get_SR(vdi)));
     }

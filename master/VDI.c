@@ -23,6 +23,19 @@ static struct object *new_draft(struct call *call, const struct value *fields)
     return draft;
 }
 
+/* The disk is made: everybody may see it. */
+static int show(struct disks *disks, ref_t vdi, struct value *ret)
+{
+    struct call *call = disks->call;
+    _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
+    int r = disks_keep(disks, txn);
+
+    if (r < 0)
+        return r;
+    *ret = VALUE_REF(vdi);
+    return call_commit(call, &txn);
+}
+
 int VDI_create(struct call *call, const struct VDI_create_args *args, struct value *ret)
 {
     _cleanup_(disks_undo) struct disks *disks = NULL;
@@ -46,12 +59,7 @@ int VDI_create(struct call *call, const struct VDI_create_args *args, struct val
     r = disk_make_empty(disks, vdi);
     if (r < 0)
         return r;
-    txn = store_begin(call->core->store);
-    r = disks_keep(disks, txn);
-    if (r < 0)
-        return r;
-    *ret = VALUE_REF(vdi);
-    return call_commit(call, &txn);
+    return show(disks, vdi, ret);
 }
 
 int VDI_destroy(struct call *call, const struct VDI_destroy_args *args, struct value *ret)
@@ -197,12 +205,7 @@ static int copy(struct call *call, ref_t source, ref_t to_sr, struct value *ret)
     task_set_cancellable(call, false);
     if (r < 0)
         return r;
-    txn = store_begin(call->core->store);
-    r = disks_keep(disks, txn);
-    if (r < 0)
-        return r;
-    *ret = VALUE_REF(vdi);
-    return call_commit(call, &txn);
+    return show(disks, vdi, ret);
 }
 
 int VDI_copy(struct call *call, const struct VDI_copy_args *args, struct value *ret)
@@ -240,10 +243,7 @@ int VDI_resize(struct call *call, const struct VDI_resize_args *args, struct val
         return fail(call, VDI_TOO_LARGE, ref_text(call, args->vdi), int_text(call, VDI_BYTES_MAX));
     sr_ref = VDI_get_SR(vdi);
     resize.location = arena_strdup(call->arena, VDI_get_location(vdi));
-    r = storage_host(call, sr_ref, &host);
-    if (r < 0)
-        return r;
-    r = storage_sr_map(call, sr_ref, host, &sr);
+    r = storage_host_map(call, sr_ref, &host, &sr);
     if (r < 0)
         return r;
     resize.sr = &sr;
@@ -295,10 +295,7 @@ static int find_file(struct call *call, ref_t sr_ref, const char *location, stru
     ref_t host;
     int r;
 
-    r = storage_host(call, sr_ref, &host);
-    if (r < 0)
-        return r;
-    r = storage_sr_map(call, sr_ref, host, &sr);
+    r = storage_host_map(call, sr_ref, &host, &sr);
     if (r < 0)
         return r;
     scan.sr = &sr;

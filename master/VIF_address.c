@@ -123,44 +123,41 @@ static int check_configuration(struct call *call, int family, bool is_static, co
     return 0;
 }
 
+/* The same three fields for each family. */
+static int configure(struct call *call, ref_t self, int family, struct value mode, bool is_static, const char *address,
+                     const char *gateway)
+{
+    static const struct {
+        int mode, addresses, gateway;
+    } v4 = {F_VIF_ipv4_configuration_mode, F_VIF_ipv4_addresses, F_VIF_ipv4_gateway},
+      v6 = {F_VIF_ipv6_configuration_mode, F_VIF_ipv6_addresses, F_VIF_ipv6_gateway}, *fields;
+    _cleanup_(txn_end) struct txn *txn = NULL;
+    int r = check_configuration(call, family, is_static, address, gateway);
+
+    if (r < 0)
+        return r;
+    fields = family == AF_INET ? &v4 : &v6;
+    txn = store_begin(call->core->store);
+    if (!live(call, txn_view(txn), VIF, self))
+        return -ERR_HANDLE_INVALID;
+    txn_put(txn, CLASS_OF(VIF), self, fields->mode, mode);
+    txn_put(txn, CLASS_OF(VIF), self, fields->addresses, is_static ? text_set(call->arena, address, NULL) : VALUE_EMPTY_SET);
+    txn_put(txn, CLASS_OF(VIF), self, fields->gateway, value_text(is_static ? gateway : ""));
+    return call_commit(call, &txn);
+}
+
 int VIF_configure_ipv4(struct call *call, const struct VIF_configure_ipv4_args *args,
                        struct value *ret)
 {
-    bool is_static = args->mode == vif_ipv4_configuration_mode_Static;
-    int r = check_configuration(call, AF_INET, is_static, args->address, args->gateway);
-    _cleanup_(txn_end) struct txn *txn = NULL;
-    struct value addresses =
-        is_static ? text_set(call->arena, args->address, NULL) : VALUE_EMPTY_SET;
-
     (void) ret;
-    if (r < 0)
-        return r;
-    txn = store_begin(call->core->store);
-    if (!live(call, txn_view(txn), VIF, args->self))
-        return -ERR_HANDLE_INVALID;
-    VIF_put_ipv4_configuration_mode(txn, args->self, args->mode);
-    VIF_put_ipv4_addresses(txn, args->self, &addresses);
-    VIF_put_ipv4_gateway(txn, args->self, is_static ? args->gateway : "");
-    return call_commit(call, &txn);
+    return configure(call, args->self, AF_INET, VALUE_ENUM(vif_ipv4_configuration_mode, (int) args->mode),
+                     args->mode == vif_ipv4_configuration_mode_Static, args->address, args->gateway);
 }
 
 int VIF_configure_ipv6(struct call *call, const struct VIF_configure_ipv6_args *args,
                        struct value *ret)
 {
-    bool is_static = args->mode == vif_ipv6_configuration_mode_Static;
-    int r = check_configuration(call, AF_INET6, is_static, args->address, args->gateway);
-    _cleanup_(txn_end) struct txn *txn = NULL;
-    struct value addresses =
-        is_static ? text_set(call->arena, args->address, NULL) : VALUE_EMPTY_SET;
-
     (void) ret;
-    if (r < 0)
-        return r;
-    txn = store_begin(call->core->store);
-    if (!live(call, txn_view(txn), VIF, args->self))
-        return -ERR_HANDLE_INVALID;
-    VIF_put_ipv6_configuration_mode(txn, args->self, args->mode);
-    VIF_put_ipv6_addresses(txn, args->self, &addresses);
-    VIF_put_ipv6_gateway(txn, args->self, is_static ? args->gateway : "");
-    return call_commit(call, &txn);
+    return configure(call, args->self, AF_INET6, VALUE_ENUM(vif_ipv6_configuration_mode, (int) args->mode),
+                     args->mode == vif_ipv6_configuration_mode_Static, args->address, args->gateway);
 }

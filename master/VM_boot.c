@@ -122,12 +122,9 @@ static int check_cpu(struct boot *boot)
 
 static int check_sr(struct boot *boot, ref_t vdi_ref)
 {
-    const struct object *vdi = view_get(boot->view, VDI, vdi_ref), *pbd;
+    const struct object *vdi = view_get(boot->view, VDI, vdi_ref);
 
-    if (!vdi)
-        return 0;
-    pbd = storage_pbd(boot->view, VDI_get_SR(vdi), boot->host->ref);
-    if (pbd && PBD_get_currently_attached(pbd))
+    if (!vdi || storage_is_attached(boot->view, VDI_get_SR(vdi), boot->host->ref))
         return 0;
     return fail(boot->call, VM_REQUIRES_SR, ref_text(boot->call, boot->vm->ref),
                 ref_text(boot->call, VDI_get_SR(vdi)));

@@ -26,14 +26,6 @@ static void tell(struct work *work, struct txn *txn, const char *name, const cha
 
 /* ---- suspend ---- */
 
-static bool is_attached(const struct view *view, ref_t sr, ref_t host)
-{
-    const struct object *pbd =
-        ref_is_null(sr) || !view_get(view, SR, sr) ? NULL : storage_pbd(view, sr, host);
-
-    return pbd && PBD_get_currently_attached(pbd);
-}
-
 /* The first of wire.md section 11's that there is and that the host sees. */
 static ref_t suspend_sr(struct core *core, const struct view *view, const struct object *vm)
 {
@@ -47,7 +39,7 @@ static ref_t suspend_sr(struct core *core, const struct view *view, const struct
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(candidates); i++)
-        if (is_attached(view, candidates[i], VM_get_resident_on(vm)))
+        if (view_get(view, SR, candidates[i]) && storage_is_attached(view, candidates[i], VM_get_resident_on(vm)))
             return candidates[i];
     return NULL_REF;
 }

@@ -52,6 +52,7 @@
 #include "shared/log.h"
 #include "shared/passwords.h"
 #include "shared/random.h"
+#include "shared/signals.h"
 #include "shared/workers.h"
 
 #define DISK_TRY_MS  2000 /* between two attempts to write to a disk that refused */
@@ -126,20 +127,6 @@ static void on_signal(void *arg, uint32_t events)
             loop_stop(master->core.loop);
         }
     }
-}
-
-/* Before any thread starts, so that all inherit the mask. */
-static int block_signals(void)
-{
-    sigset_t signals;
-
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGHUP);
-    sigprocmask(SIG_BLOCK, &signals, NULL);
-    signal(SIGPIPE, SIG_IGN);
-    return signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
 /* ---- listening ---- */
@@ -642,7 +629,7 @@ int main(int argc, char **argv)
         config_done(&master.config);
         return 2;
     }
-    master.signal_fd = block_signals();
+    master.signal_fd = signals_open(true);
     r = start(&master);
     if (r == 0) {
         loop_watch_fd(master.core.loop, master.signal_fd, EPOLLIN, on_signal, &master);

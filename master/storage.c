@@ -20,7 +20,7 @@ const struct object *storage_pbd(const struct view *view, ref_t sr, ref_t host)
     return NULL;
 }
 
-static bool is_attached(const struct view *view, ref_t sr, ref_t host)
+bool storage_is_attached(const struct view *view, ref_t sr, ref_t host)
 {
     const struct object *pbd = storage_pbd(view, sr, host);
 
@@ -49,7 +49,7 @@ static int find_host(struct call *call, ref_t sr, ref_t other, ref_t *ret_host)
         ref_t host = PBD_get_host(pbd);
 
         if (!PBD_get_currently_attached(pbd)
-            || (!ref_is_null(other) && !is_attached(view, other, host)))
+            || (!ref_is_null(other) && !storage_is_attached(view, other, host)))
             continue;
         if (!is_live(view, host))
             dead = host;
@@ -132,6 +132,13 @@ int storage_sr_map(struct call *call, ref_t sr, ref_t host, struct value *ret)
         return fail(call, SR_NOT_ATTACHED, ref_text(call, sr));
     *ret = storage_sr_map_of(call->arena, object, PBD_get_device_config(pbd));
     return 0;
+}
+
+int storage_host_map(struct call *call, ref_t sr, ref_t *ret_host, struct value *ret)
+{
+    int r = storage_host(call, sr, ret_host);
+
+    return r < 0 ? r : storage_sr_map(call, sr, *ret_host, ret);
 }
 
 int storage_check_SR(struct call *call, ref_t ref, enum storage_operations operation)

@@ -34,6 +34,8 @@ int storage_sr_map(struct call *, ref_t sr, ref_t host, struct value *ret);
 #define STORAGE_MARKER "directory-marker"
 bool storage_has_marker(const struct object *sr);
 
+/* storage_host() and the SR as it is there. */
+int storage_host_map(struct call *, ref_t sr, ref_t *ret_host, struct value *ret);
 struct value storage_sr_map_of(struct arena *, const struct object *sr,
                                const struct value *device_config);
 
@@ -49,6 +51,8 @@ struct storage_place storage_place(const struct view *, ref_t sr, ref_t host);
 const char *storage_directory(const struct value *device_config);
 
 const struct object *storage_pbd(const struct view *, ref_t sr, ref_t host); /* or NULL */
+/* Does the host see the SR: is its PBD attached? */
+bool storage_is_attached(const struct view *, ref_t sr, ref_t host);
 /* May the operation begin on the SR? Waits while the SR is busy; takes no claim. */
 int storage_check_SR(struct call *, ref_t sr, enum storage_operations);
 

@@ -128,10 +128,7 @@ int disk_make_empty(struct disks *disks, ref_t vdi)
     ref_t host;
     int r;
 
-    r = storage_host(call, disk->sr, &host);
-    if (r < 0)
-        return r;
-    r = storage_sr_map(call, disk->sr, host, &sr);
+    r = storage_host_map(call, disk->sr, &host, &sr);
     if (r < 0)
         return r;
     disk->host = host;
@@ -168,10 +165,7 @@ int disk_make_clone(struct disks *disks, ref_t vdi, ref_t source)
     if (r < 0)
         return r;
     assert(ref_equal(source_sr, disk->sr));
-    r = storage_host(call, disk->sr, &host);
-    if (r < 0)
-        return r;
-    r = storage_sr_map(call, disk->sr, host, &sr);
+    r = storage_host_map(call, disk->sr, &host, &sr);
     if (r < 0)
         return r;
     disk->host = host;
@@ -384,17 +378,10 @@ static ref_t find_left_over(struct call *call, ref_t host, ref_t after)
     struct view_iter vdis;
 
     view_each_after(&vdis, view, CLASS_OF(VDI), after);
-    while ((vdi = view_next(&vdis))) {
-        const struct object *pbd;
-
-        if (streq(VDI_get_maker(vdi), "") || storage_is_being_made(call, vdi)
-            || is_unsettled(view, vdi))
-            continue;
-        pbd = storage_pbd(view, VDI_get_SR(vdi), host);
-        if (pbd && PBD_get_currently_attached(pbd)
-            && all_have_reported(call, view, VDI_get_SR(vdi)))
+    while ((vdi = view_next(&vdis)))
+        if (!streq(VDI_get_maker(vdi), "") && !storage_is_being_made(call, vdi) && !is_unsettled(view, vdi)
+            && storage_is_attached(view, VDI_get_SR(vdi), host) && all_have_reported(call, view, VDI_get_SR(vdi)))
             return vdi->ref;
-    }
     return NULL_REF;
 }
 

@@ -171,32 +171,32 @@ void vm_config(struct call *call, const struct view *view, ref_t vm_ref, ref_t h
     ret->nics = collect(call, view, F_VM_VIFs, vm_ref, host, devices);
 }
 
-/* "0", "xvda", "hdc" or "sdb" as a number; -1 for another text. */
-static long device_number(const char *userdevice)
+int vbd_device_number(const char *userdevice)
 {
     static const char *const prefixes[] = {"xvd", "hd", "sd"};
     char *end;
-    long number = strtol(userdevice, &end, 10);
+    long number;
 
-    if (*userdevice && !*end)
-        return number;
     for (size_t i = 0; i < ARRAY_SIZE(prefixes); i++) {
         size_t length = strlen(prefixes[i]);
+        const char *letter = userdevice + length;
 
-        if (strncmp(userdevice, prefixes[i], length) == 0 && userdevice[length] >= 'a'
-            && userdevice[length] <= 'z' && !userdevice[length + 1])
-            return userdevice[length] - 'a';
+        if (strncmp(userdevice, prefixes[i], length) == 0 && *letter >= 'a' && *letter <= 'z' && !letter[1])
+            return *letter - 'a';
     }
-    return -1;
+    if (userdevice[0] < '0' || userdevice[0] > '9' || strlen(userdevice) > 3)
+        return -1;
+    number = strtol(userdevice, &end, 10);
+    return *end || number >= VBD_DEVICES_MAX ? -1 : (int) number;
 }
 
 const char *vbd_device(char out[VBD_DEVICE_BYTES], const struct object *vbd, bool is_hvm)
 {
-    long number = device_number(VBD_get_userdevice(vbd));
+    int number = vbd_device_number(VBD_get_userdevice(vbd));
     /* An emulated IDE controller has four disks; those behind them are for PV drivers. */
     const char *prefix = is_hvm && number < 4 ? "hd" : "xvd";
 
-    if (number < 0 || number >= 26 * 27)
+    if (number < 0)
         snprintf(out, VBD_DEVICE_BYTES, "%s", "");
     else if (number < 26)
         snprintf(out, VBD_DEVICE_BYTES, "%s%c", prefix, (char) ('a' + number));

@@ -28,6 +28,9 @@ struct value vm_image(struct call *, const struct view *, ref_t vdi, ref_t host)
 /* An SR as this host sees it: {uuid, type, location, marker}. */
 struct value vm_sr(struct call *, const struct view *, ref_t sr, ref_t host);
 
+/* The number a userdevice means: "3", "xvdd", "hdd", "sda"; -1 for another text. */
+#define VBD_DEVICES_MAX 255 /* "0" to "254" */
+int vbd_device_number(const char *userdevice);
 /* What the guest calls the device: xvda, or hda for the first disks of an HVM guest. Into a buffer;
  * returns it. */
 #define VBD_DEVICE_BYTES 16

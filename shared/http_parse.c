@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <strings.h>
 
+#include "shared/base64.h"
+
 /* Size line and extensions of one chunk; all trailers of a body. */
 #define CHUNK_LINE_BYTES_MAX 256
 #define TRAILER_BYTES_MAX    8192
@@ -443,17 +445,6 @@ size_t http_pairs_split(char *text, const char *separators, struct http_pair **r
     return count;
 }
 
-static int base64_digit(unsigned char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
 /* Standard alphabet; padding may be missing. Returns the length, or -1; out needs 3/4 of the input
  * + 1. */
 static int base64_decode(const char *in, char *out)
@@ -462,7 +453,7 @@ static int base64_decode(const char *in, char *out)
     int count = 0, length = 0;
 
     for (; *in && *in != '='; in++) {
-        int digit = base64_digit((unsigned char) *in);
+        int digit = base64_digit(*in);
 
         if (digit < 0)
             return -1;

@@ -18,6 +18,7 @@
 #include <libxml/parserInternals.h>
 
 #include "shared/arena.h"
+#include "shared/base64.h"
 #include "shared/mend.h"
 #include "shared/pile.h"
 
@@ -257,17 +258,6 @@ static struct value datetime_value(struct xmlrpc_parser *parser)
     if (datetime_parse(text, strlen(text), &utc_s))
         return VALUE_DATETIME(utc_s);
     return text_value(parser);
-}
-
-static int base64_digit(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
 /* Decoded in place. The bytes may be no valid text. */

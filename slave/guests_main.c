@@ -6,13 +6,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "shared/signals.h"
 #include "slave/guest.h"
 
 static void print_help(FILE *out)
@@ -88,7 +87,6 @@ int main(int argc, char **argv)
     ref_t host_uuid = NULL_REF;
     struct guests *guests;
     struct loop *loop;
-    sigset_t signals;
     int option, signal_fd;
 
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1)
@@ -126,15 +124,8 @@ int main(int argc, char **argv)
     setvbuf(stderr, NULL, _IOLBF, 0);
     raise_limits();
 
-    /* Blocked before the first thread, so that they arrive at the loop only. */
-    signal(SIGPIPE, SIG_IGN);
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
-    sigprocmask(SIG_BLOCK, &signals, NULL);
-
+    signal_fd = signals_open(false);
     loop = loop_new(clock_real());
-    signal_fd = signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
     if (signal_fd < 0 || loop_watch_fd(loop, signal_fd, EPOLLIN, signal_came, loop) < 0)
         die("cannot wait for signals: %s", strerror(errno));
     guests = guests_new(loop, socket_path, host_uuid, &defaults);

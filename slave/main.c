@@ -4,7 +4,8 @@
  *
  * The end goes the same way back, and ends no guest. HTTP is answered from early on: clients hear why this host cannot help
  * them yet. A line "ready HOST" on standard output says that the agent has adopted what runs and is talking to its master, for
- * scripts that started us. SIGTERM, SIGINT and host.shutdown_agent end the agent, SIGHUP reopens its log and reads its certificate again. kill -9 loses nothing: what the agent has promised is in its ledger. */
+ * scripts that started us. SIGTERM, SIGINT and host.shutdown_agent end the agent, SIGHUP reopens its log and reads its
+ * certificate again. kill -9 loses nothing: what the agent has promised is in its ledger. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -21,6 +22,7 @@
 #include "shared/listeners.h"
 #include "shared/log.h"
 #include "shared/random.h"
+#include "shared/signals.h"
 #include "shared/workers.h"
 #include "slave/agent.h"
 #include "slave/hypervisor_sim.h"
@@ -75,20 +77,6 @@ static void on_signal(void *arg, uint32_t events)
             loop_stop(slave->loop);
         }
     }
-}
-
-/* Before any thread starts, so that all inherit the mask. */
-static int block_signals(void)
-{
-    sigset_t signals;
-
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGHUP);
-    sigprocmask(SIG_BLOCK, &signals, NULL);
-    signal(SIGPIPE, SIG_IGN);
-    return signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
 /* ---- the end, as a client asked for it ---- */
@@ -366,7 +354,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "log_level: '%s' is none of debug, info, warning, error\n", slave.settings.log_level);
         return 2;
     }
-    slave.signal_fd = block_signals();
+    slave.signal_fd = signals_open(true);
     slave.loop = loop_new(clock_real());
     log_start("drover-slave", NULL);
     log_set_level(level);

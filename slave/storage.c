@@ -208,17 +208,6 @@ int storage_check(struct op *op, const struct value *maps, uint32_t count)
 
 /* ---- create, attach, detach, destroy ---- */
 
-/* A list of its own of the open directory, for closedir(); NULL with errno. */
-static DIR *list_of(int dir)
-{
-    int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *list = fd < 0 ? NULL : fdopendir(fd);
-
-    if (!list)
-        close_fd(&fd);
-    return list;
-}
-
 /* Disks, or what they rest on. */
 static bool has_disks(DIR *list)
 {
@@ -239,7 +228,7 @@ static int take_shared(struct sr_job *job, int dir)
     place.marker = MARKER_MAY_LACK; /* it is to be made now */
     r = sr_marker_check(&place, dir, job->text);
     if (r == -EEXIST) {
-        DIR *list = list_of(dir);
+        DIR *list = dir_list(dir);
         bool is_taken = !list || has_disks(list);
 
         if (list)
@@ -342,7 +331,7 @@ int do_sr_destroy(struct op *op, const struct slave_sr_destroy_args *args, struc
 
 static int scan_in(struct sr_job *job, int dir)
 {
-    DIR *list = list_of(dir);
+    DIR *list = dir_list(dir);
     struct value *items = NULL;
     struct dirent *entry;
     size_t count = 0, room = 0;

@@ -10,6 +10,7 @@
  * relative to it without following links. */
 #pragma once
 
+#include <dirent.h>
 #include <stdatomic.h>
 
 #include "slave/agent.h"
@@ -94,6 +95,7 @@ int storage_disk_failed(struct op *op, int error, const char *text, const char *
 
 int disk_facts_of(int fd, const char *format, struct disk_facts *ret);
 int disk_facts(int dir, const char *name, const char *format, struct disk_facts *ret);
+DIR *dir_list(int dir);                      /* of its own, for closedir(); NULL with errno */
 /* A regular file of the directory, never through a link: a descriptor, or negative errno. */
 int dir_open_file(int dir, const char *name, int flags);
 int disk_make_raw(int dir, const char *name, int64_t bytes);

@@ -97,9 +97,14 @@ struct value storage_disk_answer(struct op *op, const char *name, const char *fo
                   op_text(op, "%lld", (long long) facts->physical_utilisation), NULL);
 }
 
-static struct value answer(struct op *op, const struct disk_job *job)
+/* With what is said of the disk that the job has made or changed. */
+static int run_and_answer(struct op *op, int (*fn)(struct disk_job *, int dir), struct disk_job *job, struct value *ret)
 {
-    return storage_disk_answer(op, job->name, job->format, &job->facts);
+    int r = run_job(op, fn, job);
+
+    if (r == 0)
+        *ret = storage_disk_answer(op, job->name, job->format, &job->facts);
+    return r;
 }
 
 /* In a dummy SR everything is true that the master says. */
@@ -156,10 +161,7 @@ int do_disk_create(struct op *op, const struct slave_disk_create_args *args, str
         *ret = dummy_answer(op, job.name, args->virtual_size);
         return 0;
     }
-    r = run_job(op, create_in, &job);
-    if (r == 0)
-        *ret = answer(op, &job);
-    return r;
+    return run_and_answer(op, create_in, &job, ret);
 }
 
 /* ---- clone ---- */
@@ -211,10 +213,7 @@ int do_disk_clone(struct op *op, const struct slave_disk_clone_args *args, struc
         return 0;
     }
     job.format = storage_format_of(job.source, false);
-    r = run_job(op, clone_in, &job);
-    if (r == 0)
-        *ret = answer(op, &job);
-    return r;
+    return run_and_answer(op, clone_in, &job, ret);
 }
 
 /* ---- copy ---- */
@@ -274,10 +273,7 @@ int do_disk_copy(struct op *op, const struct slave_disk_copy_args *args, struct 
     if (is_dummy || is_to_dummy)
         return op_fail(op, SR_BACKEND_FAILURE, "95", "", "a dummy SR has no data");
     job.format = storage_format_of(job.source, false);
-    r = run_job(op, copy_in, &job);
-    if (r == 0)
-        *ret = answer(op, &job);
-    return r;
+    return run_and_answer(op, copy_in, &job, ret);
 }
 
 /* ---- resize ---- */
@@ -322,10 +318,7 @@ int do_disk_resize(struct op *op, const struct slave_disk_resize_args *args, str
         return 0;
     }
     job.format = storage_format_of(job.name, false);
-    r = run_job(op, resize_in, &job);
-    if (r == 0)
-        *ret = answer(op, &job);
-    return r;
+    return run_and_answer(op, resize_in, &job, ret);
 }
 
 /* ---- destroy ---- */
@@ -333,8 +326,7 @@ int do_disk_resize(struct op *op, const struct slave_disk_resize_args *args, str
 /* Does any file of the directory rest on this base? When nobody can say, yes. */
 static bool is_needed(int dir, const char *base)
 {
-    int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *list = fd < 0 ? NULL : fdopendir(fd);
+    DIR *list = dir_list(dir);
     struct dirent *entry;
     bool is_found = false;
 

@@ -1,6 +1,7 @@
 /* storage_file.c - what is done to one disk file, in a worker thread */
 #include "slave/storage.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -15,6 +16,16 @@
 #include "slave/qcow2.h"
 
 #define COPY_BYTES (1024 * 1024)
+
+DIR *dir_list(int dir)
+{
+    int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *list = fd < 0 ? NULL : fdopendir(fd);
+
+    if (!list)
+        close_fd(&fd);
+    return list;
+}
 
 int dir_open_file(int dir, const char *name, int flags)
 {
