@@ -129,9 +129,12 @@ static int open_chain(struct chain *chain, int dir, const char *name, int alone,
 static int make_sockets(int *ret_listening, int *ret_connection)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    char directory[] = "/tmp/drover-nbd-XXXXXX"; /* ours alone: mode 0700 */
+    const char *top = getenv("TMPDIR");
+    char directory[sizeof address.sun_path - sizeof "/socket"]; /* ours alone: mode 0700 */
     int listening, connection = -1, r = 0;
 
+    if (!top || snprintf(directory, sizeof directory, "%s/drover-nbd-XXXXXX", top) >= (int) sizeof directory)
+        snprintf(directory, sizeof directory, "/tmp/drover-nbd-XXXXXX"); /* the names of sockets are short */
     if (!mkdtemp(directory))
         return -errno;
     snprintf(address.sun_path, sizeof address.sun_path, "%s/socket", directory);

@@ -279,12 +279,20 @@ static ref_t call(struct fixture *f, int number, const void *args)
 
 static struct value no_disks = {.kind = KIND_SET}, no_options = {.kind = KIND_MAP};
 
-static ref_t start(struct fixture *f, int64_t epoch)
+static void start_as(struct fixture *f, ref_t id, int64_t epoch)
 {
     struct slave_vm_start_args args = {
         .vm = vm1_text, .epoch = epoch, .config = &no_options, .disks = &no_disks, .nics = &no_disks};
 
-    return call(f, SLAVE_CALL_vm_start, &args);
+    call_as(f, id, SLAVE_CALL_vm_start, &args);
+}
+
+static ref_t start(struct fixture *f, int64_t epoch)
+{
+    ref_t id = new_id(f);
+
+    start_as(f, id, epoch);
+    return id;
 }
 
 static ref_t simple(struct fixture *f, int number, int64_t epoch)

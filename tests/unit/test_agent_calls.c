@@ -5,12 +5,10 @@ static void a_start_happens_once(void **state)
 {
     struct fixture *f = *state;
     ref_t id = start(f, 3);
-    struct slave_vm_start_args args = {
-        .vm = vm1_text, .epoch = 3, .config = &no_options, .disks = &no_disks, .nics = &no_disks};
 
     assert_string_equal(state_of(f, id), "running");
     f->got_count = 0;
-    call_as(f, id, SLAVE_CALL_vm_start, &args); /* the same operation: the same reply */
+    start_as(f, id, 3); /* the same operation: the same reply */
     assert_string_equal(state_of(f, id), "running");
     id = start(f, 3); /* another one, the same right */
     assert_string_equal(state_of(f, id), "running");
@@ -48,16 +46,14 @@ static void a_result_is_kept_until_it_is_confirmed(void **state)
 static void what_was_asked_before_it_came_never_happens(void **state)
 {
     struct fixture *f = *state;
-    struct slave_vm_start_args args = {
-        .vm = vm1_text, .epoch = 3, .config = &no_options, .disks = &no_disks, .nics = &no_disks};
     ref_t id = new_id(f);
 
     ask(f, id);
     assert_string_equal(answer_of(f, id), "never");
-    call_as(f, id, SLAVE_CALL_vm_start, &args);
+    start_as(f, id, 3);
     assert_string_equal(code_of(f, id), "INTERNAL_ERROR");
     agent_restart(f);
-    call_as(f, id, SLAVE_CALL_vm_start, &args);
+    start_as(f, id, 3);
     assert_null(fake_find(&f->fake, vm1));
     ask(f, id);
     assert_string_equal(answer_of(f, id), "never");
@@ -97,19 +93,17 @@ static void an_effect_waits_until_its_id_is_in_the_file(void **state)
 static void an_interrupted_start_is_finished_when_repeated(void **state)
 {
     struct fixture *f = *state;
-    struct slave_vm_start_args args = {
-        .vm = vm1_text, .epoch = 3, .config = &no_options, .disks = &no_disks, .nics = &no_disks};
     ref_t id = new_id(f);
 
     f->fake.is_holding = true; /* the guest is made, its agent does not hear of it */
-    call_as(f, id, SLAVE_CALL_vm_start, &args);
+    start_as(f, id, 3);
     pass_ms(f, 100);
     assert_int_equal(guest(f)->starts, 1);
     f->fake.is_holding = false;
     agent_restart(f);
     ask(f, id);
     assert_string_equal(answer_of(f, id), "interrupted");
-    call_as(f, id, SLAVE_CALL_vm_start, &args);
+    start_as(f, id, 3);
     assert_string_equal(state_of(f, id), "running");
     assert_int_equal(guest(f)->starts, 1);
     assert_int_equal(guest(f)->runs, 1);

@@ -59,52 +59,7 @@ static void a_kill_ends_what_waits(void **state)
     assert_string_equal(state_of(f, shutdown), "ended");
 }
 
-static void a_reboot_happens_once(void **state)
-{
-    struct fixture *f = *state;
-    struct slave_vm_reboot_args args = {.vm = vm1_text,
-                                        .epoch = 3,
-                                        .config = &no_options,
-                                        .disks = &no_disks,
-                                        .nics = &no_disks,
-                                        .is_hard = true,
-                                        .timeout_s = 60};
-    ref_t id;
-
-    start(f, 3);
-    f->fake.is_holding = false;
-    id = call(f, SLAVE_CALL_vm_reboot, &args);
-    assert_string_equal(state_of(f, id), "running");
-    assert_int_equal(guest(f)->starts, 2);
-
-    id = new_id(f);
-    assert_true(crash_arm("slave.vm_reboot.effect:drop-reply"));
-    f->disk.sync_ms = 0;
-    call_as(f, id, SLAVE_CALL_vm_reboot, &args);
-    assert_int_equal(guest(f)->starts, 3);
-    agent_restart(f);
-    call_as(f, id, SLAVE_CALL_vm_reboot, &args);
-    assert_string_equal(state_of(f, id), "running");
-    assert_int_equal(guest(f)->starts, 3);
-}
-
-static void a_kill_ends_a_reboot_that_waits(void **state)
-{
-    struct fixture *f = *state;
-    struct slave_vm_reboot_args args = {
-        .vm = vm1_text, .epoch = 3, .config = &no_options, .disks = &no_disks, .nics = &no_disks, .timeout_s = 600};
-    ref_t reboot, kill;
-
-    start(f, 3);
-    reboot = call(f, SLAVE_CALL_vm_reboot, &args);
-    kill = simple(f, SLAVE_CALL_vm_kill, 3);
-    run(f);
-    assert_string_equal(state_of(f, kill), "ended");
-    assert_string_equal(code_of(f, reboot), "VM_BAD_POWER_STATE");
-    assert_int_equal(guest(f)->starts, 1);
-}
-
-static ref_t reboot(struct fixture *f, bool is_hard)
+static void reboot_as(struct fixture *f, ref_t id, bool is_hard)
 {
     struct slave_vm_reboot_args args = {.vm = vm1_text,
                                         .epoch = 3,
@@ -114,7 +69,51 @@ static ref_t reboot(struct fixture *f, bool is_hard)
                                         .is_hard = is_hard,
                                         .timeout_s = 600};
 
-    return call(f, SLAVE_CALL_vm_reboot, &args);
+    call_as(f, id, SLAVE_CALL_vm_reboot, &args);
+}
+
+static ref_t reboot(struct fixture *f, bool is_hard)
+{
+    ref_t id = new_id(f);
+
+    reboot_as(f, id, is_hard);
+    return id;
+}
+
+static void a_reboot_happens_once(void **state)
+{
+    struct fixture *f = *state;
+    ref_t id;
+
+    start(f, 3);
+    f->fake.is_holding = false;
+    id = reboot(f, true);
+    assert_string_equal(state_of(f, id), "running");
+    assert_int_equal(guest(f)->starts, 2);
+
+    id = new_id(f);
+    assert_true(crash_arm("slave.vm_reboot.effect:drop-reply"));
+    f->disk.sync_ms = 0;
+    reboot_as(f, id, true);
+    assert_int_equal(guest(f)->starts, 3);
+    agent_restart(f);
+    reboot_as(f, id, true);
+    assert_string_equal(state_of(f, id), "running");
+    assert_int_equal(guest(f)->starts, 3);
+}
+
+static void a_kill_ends_a_reboot_that_waits(void **state)
+{
+    struct fixture *f = *state;
+    ref_t waiting, kill;
+
+    start(f, 3);
+    waiting = reboot(f, false);
+    kill = simple(f, SLAVE_CALL_vm_kill, 3);
+    run(f);
+    assert_string_equal(state_of(f, kill), "ended");
+    assert_string_equal(code_of(f, waiting), "VM_BAD_POWER_STATE");
+    assert_int_equal(guest(f)->starts, 1);
 }
 
 /* Those that wait had asked another guest, which is gone. */
@@ -146,19 +145,12 @@ static void a_hard_reboot_is_not_undone_by_what_it_overtook(void **state)
 static void a_reboot_that_fails_half_way_is_told(void **state)
 {
     struct fixture *f = *state;
-    struct slave_vm_reboot_args args = {.vm = vm1_text,
-                                        .epoch = 3,
-                                        .config = &no_options,
-                                        .disks = &no_disks,
-                                        .nics = &no_disks,
-                                        .is_hard = true,
-                                        .timeout_s = 60};
     struct wire_frame *note;
     ref_t id;
 
     start(f, 3);
     f->fake.fail_next = -ERR_BOOTLOADER_FAILED;
-    id = call(f, SLAVE_CALL_vm_reboot, &args);
+    id = reboot(f, true);
     run(f);
     assert_string_equal(code_of(f, id), "BOOTLOADER_FAILED");
     note = last_of(f, WIRE_NOTE);
