@@ -3,8 +3,8 @@
  * A copy is made by SQLite's online backup, in a worker, and opened and checked before it counts
  * (journal_backup). The next one is due when the newest in the directory has reached the interval's
  * age, so a master that is started often makes as many as one that is never; and none makes one in
- * its first minute, when it has more urgent things to do. To restore: stop the master, put the copy in the place of DIR/store, start; the
- * new epoch makes everybody read anew. */
+ * its first minute, when it has more urgent things to do. To restore: stop the master, put the copy in the place of
+ * DIR/store, start; the new epoch makes everybody read anew. */
 #include "master/backup.h"
 
 #include "master/journal.h"

@@ -8,7 +8,8 @@ struct claim;
 /* Claim an object for a transfer; one that is busy is waited for, for two minutes. 0, or the rule's refusal. */
 int transfer_claim(struct claim *, struct call *, const struct class *, ref_t, int operation);
 
-/* A disk as transfers' slave calls name it: {sr, sr_type, sr_location, sr_marker, location, format, prefix}, in the call's arena. */
+/* A disk as transfers' slave calls name it: {sr, sr_type, sr_location, sr_marker, location, format, prefix}, in the call's
+ * arena. */
 struct value transfer_disk(struct call *, const struct object *vdi, ref_t host, const char *prefix);
 
 /* The SR that `sr_id` or `sr_uuid` names, else the default SR of the pool. 0, or the failure. */

@@ -77,8 +77,8 @@ int sql_open_to_read(struct sql *sql, const char *vfs, const char *path, const c
 }
 
 /* A file that nobody writes, on a disk that may refuse the files that SQLite makes beside it. The index of its WAL is kept in
- * memory, for which SQLite wants the file for itself - and the lock that it would take needs a file that can be written: without
- * SQLite's locks, then, the caller has the directory's. Where there is no WAL, all is in the file itself. */
+ * memory, for which SQLite wants the file for itself - and the lock that it would take needs a file that can be written:
+ * without SQLite's locks, then, the caller has the directory's. Where there is no WAL, all is in the file itself. */
 int sql_open_at_rest(struct sql *sql, const struct journal_config *config, const char *name, char *text)
 {
     _cleanup_(free_p) char *path = journal_path(config->directory, name);

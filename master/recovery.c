@@ -140,8 +140,8 @@ static int settle_by_state(struct work *work)
     return 0;
 }
 
-/* The host has not heard of the operation - or has forgotten it, since another master has concluded it and these records are older
- * than that. Where a right to run was to be given, the guest tells: at the work's epoch it can only be by this work. */
+/* The host has not heard of the operation - or has forgotten it, since another master has concluded it and these records are
+ * older than that. Where a right to run was to be given, the guest tells: at the work's epoch it can only be by this work. */
 static int settle_never(struct work *work)
 {
     struct call *call = work->call;

@@ -31,15 +31,15 @@ struct store_parts {
 
 /* Reads (at the first start: makes) the role file, opens the journal, looks into the mirror, fills
  * core->store, claims an epoch above all known ones and starts journal and mirror. Sets
- * core->store, epoch and holder. Where the disk refuses writes: core->read_only_why is set, and there is only the store. Outside
- * of fibers. 0, or -1 with sentences in the log. */
+ * core->store, epoch and holder. Where the disk refuses writes: core->read_only_why is set, and there is only the store.
+ * Outside of fibers. 0, or -1 with sentences in the log. */
 int start_store(struct core *, const struct config *, struct store_parts *);
 
 /* What is written from now on says by itself that the store may lack something: a new start need not be told. */
 void start_is_told(const struct config *);
 
-/* The hosts follow this epoch, which the store has forgotten: the next start claims one above it. With the store ended. 0, or -1
- * with a sentence in the log. */
+/* The hosts follow this epoch, which the store has forgotten: the next start claims one above it. With the store ended. 0, or
+ * -1 with a sentence in the log. */
 struct slaves_known;
 int start_learn(const struct config *, const struct store_parts *, const struct slaves_known *);
 

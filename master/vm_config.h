@@ -11,8 +11,8 @@ struct vm_config {
     struct value config, disks, nics;
 };
 
-/* For a guest that is to run on this host, which sees its SRs: one that goes on - resumed, or moved - has the devices that it has
- * had plugged; one that boots has all interfaces of the VM, and also the drives that were reserved for that. */
+/* For a guest that is to run on this host, which sees its SRs: one that goes on - resumed, or moved - has the devices that it
+ * has had plugged; one that boots has all interfaces of the VM, and also the drives that were reserved for that. */
 enum vm_devices { DEVICES_AT_BOOT, DEVICES_ATTACHED };
 void vm_config(struct call *, const struct view *, ref_t vm, ref_t host, enum vm_devices devices,
                struct vm_config *ret);

@@ -30,8 +30,9 @@ void vm_put_reserved(struct txn *, ref_t vm, bool is_reserved);
 /* The VM's next epoch: the right to run goes on elsewhere, or ends with its host. Rights that the records have forgotten are
  * not below it, and are believed when their hosts tell of them. */
 uint64_t vm_put_next_epoch(struct txn *, ref_t vm);
-/* An epoch above all that any VM has had until now, also by a master before this one that the records have forgotten: a master's
- * epoch is above all earlier ones', and it gives each right in a generation of its own, of which it makes fewer than 2^32. */
+/* An epoch above all that any VM has had until now, also by a master before this one that the records have forgotten: a
+ * master's epoch is above all earlier ones', and it gives each right in a generation of its own, of which it makes fewer than
+ * 2^32. */
 uint64_t vm_epoch_above_all(const struct core *, const struct txn *);
 /* For a right that is new, when all hosts have told of theirs: above all that there can have been. */
 uint64_t vm_put_fresh_epoch(struct core *, struct txn *, ref_t vm);

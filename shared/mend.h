@@ -18,7 +18,8 @@
 #define MEND_BYTES_MAX(length) (2 * (length) + sizeof MEND_MARK)
 
 /* Write to `out` a copy in which each run of bytes that are no UTF-8, or that XML cannot carry, is one mark, as is each
- * reference to such a character: in XML &#0; or &#xd800;, in JSON \u0000 or half a pair of surrogates. False when there was nothing to mend. */
+ * reference to such a character: in XML &#0; or &#xd800;, in JSON \u0000 or half a pair of surrogates. False when there was
+ * nothing to mend. */
 bool mend_xml(const char *bytes, size_t length, struct buffer *out);
 bool mend_json(const char *bytes, size_t length, struct buffer *out);
 

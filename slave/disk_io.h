@@ -16,8 +16,8 @@ struct sr_place;
 
 #define DISK_IO_TEXT_BYTES 256
 
-/* Open a disk file of an SR's directory (storage.h), never through a link. What a qcow2 rests on must lie in the same directory and its
- * format be stated. A qcow2 that something else has opened to write is refused: -EIO, and the text says so.
+/* Open a disk file of an SR's directory (storage.h), never through a link. What a qcow2 rests on must lie in the same
+ * directory and its format be stated. A qcow2 that something else has opened to write is refused: -EIO, and the text says so.
  *
  *   format       "raw" or "qcow2"; it is never guessed
  *   is_writable  else no byte of the file changes

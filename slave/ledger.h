@@ -37,7 +37,8 @@ struct ledger_store {
     void (*destroy)(struct ledger_store **);
 };
 
-/* A file; `vfs` is SQLite's name of a file layer, NULL its own. NULL with *ret_error: -EBUSY when another agent holds it, -EPROTO when a newer version wrote it. */
+/* A file; `vfs` is SQLite's name of a file layer, NULL its own. NULL with *ret_error: -EBUSY when another agent holds it,
+ * -EPROTO when a newer version wrote it. */
 struct ledger_store *ledger_sqlite_open(const char *path, const char *vfs, int *ret_error);
 
 /* In memory, for tests and the simulator: `disk` outlives agents. Writes reach it after sync_ms of the loop's clock; those

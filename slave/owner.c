@@ -95,7 +95,8 @@ static int write_one(struct taking *taking, const char *disk)
     epoch = !taking->is_giving_back           ? taking->epoch
             : record.epoch == taking->epoch ? taking->last_epoch
                                             : record.epoch;
-    snprintf(wanted, sizeof wanted, "%llu %s %s%s\n", (unsigned long long) epoch, taking->host, taking->vm, taking->is_giving_back ? " free" : "");
+    snprintf(wanted, sizeof wanted, "%llu %s %s%s\n", (unsigned long long) epoch, taking->host, taking->vm,
+             taking->is_giving_back ? " free" : "");
     if (streq(text, wanted))
         return 0;
     if (pwrite(fd, wanted, strlen(wanted), 0) != (ssize_t) strlen(wanted) || ftruncate(fd, (off_t) strlen(wanted)) < 0

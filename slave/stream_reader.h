@@ -21,5 +21,6 @@ ssize_t stream_reader_some(struct stream_reader *, const char **ret_bytes, size_
 int stream_reader_exact(struct stream_reader *, void *bytes, size_t count);
 int stream_reader_skip(struct stream_reader *, int64_t count);
 
-/* 0 when nothing comes any more, or nothing has come of a source that is endless, -EFBIG when something does, or what the source fails with. */
+/* 0 when nothing comes any more, or nothing has come of a source that is endless, -EFBIG when something does, or what the
+ * source fails with. */
 int stream_reader_end(struct stream_reader *);

@@ -186,7 +186,8 @@ static void take_options(struct fleet *fleet, int argc, char **argv)
         default: exit(2);
         }
     if (!fleet->join || !fleet->directory || !fleet->secret[0] || fleet->count < 1 || fleet->count > 10000)
-        errx(2, "usage: drover-bench-slaves --join ADDRESS:PORT --secret-file FILE --directory DIR --hosts 1..10000 [--seed N]");
+        errx(2, "usage: drover-bench-slaves --join ADDRESS:PORT --secret-file FILE --directory DIR --hosts 1..10000"
+                " [--seed N]");
     snprintf(fleet->endpoint, sizeof fleet->endpoint, "tcp://%.280s", fleet->join);
 }
 

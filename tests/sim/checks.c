@@ -306,8 +306,8 @@ static void check_room(struct sim *sim, struct sim_master *master, const struct 
     }
 }
 
-/* Each disk has its file, and each file its disk: what was not finished is gone. Unless records were put back: nobody touches the
- * files that they do not know, and those that are gone stay so; SR.scan shows it. */
+/* Each disk has its file, and each file its disk: what was not finished is gone. Unless records were put back: nobody touches
+ * the files that they do not know, and those that are gone stay so; SR.scan shows it. */
 static void check_disks(struct sim *sim, const struct view *view)
 {
     const struct object *vdi;

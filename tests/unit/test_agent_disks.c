@@ -245,7 +245,8 @@ static void a_disk_that_was_given_back_is_free_for_another_vm(void **state)
     assert_string_equal(owner_of(f, &two, "a.raw"), given_back_by_1);
     args.epoch = 2; /* below the 3 of the VM that had it */
     assert_string_equal(state_of(f, call(f, SLAVE_CALL_vm_start, &args)), "running");
-    assert_string_equal(owner_of(f, &two, "b.raw"), "2 00000000-0000-0007-0000-000000000007 00000000-0000-0002-0000-000000000002");
+    assert_string_equal(owner_of(f, &two, "b.raw"),
+                        "2 00000000-0000-0007-0000-000000000007 00000000-0000-0002-0000-000000000002");
     /* Given back or not: what this VM had at a higher epoch stays shut to its older ones. */
     file = fopen(arena_text(f->arena, "%s/a.raw.owner", two.dir), "w");
     fputs("9 somebody " VM1_TEXT " free\n", file);
@@ -276,7 +277,8 @@ static struct value shared_disk(struct fixture *f, const char *directory, const 
     return VALUE_MAP(ARRAY_SIZE(pairs) / 2, items);
 }
 
-/* The mount point alone is a directory, too. A guest that were let into it would write, with its owner record, beside its disk. */
+/* The mount point alone is a directory, too. A guest that were let into it would write, with its owner record, beside its
+ * disk. */
 static void no_guest_is_let_where_an_sr_is_not_mounted(void **state)
 {
     struct fixture *f = *state;
@@ -314,7 +316,8 @@ static void no_guest_is_let_where_an_sr_is_not_mounted(void **state)
     assert_true(is_not_mounted(f, call(f, SLAVE_CALL_vbd_plug, &(struct slave_vbd_plug_args){vm1_text, 4, &second})));
     assert_true(is_not_mounted(f, call(f, SLAVE_CALL_cd_change, &(struct slave_cd_change_args){vm1_text, 4, &second})));
     assert_true(is_not_mounted(f, call(f, SLAVE_CALL_vm_suspend, &(struct slave_vm_suspend_args){vm1_text, 4, &image})));
-    assert_true(is_not_mounted(f, call(f, SLAVE_CALL_vm_snapshot, &(struct slave_vm_snapshot_args){vm1_text, 4, &disks, false})));
+    assert_true(is_not_mounted(
+        f, call(f, SLAVE_CALL_vm_snapshot, &(struct slave_vm_snapshot_args){vm1_text, 4, &disks, false})));
     assert_int_equal(guest(f)->starts, 1); /* it runs on, as it was */
     assert_int_equal(guest(f)->found.state, GUEST_RUNNING);
     assert_int_equal(guest(f)->devices.disk_count, 1);

@@ -1,8 +1,8 @@
 /* test_ledger_crash.c - the agent's ledger on a disk that fails: loss of power, failing syncs, a full disk
  *
- * A child writes operations as the agent does - begun, synced, the effect; outcome, synced, the reply - and notes in memory that
- * it shares with us what it has let out: the effect after the first sync, the reply after the second. Then its disk fails. What
- * the file holds afterwards must account for all that was let out. */
+ * A child writes operations as the agent does - begun, synced, the effect; outcome, synced, the reply - and notes in memory
+ * that it shares with us what it has let out: the effect after the first sync, the reply after the second. Then its disk
+ * fails. What the file holds afterwards must account for all that was let out. */
 #include <errno.h>
 #include <setjmp.h>
 #include <signal.h>

@@ -232,7 +232,8 @@ static void qcow2_clones_share_a_base_that_goes_with_the_last(void **state)
     assert_string_equal(value_map_text(&f->ret, "virtual_size", ""), "134217728");
     assert_int_equal(DO(f, disk_copy, &f->sr, "b.qcow2", &f->other_sr, "c.qcow2"), 0);
     snprintf(command, sizeof command, "qemu-img check -q %s/a.qcow2 && qemu-img check -q %s/b.qcow2 &&"
-             " qemu-img check -q %s/c.qcow2 && ! qemu-img info %s/c.qcow2 | grep -q backing", f->dir, f->dir, f->other, f->other);
+             " qemu-img check -q %s/c.qcow2 && ! qemu-img info %s/c.qcow2 | grep -q backing",
+             f->dir, f->dir, f->other, f->other);
     assert_int_equal(system(command), 0);
     assert_int_equal(DO(f, disk_destroy, &f->sr, "a.qcow2"), 0);
     snprintf(command, sizeof command, "qemu-img check -q %s/b.qcow2", f->dir);
