@@ -257,12 +257,22 @@ static int let_go_on(struct work *work, struct value *ret_answer)
                             ret_answer);
 }
 
+/* Also an agent that has failed: one that had got another master meanwhile lets nobody run by the old one's word. */
+static int see_it_goes_on(struct work *work)
+{
+    struct value answer = VALUE_VOID;
+    int r = let_go_on(work, &answer);
+
+    return r < 0 && (slave_call_in_doubt(work->call) || r == -ERR_HOST_OFFLINE) ? r : 0;
+}
+
 const struct work_kind work_snapshot = {
     .name = "snapshot",
     .operation = vm_operations_snapshot,
     .is_cancellable = true, /* a disk that must be copied takes its time */
     .begin = snapshot_begin,
     .done = snapshot_done,
+    .see_undone = see_it_goes_on,
     .repeat = let_go_on,
 };
 

@@ -563,6 +563,23 @@ static void a_guest_reboots_where_it_is(void **state)
     assert_quiet();
 }
 
+/* Its agent followed another master before the disks were taken. */
+static void a_guest_that_stands_after_its_snapshot_failed_goes_on(void **state)
+{
+    (void) state;
+    assert_int_equal(start(false), 0);
+    guest_on(resident())->state = "paused";
+    world->refused_call = SLAVE_CALL_vm_snapshot;
+    assert_true(op_snapshot() < 0);
+    assert_string_equal(guest_on(resident())->state, "running");
+    assert_quiet();
+    assert_int_equal(API(VM_pause, .vm = world->vm), 0); /* who is paused by a user stays so */
+    world->refused_call = SLAVE_CALL_vm_snapshot;
+    assert_true(op_snapshot() < 0);
+    assert_string_equal(guest_on(resident())->state, "paused");
+    assert_quiet();
+}
+
 static void put_attached(ref_t vbd, bool is_attached)
 {
     struct txn *txn = store_begin(world->core.store);
@@ -845,6 +862,7 @@ int main(void)
         WORLD_TEST(operations_wait_for_one_another),
         WORLD_TEST(a_guest_shuts_down),
         WORLD_TEST(a_guest_reboots_where_it_is),
+        WORLD_TEST(a_guest_that_stands_after_its_snapshot_failed_goes_on),
         WORLD_TEST(what_another_vm_has_stays_with_it),
         WORLD_TEST(a_guest_crashes),
         WORLD_TEST(old_news_are_no_news),
