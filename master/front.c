@@ -10,7 +10,6 @@
  * pin keeps old versions alive. */
 #include "master/front.h"
 
-#include <unistd.h>
 
 #include "master/core.h"
 #include "master/dispatch.h"
@@ -259,14 +258,11 @@ static void park(struct request *request, void (*gone)(void *arg), void *arg)
 
 /* ---- calls ---- */
 
-/* Who is at the other end, before any login. The socket file is this user's own; the kernel names
- * the peer. */
+/* Who is at the other end, before any login. */
 static void fill_caller(struct caller *caller, struct arena *arena, const struct http_request *http)
 {
-    bool is_ours = http->is_unix && (http->peer_uid == 0 || http->peer_uid == geteuid());
-
     *caller = (struct caller){
-        .role = is_ours ? ROLE_LOCAL_ROOT : ROLE_READ_ONLY,
+        .role = http_is_ours(http) ? ROLE_LOCAL_ROOT : ROLE_READ_ONLY,
         .user_name = "",
         .originator = "",
         .address = http->is_unix ? "unix" : arena_strdup(arena, http->peer),

@@ -7,7 +7,6 @@
 
 #include <openssl/crypto.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #include "master/core.h"
 #include "master/dispatch.h"
@@ -256,7 +255,7 @@ void http_authenticate(struct front *front, struct http_request *http, const cha
     const char *text;
     char *user, *password;
 
-    if (http->is_unix && (http->peer_uid == 0 || http->peer_uid == geteuid())) {
+    if (http_is_ours(http)) {
         caller = caller_new(core, http);
         caller->caller.role = ROLE_LOCAL_ROOT;
         caller->caller.is_local_superuser = true;

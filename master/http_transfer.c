@@ -13,6 +13,7 @@
 #include "master/task.h"
 #include "shared/crash.h"
 #include "shared/fiber.h"
+#include "shared/http_query.h"
 #include "shared/log.h"
 #include "shared/refmap.h"
 
@@ -185,26 +186,6 @@ static void routed(struct http_request *http, struct call *call, int r, void *ar
     free(routing);
 }
 
-/* Query and cookies as a map; a cookie goes over a parameter of its name, of several the first counts. */
-static struct value params_of(struct http_request *http, struct arena *arena)
-{
-    const struct http_pair *lists[2];
-    size_t counts[2] = {http_cookies(http, &lists[0]), http_params(http, &lists[1])};
-    struct value *items = arena_alloc_array(arena, 2 * (counts[0] + counts[1]), sizeof *items);
-    uint32_t pairs = 0;
-
-    for (size_t l = 0; l < 2; l++)
-        for (size_t i = 0; i < counts[l]; i++) {
-            struct value so_far = VALUE_MAP(pairs, items);
-
-            if (value_map_find(&so_far, lists[l][i].name))
-                continue;
-            items[2 * pairs] = value_text(arena_strdup(arena, lists[l][i].name));
-            items[2 * pairs++ + 1] = value_text(arena_strdup(arena, lists[l][i].value));
-        }
-    return VALUE_MAP(pairs, items);
-}
-
 static void authenticated(struct http_request *http, struct http_caller *caller, void *arg)
 {
     const struct served *served = arg;
@@ -214,8 +195,14 @@ static void authenticated(struct http_request *http, struct http_caller *caller,
     routing->front = served->front;
     routing->kind = served->kind;
     routing->arena = arena_new();
-    routing->params = params_of(http, routing->arena);
-    http_call_start(http, caller, &what);
+    if (http_query_map(http, routing->arena, &routing->params)) {
+        http_call_start(http, caller, &what);
+        return;
+    }
+    http_query_refuse(http);
+    http_caller_end(&caller);
+    arena_destroy(&routing->arena);
+    free(routing);
 }
 
 static void serve(struct http_request *http, void *arg)

@@ -153,6 +153,9 @@ struct http_request {
 
 struct http_loop *http_request_loop(const struct http_request *request);
 
+/* It came over a unix socket of this machine, from a process of our own user or of root: the kernel names the peer. */
+bool http_is_ours(const struct http_request *request);
+
 /* NULL when there is none. Header names in any case; of several the first. The strings live as long
  * as the request. */
 const char *http_header(const struct http_request *request, const char *name);

@@ -14,7 +14,6 @@
 #include <strings.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <unistd.h>
 
 #include "shared/http_routes.h"
 #include "shared/log.h"
@@ -23,11 +22,6 @@
 #define FROM_HEADER "x-drover-from"
 
 /* ---- how it came here ---- */
-
-static bool is_ours(const struct http_request *request)
-{
-    return request->is_unix && (request->peer_uid == 0 || request->peer_uid == geteuid());
-}
 
 static bool read_from(const char *text, struct http_origin *ret)
 {
@@ -48,13 +42,13 @@ static bool read_from(const char *text, struct http_origin *ret)
 
 void http_origin_of(const struct http_request *request, struct http_origin *ret)
 {
-    const char *from = is_ours(request) ? http_header(request, FROM_HEADER) : NULL;
+    const char *from = http_is_ours(request) ? http_header(request, FROM_HEADER) : NULL;
 
     *ret = (struct http_origin){
         .is_tls = request->is_tls,
         .peer_port = request->peer_port,
         .local_port = request->local_port,
-        .is_local = is_ours(request) && !from,
+        .is_local = http_is_ours(request) && !from,
     };
     snprintf(ret->peer, sizeof ret->peer, "%s", request->peer);
     if (from && !streq(from, "unix"))

@@ -2,6 +2,7 @@
 #include "shared/http_internal.h"
 
 #include <strings.h>
+#include <unistd.h>
 
 /* Room for the text of nearly all requests: such exchanges are kept for the next one. */
 #define USUAL_TEXT_BYTES 2048
@@ -115,6 +116,11 @@ void http_exchange_describe(struct exchange *ex)
 struct http_loop *http_request_loop(const struct http_request *request)
 {
     return CONTAINER_OF(request, const struct exchange, request)->connection->loop;
+}
+
+bool http_is_ours(const struct http_request *request)
+{
+    return request->is_unix && (request->peer_uid == 0 || request->peer_uid == geteuid());
 }
 
 const char *http_header(const struct http_request *request, const char *name)

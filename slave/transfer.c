@@ -7,6 +7,7 @@
 #include "shared/clock.h"
 #include "shared/fiber.h"
 #include "shared/http_pass.h"
+#include "shared/http_query.h"
 #include "shared/log.h"
 #include "shared/loop.h"
 #include "shared/random.h"
@@ -24,8 +25,8 @@
 /* For the master's word; it may have to wait itself for a VM that is busy, as clients of exports know. */
 #define WAITING_MS    300000
 #define PROGRESS_MS   1000
-/* Query parameters and cookies together. */
-#define PARAMS_MAX    128
+/* Of ova.xml of all imports, from its first byte until their disks begin, which is up to their clients: 16 of the largest. */
+#define OVA_BYTES_MAX ((int64_t) 64 << 20)
 /* From here on a length is no length: clients that do not know it say 2^50 and close early (npm xen-api). */
 #define LENGTH_UNKNOWN_FROM ((int64_t) 1 << 50)
 
@@ -263,33 +264,15 @@ static bool ask(struct asked *asked, const char *key, const char *value)
     return true;
 }
 
-/* A cookie goes over a parameter of the same name; of several the first counts. */
-static bool ask_params(struct asked *asked, struct http_request *http)
-{
-    const struct http_pair *lists[2];
-    size_t counts[2] = {http_cookies(http, &lists[0]), http_params(http, &lists[1])};
-
-    if (counts[0] + counts[1] > PARAMS_MAX)
-        return false;
-    for (size_t l = 0; l < 2; l++)
-        for (size_t i = 0; i < counts[l]; i++) {
-            struct value so_far = VALUE_MAP(asked->pairs, asked->items);
-
-            if (!value_map_find(&so_far, lists[l][i].name) && !ask(asked, lists[l][i].name, lists[l][i].value))
-                return false;
-        }
-    return true;
-}
-
 /* What the master needs to know of the request: {method, path, length, peer, credentials ..., params: {...}}. */
 static bool describe(struct transfer *transfer, struct http_request *http)
 {
     struct arena *arena = transfer->arena;
-    struct asked params = {arena, arena_alloc_array(arena, 2 * PARAMS_MAX, sizeof(struct value)), 0};
     struct asked asked = {arena, arena_alloc_array(arena, 32, sizeof(struct value)), 0};
     struct http_origin origin;
     char *user = NULL, *password = NULL;
-    bool is_good = ask_params(&params, http);
+    struct value params = VALUE_EMPTY_MAP;
+    bool is_good = http_query_map(http, arena, &params);
 
     http_origin_of(http, &origin);
     if (http_basic(http, &user, &password))
@@ -301,7 +284,7 @@ static bool describe(struct transfer *transfer, struct http_request *http)
     if (origin.is_local)
         is_good = is_good && ask(&asked, "is_local_root", "true");
     asked.items[2 * asked.pairs] = value_text("params");
-    asked.items[2 * asked.pairs + 1] = VALUE_MAP(params.pairs, params.items);
+    asked.items[2 * asked.pairs + 1] = params;
     transfer->asked = VALUE_MAP(asked.pairs + 1, asked.items);
     free(user);
     free(password);
@@ -338,8 +321,7 @@ static void arrive(struct http_request *http, void *arg)
     transfer->if_match = header(transfer, http, "if-match");
     if (!describe(transfer, http)) {
         transfer_unref(&transfer);
-        http_close_after(http);
-        http_reply_html(http, 400, "", "the request has too many parameters, or some that are no text");
+        http_query_refuse(http);
         return;
     }
     http->user = transfer; /* the request's reference */

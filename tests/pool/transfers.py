@@ -55,6 +55,10 @@ def credentials(t):
                 check(answer.status == 401, "%s %s at host %d with %r %r is refused" % (method, path, at, query, headers), answer)
                 check(answer.headers.get("www-authenticate") == 'Basic realm="%s"' % path[1:], "... naming what it is for", answer)
     before.check_same("requests for nothing")
+    for query in {"p%d" % i: "" for i in range(200)}, {"name": "\x01"}:
+        for at in 1, 2:
+            answer = t.get("/export", at, uuid=made.uuid, **query)
+            check(answer.status == 400, "too many parameters, or one that is no text, at host %d" % at, answer)
     for method, path in PATHS:
         if "metadata" in path:
             answer = t.get(path, 2, uuid=made.uuid) if method == "GET" else t.put(path, t.get("/export_metadata", uuid=made.uuid).body, 2,
