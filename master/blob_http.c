@@ -410,7 +410,7 @@ static void answer(struct http_request *http, struct call *call, int r, void *ar
     struct transfer *transfer = arg;
 
     if (http && r < 0)
-        http_call_reply_failure(http, &call->failure);
+        http_call_reply_failure(http, call);
     else if (http)
         http_reply_text(http, 200, "", "");
     http_upload_unref(&transfer->upload);

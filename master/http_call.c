@@ -156,9 +156,11 @@ void http_call_start(struct http_request *http, struct http_caller *caller,
 
 /* ---- answers ---- */
 
-int http_failure_status(const struct failure *failure)
+int http_call_status(const struct call *call)
 {
-    switch (failure->code) {
+    if (call->http_status)
+        return call->http_status;
+    switch (call->failure.code) {
     case ERR_SESSION_INVALID:
     case ERR_SESSION_AUTHENTICATION_FAILED:
         return 401;
@@ -211,12 +213,12 @@ char *http_failure_text(const struct failure *failure)
     return buffer_take(&text, &length);
 }
 
-void http_call_reply_failure(struct http_request *http, const struct failure *failure)
+void http_call_reply_failure(struct http_request *http, const struct call *call)
 {
-    _cleanup_(free_p) char *text = http_failure_text(failure);
+    _cleanup_(free_p) char *text = http_failure_text(&call->failure);
 
     http_close_after(http); /* a body that still comes is not wanted */
-    http_reply_html(http, http_failure_status(failure), "", text);
+    http_reply_html(http, http_call_status(call), "", text);
 }
 
 const char *http_call_task_header(struct call *call)

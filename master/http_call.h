@@ -51,11 +51,11 @@ void http_call_pass_on(struct call *);
 
 /* ---- for answer ---- */
 
-/* Answer with the failure: 400, 401, 403, 404, 500 or 503 and a page that names code and details.
- */
-void http_call_reply_failure(struct http_request *, const struct failure *);
-/* The parts of that: the status, and code and details in HTML; free() gives the text back. */
-int http_failure_status(const struct failure *);
+/* Answer with the call's failure: a status and a page that names code and details. */
+void http_call_reply_failure(struct http_request *, const struct call *);
+/* The parts of that. The status is the call's http_status, else by the failure 400, 401, 403, 404, 500 or 503; code and details
+ * are HTML, and free() gives the text back. */
+int http_call_status(const struct call *);
 char *http_failure_text(const struct failure *);
 
 /* "task-id: OpaqueRef:...\r\n" in the call's arena, "" without a task. */

@@ -64,7 +64,10 @@ int transfer_object(struct call *call, const struct view *view, const struct val
         return 0;
     if (ref_given && (!uuid || strncmp(ref_given, "OpaqueRef:", 10) == 0))
         return fail(call, HANDLE_INVALID, class->name, ref_given);
-    return uuid ? fail(call, UUID_INVALID, class->name, uuid) : fail(call, INVALID_VALUE, by_uuid, "");
+    if (uuid)
+        return fail(call, UUID_INVALID, class->name, uuid);
+    return fail(call, INVALID_VALUE,
+                streq(by_ref, by_uuid) ? by_ref : arena_text(call->arena, "%s or %s", by_ref, by_uuid), "");
 }
 
 void transfer_needs_add(struct transfer_needs *needs, ref_t sr)
@@ -78,30 +81,36 @@ void transfer_needs_add(struct transfer_needs *needs, ref_t sr)
 
 /* ---- which host ---- */
 
-static bool sees(const struct view *view, ref_t sr, ref_t host)
-{
-    const struct object *pbd = storage_pbd(view, sr, host);
-
-    return pbd && PBD_get_currently_attached(pbd);
-}
-
-static bool is_live(const struct view *view, const struct object *host)
-{
-    const struct object *metrics = view_get(view, host_metrics, host_get_metrics(host));
-
-    return metrics && host_metrics_get_live(metrics);
-}
-
 /* The first SR that the host does not see; null: it sees all. */
 static ref_t misses(const struct view *view, const struct transfer_needs *needs, ref_t host)
 {
     for (unsigned i = 0; i < needs->count; i++)
-        if (!sees(view, needs->srs[i], host))
+        if (!storage_is_attached(view, needs->srs[i], host))
             return needs->srs[i];
     return NULL_REF;
 }
 
-/* No host sees all: for each that lives, all that it misses. */
+/* The text and what a living host misses, with the host before the first of it. */
+static const char *add_missing(struct call *call, const struct view *view, const struct transfer_needs *needs,
+                               const struct object *host, const char *text)
+{
+    bool is_named = false;
+
+    for (unsigned i = 0; i < needs->count; i++) {
+        const struct object *sr = view_get(view, SR, needs->srs[i]);
+
+        if (!sr || storage_is_attached(view, needs->srs[i], host->ref) || strlen(text) > FAILURE_PARAM_BYTES_MAX / 2)
+            continue;
+        if (!is_named)
+            text = arena_text(call->arena, "%s; host %s (%s) does not see SR ", text, host_get_name_label(host),
+                              host_get_address(host));
+        text = arena_text(call->arena, "%s%s%s (%s)", text, is_named ? ", " : "", SR_get_name_label(sr), SR_get_uuid(sr));
+        is_named = true;
+    }
+    return text;
+}
+
+/* No host that lives sees all: which do and do not live, and what each of the others misses. */
 static int refuse_all(struct call *call, const struct view *view, const struct transfer_needs *needs)
 {
     const char *text = "no host that lives sees all disks";
@@ -109,30 +118,23 @@ static int refuse_all(struct call *call, const struct view *view, const struct t
     struct view_iter hosts;
 
     view_each(&hosts, view, CLASS_OF(host));
-    while ((host = view_next(&hosts))) {
-        bool is_named = false;
-
-        for (unsigned i = 0; is_live(view, host) && i < needs->count; i++) {
-            const struct object *sr = view_get(view, SR, needs->srs[i]);
-
-            if (!sr || sees(view, needs->srs[i], host->ref) || strlen(text) > FAILURE_PARAM_BYTES_MAX / 2)
-                continue;
-            text = arena_text(call->arena, "%s%s%s (%s)", text,
-                              is_named ? ", "
-                                       : arena_text(call->arena, "; host %s (%s) does not see SR ", host_get_name_label(host),
-                                                    host_get_address(host)),
-                              SR_get_name_label(sr), SR_get_uuid(sr));
-            is_named = true;
+    while ((host = view_next(&hosts)))
+        if (!storage_host_lives(view, host->ref) && ref_is_null(misses(view, needs, host->ref))
+            && strlen(text) <= FAILURE_PARAM_BYTES_MAX / 2) {
+            text = arena_text(call->arena, "%s; host %s (%s) sees them, and is not live", text, host_get_name_label(host),
+                              host_get_address(host));
+            call->http_status = 503; /* it may be back */
         }
-    }
+    view_each(&hosts, view, CLASS_OF(host));
+    while ((host = view_next(&hosts)))
+        if (storage_host_lives(view, host->ref))
+            text = add_missing(call, view, needs, host, text);
     return fail(call, OPERATION_NOT_ALLOWED, text);
 }
 
-static bool can_serve(const struct view *view, const struct transfer_needs *needs, ref_t ref)
+static bool can_serve(const struct view *view, const struct transfer_needs *needs, ref_t host)
 {
-    const struct object *host = view_get(view, host, ref);
-
-    return host && is_live(view, host) && ref_is_null(misses(view, needs, ref));
+    return storage_host_lives(view, host) && ref_is_null(misses(view, needs, host));
 }
 
 /* Where the request is, if that host will do; else the master's own; else any. */
@@ -179,7 +181,7 @@ static void routed(struct http_request *http, struct call *call, int r, void *ar
     struct routing *routing = arg;
 
     if (http && r < 0)
-        http_call_reply_failure(http, &call->failure);
+        http_call_reply_failure(http, call);
     else if (http)
         front_hand_to(routing->front, http, routing->host);
     arena_destroy(&routing->arena);
@@ -286,13 +288,12 @@ static void refuse(struct http_transfer *transfer)
 {
     struct call *call = transfer->call;
     _cleanup_(free_p) char *text = http_failure_text(&call->failure);
-    int status = http_failure_status(&call->failure);
+    int status = http_call_status(call);
+    const char *realm =
+        status == 401 ? arena_text(call->arena, "WWW-Authenticate: Basic realm=\"%s\"\r\n", transfer->kind->realm) : "";
 
     fiber_uncancellable_begin();
-    answer_with(transfer, status,
-                status == 401 ? arena_text(call->arena, "WWW-Authenticate: Basic realm=\"%s\"\r\n", transfer->kind->realm)
-                              : "",
-                text, "");
+    answer_with(transfer, status, arena_text(call->arena, "%s%s", realm, http_call_task_header(call)), text, "");
     fiber_uncancellable_end();
 }
 
@@ -422,7 +423,7 @@ static void not_begun(struct request *request, int r, bool is_last)
     away->id = dup_text(asking->transfer.id);
     away->text = http_failure_text(&request->call.failure);
     away->task_id = asking->task_id ? dup_text(asking->task_id) : NULL;
-    away->status = http_failure_status(&request->call.failure);
+    away->status = http_call_status(&request->call);
     away->arena = arena_new();
     failure_copy(&away->failure, away->arena, &request->call.failure);
     background_run(request->call.core, "transfer", "", turn_away, away);
@@ -563,6 +564,38 @@ static void on_progress(struct core *core, const struct slave_note *note)
                                  arena_text(arena, "%lld", (long long) bytes->i));
     other_config = map_with_text(arena, &other_config, "transfer_bytes_per_s", arena_text(arena, "%lld", (long long) rate->i));
     task_put_other_config(txn, task->ref, &other_config);
+    store_apply(&txn);
+    arena_destroy(&arena);
+}
+
+/* ---- a master's start ---- */
+
+static const struct transfer_kind *kind_named(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+        if (streq(kinds[i]->name, name))
+            return kinds[i];
+    return NULL;
+}
+
+void http_transfers_recover(struct core *core)
+{
+    struct arena *arena = arena_new();
+    struct txn *txn = store_begin(core->store);
+    struct failure failure = {0};
+    const struct object *intent;
+    struct view_iter intents;
+
+    failure_set(&failure, arena, INTERNAL_ERROR, "the master ended in the middle of the import");
+    view_each(&intents, txn_view(txn), CLASS_OF(intent));
+    while ((intent = view_next(&intents))) {
+        const struct transfer_kind *kind = kind_named(intent_get_operation(intent));
+
+        if (!kind || !kind->recover)
+            continue;
+        task_put_end(core, txn, intent_get_task(intent), NULL, &failure);
+        kind->recover(txn, intent);
+    }
     store_apply(&txn);
     arena_destroy(&arena);
 }

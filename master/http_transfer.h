@@ -49,6 +49,9 @@ struct transfer_kind {
     int (*needs)(struct call *, const struct view *, const struct value *params, struct transfer_needs *ret);
     /* On a host that sees it. 0 with the task's result in call->reply, or a failure. */
     int (*run)(struct http_transfer *);
+    /* A master starts, and finds an INTENT of this name that one before has left: what it tells of is undone, or awaited. NULL:
+     * this kind leaves none. */
+    void (*recover)(struct txn *, const struct object *intent);
 };
 
 extern const struct transfer_kind transfer_export, transfer_import;         /* export.c import.c */
@@ -69,9 +72,13 @@ int http_transfer_settle(struct http_transfer *, int r);
 const char *transfer_param(const struct value *params, const char *name);
 bool transfer_flag(const struct value *params, const char *name);
 /* The object that `ref` or `uuid`, under either name, means: 0, -ERR_HANDLE_INVALID, -ERR_UUID_INVALID, or
- * -ERR_INVALID_VALUE [name, ""] when neither was given. Names may be the same. */
+ * -ERR_INVALID_VALUE ["ref or uuid", ""] when neither was given. Names may be the same. */
 int transfer_object(struct call *, const struct view *, const struct value *params, const struct class *,
                     const char *by_ref, const char *by_uuid, const struct object **ret);
+
+/* After the store is loaded, before the first call: what transfers had begun under an earlier master is undone, or awaited, and
+ * their tasks end. Disks go when a host is there that sees them (storage_sweep). */
+void http_transfers_recover(struct core *);
 
 /* Handlers of the front, and of notes: after core->slaves is there, before the front starts. */
 struct http_transfers *http_transfers_new(struct core *, struct front *);

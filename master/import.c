@@ -7,9 +7,8 @@
  *
  * Whatever fails in between, nothing remains: what was made is deleted in one transaction with the INTENT, and disks go as
  * storage.h says. The INTENT names what was made, so that the next master does the same when this one dies. */
-#include "master/import.h"
-
 #include "master/export.h"
+#include "master/metadata_http.h"
 #include "master/ova_import.h"
 #include "master/put.h"
 #include "master/slaves.h"
@@ -17,8 +16,6 @@
 #include "shared/fiber.h"
 #include "shared/log.h"
 #include "shared/workers.h"
-
-#define INTENT_OPERATION "VM.import"
 
 struct importing {
     struct http_transfer *transfer;
@@ -73,7 +70,7 @@ static void put_intent(struct importing *importing, struct txn *txn)
     struct value details = ova_import_made(importing->import);
 
     call->intent = txn_create_new(txn, call->core->random, CLASS_OF(intent), NULL);
-    intent_put_operation(txn, call->intent, INTENT_OPERATION);
+    intent_put_operation(txn, call->intent, importing->transfer->kind->name);
     intent_put_task(txn, call->intent, call->task);
     intent_put_source(txn, call->intent, importing->transfer->host);
     intent_put_details(txn, call->intent, &details);
@@ -271,6 +268,13 @@ static int needs(struct call *call, const struct view *view, const struct value 
     return r;
 }
 
+static void recover(struct txn *txn, const struct object *intent)
+{
+    log_info(NULL, "an import was cut short: what it had made goes");
+    ova_import_undo(txn, intent_get_details(intent));
+    txn_delete(txn, CLASS_OF(intent), intent->ref);
+}
+
 const struct transfer_kind transfer_import = {
     .name = "VM.import",
     .realm = "import",
@@ -278,28 +282,5 @@ const struct transfer_kind transfer_import = {
     .least = ROLE_VM_ADMIN,
     .needs = needs,
     .run = run,
+    .recover = recover,
 };
-
-/* ---- a master's start ---- */
-
-void imports_recover(struct core *core)
-{
-    struct arena *arena = arena_new();
-    struct txn *txn = store_begin(core->store);
-    struct failure failure = {0};
-    const struct object *intent;
-    struct view_iter intents;
-
-    failure_set(&failure, arena, INTERNAL_ERROR, "the master ended in the middle of the import");
-    view_each(&intents, txn_view(txn), CLASS_OF(intent));
-    while ((intent = view_next(&intents))) {
-        if (!streq(intent_get_operation(intent), INTENT_OPERATION))
-            continue;
-        log_info(NULL, "an import was cut short: what it had made goes");
-        ova_import_undo(txn, intent_get_details(intent));
-        task_put_end(core, txn, intent_get_task(intent), NULL, &failure);
-        txn_delete(txn, CLASS_OF(intent), intent->ref);
-    }
-    store_apply(&txn);
-    arena_destroy(&arena);
-}

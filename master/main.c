@@ -31,7 +31,6 @@
 #include "master/front.h"
 #include "master/guest_changes.h"
 #include "master/http_transfer.h"
-#include "master/import.h"
 #include "master/journal.h"
 #include "master/message.h"
 #include "master/metadata_http.h"
@@ -287,8 +286,7 @@ static int start_calls(struct master *master)
     core->sessions = sessions_new(core, &sessions, secret);
     core->tasks = tasks_new(core, &tasks);
     if (!core->read_only_why) { /* else it is the next start's, which may write what comes of it */
-        imports_recover(core);
-        raw_writes_recover(core);
+        http_transfers_recover(core);
         tasks_recover(core);
         recovery_start(core);
     }

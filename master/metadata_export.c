@@ -243,7 +243,7 @@ static void answer(struct http_request *http, struct call *call, int r, void *ar
     struct export *export = arg;
 
     if (http && r < 0) {
-        http_call_reply_failure(http, &call->failure);
+        http_call_reply_failure(http, call);
     } else if (http) {
         const char *headers =
             arena_text(call->arena,

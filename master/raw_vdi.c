@@ -24,6 +24,12 @@ static const struct format formats[] = {
     {"qcow2", "application/x-qemu-disk", true},
 };
 
+static int refuse(struct call *call, int status, const char *text)
+{
+    call->http_status = status;
+    return fail(call, INTERNAL_ERROR, text);
+}
+
 /* What is not served is told by name. */
 static int find_format(struct call *call, const struct value *params, const struct format **ret)
 {
@@ -33,11 +39,10 @@ static int find_format(struct call *call, const struct value *params, const stru
         if (streq(formats[i].name, name)) {
             *ret = &formats[i];
             if (transfer_param(params, "base") && !formats[i].has_base)
-                return fail(call, INTERNAL_ERROR,
-                            arena_text(call->arena, "Format %s knows no differences to a base", name));
+                return refuse(call, 400, arena_text(call->arena, "Format %s knows no differences to a base", name));
             return 0;
         }
-    return fail(call, INTERNAL_ERROR, arena_text(call->arena, "Unknown format %s", name));
+    return refuse(call, 404, arena_text(call->arena, "Unknown format %s", name));
 }
 
 static int find_vdi(struct call *call, const struct view *view, const struct value *params, const struct object **ret)
@@ -79,6 +84,8 @@ static int needs_export(struct call *call, const struct view *view, const struct
     const struct object *base;
     int r = needs_vdi(call, view, params, ret);
 
+    if (r == -ERR_VDI_MISSING)
+        call->http_status = 500; /* of an import it is 400 */
     if (r == 0 && transfer_param(params, "base")) {
         r = transfer_object(call, view, params, CLASS_OF(VDI), "base", "base", &base);
         if (r == 0)
@@ -258,7 +265,7 @@ static int run_import(struct http_transfer *transfer)
     int r = find_format(transfer->call, transfer->params, &format);
 
     if (r == 0 && transfer_param(transfer->params, "base"))
-        r = fail(transfer->call, INTERNAL_ERROR, "Differences are not taken in");
+        r = refuse(transfer->call, 400, "Differences are not taken in");
     if (r < 0 || http_transfer_is_probe(transfer))
         return r;
     return transfer_param(transfer->params, "vdi") ? run_import_into(transfer, format) : run_import_new(transfer, format);
@@ -273,10 +280,11 @@ const struct transfer_kind transfer_export_raw = {
 };
 
 const struct transfer_kind transfer_import_raw = {
-    .name = "VDI.import_raw_vdi",
+    .name = RAW_WRITE,
     .realm = "import_raw_vdi",
     .is_upload = true,
     .least = ROLE_VM_ADMIN,
     .needs = needs_target,
     .run = run_import,
+    .recover = raw_write_recover,
 };

@@ -12,8 +12,7 @@
 #include "shared/fiber.h"
 #include "shared/log.h"
 
-#define INTENT_OPERATION "VDI.import_raw_vdi"
-#define RETRY_MS         2000
+#define RETRY_MS 2000
 
 /* ---- in the import's own fiber ---- */
 
@@ -24,7 +23,7 @@ void raw_write_begin(struct http_transfer *transfer, ref_t vdi)
     struct value details = text_map(call->arena, "vdi", ref_text(call, vdi), "transfer", transfer->id, "tag", call->tag, NULL);
 
     call->intent = txn_create_new(txn, call->core->random, CLASS_OF(intent), NULL);
-    intent_put_operation(txn, call->intent, INTENT_OPERATION);
+    intent_put_operation(txn, call->intent, RAW_WRITE);
     intent_put_task(txn, call->intent, call->task);
     intent_put_source(txn, call->intent, transfer->host);
     intent_put_details(txn, call->intent, &details);
@@ -63,7 +62,7 @@ static ref_t detail_ref(const struct object *intent, const char *key)
 
 static bool is_ours(const struct object *intent)
 {
-    return streq(intent_get_operation(intent), INTENT_OPERATION);
+    return streq(intent_get_operation(intent), RAW_WRITE);
 }
 
 /* The host does not write any more. */
@@ -146,24 +145,10 @@ void raw_writes_start(struct core *core)
     slaves_on_hello(core->slaves, on_hello);
 }
 
-void raw_writes_recover(struct core *core)
+void raw_write_recover(struct txn *txn, const struct object *intent)
 {
-    struct arena *arena = arena_new();
-    struct txn *txn = store_begin(core->store);
-    struct failure failure = {0};
-    const struct object *intent;
-    struct view_iter intents;
+    ref_t vdi = detail_ref(intent, "vdi");
 
-    failure_set(&failure, arena, INTERNAL_ERROR, "the master ended in the middle of the import");
-    view_each(&intents, txn_view(txn), CLASS_OF(intent));
-    while ((intent = view_next(&intents))) {
-        if (!is_ours(intent))
-            continue;
-        if (txn_get(txn, VDI, detail_ref(intent, "vdi")))
-            claim_restore(txn, CLASS_OF(VDI), detail_ref(intent, "vdi"),
-                          value_map_text(intent_get_details(intent), "tag", ""), vdi_operations_update);
-        task_put_end(core, txn, intent_get_task(intent), NULL, &failure);
-    }
-    store_apply(&txn);
-    arena_destroy(&arena);
+    if (txn_get(txn, VDI, vdi))
+        claim_restore(txn, CLASS_OF(VDI), vdi, value_map_text(intent_get_details(intent), "tag", ""), vdi_operations_update);
 }

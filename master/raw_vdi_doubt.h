@@ -11,14 +11,16 @@
 
 struct claim;
 
+/* The operation of such an INTENT, and the name of the kind of transfer that leaves it. */
+#define RAW_WRITE "VDI.import_raw_vdi"
+
 /* With the disk's claim held. */
 void raw_write_begin(struct http_transfer *, ref_t vdi);
 /* `r` is what the host's part ended with, settled. Ends the claim unless the host may still write. Returns r. */
 int raw_write_end(struct http_transfer *, struct claim *, int r);
 
-/* After the store is loaded, before the first call: disks that an earlier master had written to are claimed again, and the
- * tasks end. */
-void raw_writes_recover(struct core *);
+/* A master's start (struct transfer_kind): the disk that an earlier one had written to is claimed again. */
+void raw_write_recover(struct txn *, const struct object *intent);
 /* After core->slaves is there. */
 void raw_writes_start(struct core *);
 /* The host is fenced or declared dead: it writes no more. */

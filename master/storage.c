@@ -27,7 +27,7 @@ bool storage_is_attached(const struct view *view, ref_t sr, ref_t host)
     return pbd && PBD_get_currently_attached(pbd);
 }
 
-static bool is_live(const struct view *view, ref_t host_ref)
+bool storage_host_lives(const struct view *view, ref_t host_ref)
 {
     const struct object *host = view_get(view, host, host_ref);
     const struct object *metrics =
@@ -51,7 +51,7 @@ static int find_host(struct call *call, ref_t sr, ref_t other, ref_t *ret_host)
         if (!PBD_get_currently_attached(pbd)
             || (!ref_is_null(other) && !storage_is_attached(view, other, host)))
             continue;
-        if (!is_live(view, host))
+        if (!storage_host_lives(view, host))
             dead = host;
         else if (ref_is_null(found) || ref_equal(host, call->core->host))
             found = host;

@@ -53,6 +53,7 @@ const char *storage_directory(const struct value *device_config);
 const struct object *storage_pbd(const struct view *, ref_t sr, ref_t host); /* or NULL */
 /* Does the host see the SR: is its PBD attached? */
 bool storage_is_attached(const struct view *, ref_t sr, ref_t host);
+bool storage_host_lives(const struct view *, ref_t host);
 /* May the operation begin on the SR? Waits while the SR is busy; takes no claim. */
 int storage_check_SR(struct call *, ref_t sr, enum storage_operations);
 

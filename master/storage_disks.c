@@ -24,12 +24,16 @@ static const char *maker_text(struct call *call)
     return arena_text(call->arena, "%s %s", uuid_print(text, call->core->holder), call->tag);
 }
 
-bool storage_is_being_made(struct call *call, const struct object *vdi)
+static bool is_being_made(const struct core *core, const struct object *vdi)
 {
     char text[UUID_TEXT_BYTES];
 
-    return strncmp(VDI_get_maker(vdi), uuid_print(text, call->core->holder), UUID_TEXT_BYTES - 1)
-           == 0;
+    return strncmp(VDI_get_maker(vdi), uuid_print(text, core->holder), UUID_TEXT_BYTES - 1) == 0;
+}
+
+bool storage_is_being_made(struct call *call, const struct object *vdi)
+{
+    return is_being_made(call->core, vdi);
 }
 
 /* The call that began it is gone, but its INTENT stands: a host may still be making the disk. */
@@ -338,7 +342,7 @@ int disk_remove(struct call *call, ref_t ref)
     return call_commit(call, &txn);
 }
 
-void storage_start(struct core *core)
+static void count_left_over(struct core *core)
 {
     const struct object *vdi;
     struct view_iter vdis;
@@ -346,7 +350,12 @@ void storage_start(struct core *core)
     core->left_over_disks = 0;
     view_each(&vdis, store_core_view(core->store), CLASS_OF(VDI));
     while ((vdi = view_next(&vdis)))
-        core->left_over_disks += !streq(VDI_get_maker(vdi), "");
+        core->left_over_disks += !streq(VDI_get_maker(vdi), "") && !is_being_made(core, vdi);
+}
+
+void storage_start(struct core *core)
+{
+    count_left_over(core);
 }
 
 /* A host that has not said hello to this master yet may still do what the one before has told it. */
@@ -359,12 +368,10 @@ static bool all_have_reported(struct call *call, const struct view *view, ref_t 
         return true;
     view_each_inverse(&pbds, view, &CLASS_OF(SR)->fields[F_SR_PBDs], sr);
     while ((pbd = view_next(&pbds))) {
-        const struct object *host = view_get(view, host, PBD_get_host(pbd));
-        const struct object *metrics =
-            host ? view_get(view, host_metrics, host_get_metrics(host)) : NULL;
+        ref_t host = PBD_get_host(pbd);
 
-        if (PBD_get_currently_attached(pbd) && metrics && host_metrics_get_live(metrics)
-            && !slave_has_reported(call->core->slaves, PBD_get_host(pbd)))
+        if (PBD_get_currently_attached(pbd) && storage_host_lives(view, host)
+            && !slave_has_reported(call->core->slaves, host))
             return false;
     }
     return true;
@@ -401,11 +408,11 @@ void storage_sweep(struct call *call, ref_t host)
             r = disk_remove(call, vdi);
         if (r == 0) {
             log_info(NULL, "removed the half-made disk %s", ref_print(text, vdi));
-            call->core->left_over_disks--;
         } else if (r != -ERR_HANDLE_INVALID) {
             log_warning(NULL, "the half-made disk %s could not be removed yet",
                         ref_print(text, vdi));
         }
         call->failure.code = 0;
     }
+    count_left_over(call->core); /* some may have gone another way: with their SR, in a scan */
 }

@@ -86,25 +86,30 @@ def names_and_mistakes(t):
     vdi_uuid = pool("VDI.get_uuid", made.disks[0])
     for vdi in vdi_uuid, made.disks[0]:
         check(t.get("/export_raw_vdi", vdi=vdi).status == 200, "a disk by its " + ("ref" if vdi != vdi_uuid else "uuid"))
-    wrong = (("GET", "/export", {"uuid": "00000000-0000-0000-0000-000000000000"}, "UUID_INVALID"),
-             ("GET", "/export", {"ref": "OpaqueRef:none"}, "HANDLE_INVALID"), ("GET", "/export", {}, "INVALID_VALUE"),
-             ("GET", "/export", {"ref": made.vm, "use_compression": "lzma"}, "INVALID_VALUE"),
-             ("GET", "/export_raw_vdi", {"vdi": made.uuid}, "UUID_INVALID"), ("GET", "/export_raw_vdi", {}, "VDI_MISSING"),
-             ("GET", "/export_raw_vdi", {"vdi": vdi_uuid, "format": "vmdk"}, "INTERNAL_ERROR"),
-             ("PUT", "/import", {"sr_id": "OpaqueRef:none"}, "HANDLE_INVALID"),
-             ("PUT", "/import", {"sr_uuid": made.uuid}, "UUID_INVALID"),
-             ("PUT", "/import_raw_vdi", {}, "VDI_MISSING"), ("PUT", "/import_raw_vdi", {"vdi": made.uuid}, "UUID_INVALID"))
+    wrong = (("GET", "/export", {"uuid": "00000000-0000-0000-0000-000000000000"}, 404, "UUID_INVALID"),
+             ("GET", "/export", {"ref": "OpaqueRef:none"}, 404, "HANDLE_INVALID"), ("GET", "/export", {}, 400, "INVALID_VALUE"),
+             ("GET", "/export", {"ref": made.vm, "use_compression": "lzma"}, 400, "INVALID_VALUE"),
+             ("GET", "/export_raw_vdi", {"vdi": made.uuid}, 404, "UUID_INVALID"), ("GET", "/export_raw_vdi", {}, 500, "VDI_MISSING"),
+             ("GET", "/export_raw_vdi", {"vdi": vdi_uuid, "format": "vmdk"}, 404, "INTERNAL_ERROR"),
+             ("GET", "/export_raw_vdi", {"vdi": vdi_uuid, "base": vdi_uuid}, 400, "INTERNAL_ERROR"),
+             ("PUT", "/import", {"sr_id": "OpaqueRef:none"}, 404, "HANDLE_INVALID"),
+             ("PUT", "/import", {"sr_uuid": made.uuid}, 404, "UUID_INVALID"),
+             ("PUT", "/import_raw_vdi", {}, 400, "VDI_MISSING"), ("PUT", "/import_raw_vdi", {"vdi": made.uuid}, 404, "UUID_INVALID"),
+             ("PUT", "/import_raw_vdi", {"vdi": vdi_uuid, "format": "vmdk"}, 404, "INTERNAL_ERROR"),
+             ("PUT", "/import_raw_vdi", {"sr_id": default_sr(pool), "format": "vhd"}, 400, "VDI_MISSING"))
     before = Inventory(pool)
-    for method, path, query, code in wrong:
+    for method, path, query, status, code in wrong:
         for at in 1, 3:
             task = t.task()
             headers = {"Content-Length": "4"} if method == "PUT" else {}
             with t.open(method, path, at, headers=headers, task_id=task, **query) as c:
                 c.send(b"junk" if method == "PUT" else b"")
                 answer = c.answer()
-            check(400 <= answer.status <= 500, "%s with %r at host %d is refused" % (path, query, at), answer)
+            check(answer.status == status, "%s with %r at host %d is refused with %d" % (path, query, at, status), answer)
             record = t.ended(task, "failure", "%s with %r at host %d" % (path, query, at))
             check(record["error_info"][:1] == [code], "... with %s" % code, record["error_info"])
+            if (path, query) == ("/export", {}):
+                check(record["error_info"][1] == "ref or uuid", "... and names both", record["error_info"])
     before.check_same("mistakes")
     destroy(pool, made.vm)
 
@@ -480,6 +485,21 @@ def sent_to_who_sees_the_disks(t):
         [told] = [part for part in error[1].split(";") if " host%d " % number in part]
         uuids = {n: records[local_sr(pool, n)]["uuid"] for n in (1, 2, 3)}
         check({n for n, uuid in uuids.items() if uuid in told} == set(missing), "... host%d does not see these" % number, told)
+    destroy(pool, made.vm)
+
+    # The only host that sees the SR is dead: it may be back, and is named.
+    made = small(t, "away", local_sr(pool, 2))
+    metrics = pool("host.get_metrics", pool.hosts()[1])
+    pool.kill("2")
+    wait(lambda: not pool("host_metrics.get_live", metrics), "host 2 is taken for dead")
+    task = t.task()
+    answer = t.get("/export", 3, ref=made.vm, task_id=task)
+    check(answer.status == 503, "an export whose host is dead may be tried again", answer)
+    error = t.ended(task, "failure", "an export whose host is dead")["error_info"]
+    check("; host host2 (127.0.1.2) sees them, and is not live" in error[1], "... and says which host it is", error)
+    check("; host host3 (127.0.1.3) does not see SR " in error[1], "... and what the others do not see", error)
+    pool.start("2")
+    pool.wait_hosts()
     destroy(pool, made.vm)
 
 

@@ -44,7 +44,7 @@ static int run(struct call *call, void *arg)
 static void answered(struct http_request *http, struct call *call, int r, void *arg)
 {
     if (http && r < 0)
-        http_call_reply_failure(http, &call->failure);
+        http_call_reply_failure(http, call);
     else if (http)
         http_reply_text(http, 200, http_call_task_header(call), call->reply.text);
     free(arg);

@@ -87,6 +87,34 @@ static void half_made_disks_are_swept(_unused_ void **state)
     world_done(&world);
 }
 
+/* Some go another way, with their SR: then nothing is left to look for at each hello. */
+static void half_made_disks_are_counted_anew(_unused_ void **state)
+{
+    struct world world;
+    struct txn *txn;
+    ref_t left[2];
+
+    world_init(&world);
+    txn = store_begin(world.core.store);
+    for (size_t i = 0; i < ARRAY_SIZE(left); i++) {
+        struct object *draft = draft_new(world.arena, CLASS_OF(VDI));
+
+        draft->fields[F_VDI_SR] = VALUE_REF(world.shared);
+        draft->fields[F_VDI_maker] = value_text("an earlier master");
+        left[i] = add(&world, txn, draft);
+    }
+    store_apply(&txn);
+    storage_start(&world.core);
+    assert_int_equal(world.core.left_over_disks, 2);
+    txn = store_begin(world.core.store);
+    storage_drop_vdi(txn, left[0]);
+    store_apply(&txn);
+
+    welcome(&world, world.h2, 1);
+    assert_int_equal(world.core.left_over_disks, 0);
+    world_done(&world);
+}
+
 static void snapshots_are_disks_of_their_own(_unused_ void **state)
 {
     struct world world;
@@ -400,6 +428,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(disk_is_hidden_until_its_file_stands),
         cmocka_unit_test(half_made_disks_are_swept),
+        cmocka_unit_test(half_made_disks_are_counted_anew),
         cmocka_unit_test(snapshots_are_disks_of_their_own),
         cmocka_unit_test(sizes_follow_a_resize),
         cmocka_unit_test(unattached_sr_has_no_host),
