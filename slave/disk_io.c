@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@ static_assert(DISK_IO_TEXT_BYTES >= STORAGE_TEXT_BYTES, "sr_open() writes into t
 struct disk_io {
     bool is_writable;
     int64_t size;
+    const _Atomic bool *is_cancelled; /* or NULL */
 
     /* one of the two */
     int fd;
@@ -99,6 +101,16 @@ void disk_io_close(struct disk_io **disk_p)
     *disk_p = NULL;
 }
 
+void disk_io_end_with(struct disk_io *disk, const _Atomic bool *is_cancelled)
+{
+    disk->is_cancelled = is_cancelled;
+}
+
+static bool is_cancelled(const struct disk_io *disk)
+{
+    return disk->is_cancelled && atomic_load(disk->is_cancelled);
+}
+
 int64_t disk_io_size(const struct disk_io *disk)
 {
     return disk->size;
@@ -115,6 +127,8 @@ int disk_io_next_data(struct disk_io *disk, int64_t at, int64_t *ret_at, int64_t
 {
     off_t data, hole;
 
+    if (is_cancelled(disk))
+        return -ECANCELED;
     if (disk->nbd)
         return disk_nbd_next_data(disk->nbd, at, ret_at, ret_end);
     data = lseek(disk->fd, at, SEEK_DATA);
@@ -134,6 +148,8 @@ int disk_io_read(struct disk_io *disk, void *bytes, size_t count, int64_t at)
 {
     if (!is_inside(disk, (int64_t) count, at))
         return -EINVAL;
+    if (is_cancelled(disk))
+        return -ECANCELED;
     if (disk->nbd)
         return disk_nbd_read(disk->nbd, bytes, count, at);
     for (size_t done = 0; done < count;) {
@@ -154,6 +170,8 @@ static int may_write(const struct disk_io *disk, int64_t count, int64_t at)
 {
     if (!disk->is_writable)
         return -EROFS;
+    if (is_cancelled(disk))
+        return -ECANCELED;
     return is_inside(disk, count, at) ? 0 : -EINVAL;
 }
 

@@ -31,6 +31,10 @@ int disk_io_open(struct disk_io **ret, const struct sr_place *place, const char 
  * is refused. The descriptor stays the caller's. 0 or a negative errno and its text. */
 int disk_io_open_alone(struct disk_io **ret, int fd, char ret_text[DISK_IO_TEXT_BYTES]);
 
+/* From now on what is asked of the disk ends with -ECANCELED once *is_cancelled is true; other threads may set it, and it outlives
+ * the disk. So a codec ends that has nobody to ask meanwhile: it compares two disks, or copies one. */
+void disk_io_end_with(struct disk_io *, const _Atomic bool *is_cancelled);
+
 /* Bytes, as the guest sees the disk. */
 int64_t disk_io_size(const struct disk_io *);
 

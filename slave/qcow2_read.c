@@ -1,14 +1,20 @@
 /* qcow2_read.c - a qcow2 file that a client sends, into a disk */
 #include "slave/qcow2_read.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "slave/disk_writer.h"
+#include "slave/storage.h"
 
-#define COPY_BYTES (2 * 1024 * 1024)
+#define COPY_BYTES   (2 * 1024 * 1024)
+#define STORE_NAME   ".import-"
+#define STORE_LEFT_S 3600 /* so old a name is nobody's any more, even if the clocks of hosts that share the directory differ */
 
 static int refuse(char *ret_text, int error, const char *why)
 {
@@ -24,19 +30,53 @@ static int64_t stored_max(const struct disk_io *disk)
     return 2 * disk_io_size(disk) + (64LL << 20);
 }
 
-/* A descriptor, or a negative errno. */
-static int make_store(const char *directory)
+bool qcow2_is_store(const char *name)
 {
+    return strncmp(name, STORE_NAME, strlen(STORE_NAME)) == 0;
+}
+
+void qcow2_sweep(int dir)
+{
+    DIR *list = dir_list(dir);
+    time_t before = time(NULL) - STORE_LEFT_S;
+    struct dirent *entry;
+    struct stat st;
+
+    while (list && (entry = readdir(list)))
+        if (qcow2_is_store(entry->d_name) && fstatat(dir, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0
+            && S_ISREG(st.st_mode) && st.st_mtime < before)
+            unlinkat(dir, entry->d_name, 0);
+    if (list)
+        closedir(list);
+}
+
+/* Where the file system knows no files without a name (NFS) it has one for a moment, in which somebody may kill us. */
+static int make_store_named(const char *directory)
+{
+    _cleanup_(close_fd) int dir = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     char path[4096];
     int fd;
 
-    if (snprintf(path, sizeof path, "%s/.import-XXXXXX", directory) >= (int) sizeof path)
+    if (dir < 0)
+        return -errno;
+    qcow2_sweep(dir);
+    if (snprintf(path, sizeof path, "%s/" STORE_NAME "XXXXXX", directory) >= (int) sizeof path)
         return -ENAMETOOLONG;
     fd = mkostemp(path, O_CLOEXEC);
     if (fd < 0)
         return -errno;
     unlink(path);
     return fd;
+}
+
+/* A descriptor, or a negative errno. */
+static int make_store(const char *directory)
+{
+    int fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+    if (fd >= 0)
+        return fd;
+    return errno == EOPNOTSUPP || errno == EISDIR ? make_store_named(directory) : -errno;
 }
 
 static int store(int fd, struct source *source, int64_t most, char *ret_text)

@@ -22,3 +22,8 @@
  * after a later failure it holds some of the old and some of the new. No sync; figures may be NULL. */
 int qcow2_read(struct disk_io *disk, struct source *source, const char *directory, struct transfer_figures *figures,
                char ret_text[DISK_IO_TEXT_BYTES]);
+
+/* Does the file's name say that it is such a store? It has one where file systems know no files without: for a moment. */
+bool qcow2_is_store(const char *name);
+/* Removes those of a directory that were left by who was killed in that moment. */
+void qcow2_sweep(int dir);

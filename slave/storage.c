@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "shared/log.h"
+#include "slave/qcow2_read.h"
 
 /* What a dummy SR says of itself. */
 #define DUMMY_BYTES (1LL << 50)
@@ -305,7 +306,7 @@ static void destroy_job(void *arg)
         job->error = -ENOTEMPTY;
     rewinddir(list);
     while (job->error == 0 && (entry = readdir(list)))
-        if (is_record(entry->d_name))
+        if (is_record(entry->d_name) || qcow2_is_store(entry->d_name))
             unlinkat(dirfd(list), entry->d_name, 0);
     if (job->error == 0)
         sr_marker_remove(dirfd(list), place->uuid);
@@ -338,6 +339,8 @@ static int scan_in(struct sr_job *job, int dir)
 
     if (!list)
         return -errno;
+    if (job->sr->type != SR_ISO)
+        qcow2_sweep(dir);
     while ((entry = readdir(list))) {
         const char *format = storage_format_of(entry->d_name, job->sr->type == SR_ISO);
         struct disk_facts facts;

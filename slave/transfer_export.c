@@ -60,6 +60,7 @@ static int open_disk(struct exporting *exporting, const struct value *map)
 
     if (r < 0)
         return r;
+    disk_io_end_with(disk->io, &exporting->transfer->is_cancelled);
     disk->prefix = value_map_text(map, "prefix", "");
     exporting->count++;
     return 0;

@@ -150,6 +150,7 @@ static int open_disks(struct importing *importing)
 
         if (r < 0)
             return r;
+        disk_io_end_with(disk->io, &importing->transfer->is_cancelled);
         disk->prefix = value_map_text(map, "prefix", "");
         disk->bytes = strtoll(value_map_text(map, "bytes", "0"), NULL, 10);
         importing->count++;

@@ -333,6 +333,34 @@ static void no_server_outlives_us(void **state)
     run(f, "rmdir tmp");
 }
 
+/* Whatever is asked of the disk, in either form. */
+static void a_disk_ends_with_its_transfer(void **state)
+{
+    static const char *const formats[] = {"raw", "qcow2"};
+    struct disk_files *f = *state;
+    int64_t from, to;
+
+    for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
+        _Atomic bool is_cancelled = false;
+        char name[16];
+
+        snprintf(name, sizeof name, "c.%s", formats[i]);
+        run(f, "qemu-img create -q -f %s %s 4M", formats[i], name);
+        f->disk = open_disk(f, name, formats[i], true);
+        disk_io_end_with(f->disk, &is_cancelled);
+        write_bytes(f, 0, MIB, 7);
+        bytes_are(f, 0, MIB, 7);
+        is_cancelled = true;
+        assert_int_equal(disk_io_read(f->disk, f->text, 100, 0), -ECANCELED);
+        assert_int_equal(disk_io_next_data(f->disk, 0, &from, &to), -ECANCELED);
+        assert_int_equal(disk_io_write(f->disk, "x", 1, 0), -ECANCELED);
+        assert_int_equal(disk_io_write_zeros(f->disk, MIB, 0), -ECANCELED);
+        is_cancelled = false;
+        bytes_are(f, 0, MIB, 7);
+        disk_io_close(&f->disk);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -348,6 +376,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_sr_that_is_not_mounted_has_no_disks, begin, end),
         cmocka_unit_test_setup_teardown(a_killed_server_is_an_error, begin, end),
         cmocka_unit_test_setup_teardown(no_server_outlives_us, begin, end),
+        cmocka_unit_test_setup_teardown(a_disk_ends_with_its_transfer, begin, end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

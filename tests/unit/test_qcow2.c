@@ -1,5 +1,6 @@
 /* test_qcow2.c - disks as qcow2 files and back, with QEMU as the other reader and writer; images that lead elsewhere */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -160,6 +161,65 @@ static void images_that_lie(void **state)
     free(zeros);
 }
 
+/* A source whose end is a cancel that comes when all has been read. */
+struct cancelling_source {
+    struct memory_source memory;
+    _Atomic bool is_cancelled;
+};
+
+static ssize_t read_and_cancel(struct source *source, const void **ret_bytes)
+{
+    struct cancelling_source *self = CONTAINER_OF(source, struct cancelling_source, memory.base);
+    ssize_t n = memory_read(source, ret_bytes);
+
+    self->is_cancelled = n == 0;
+    return n;
+}
+
+/* In the stretches where nobody reads from a client or writes to one. */
+static void what_is_cancelled_ends(void **state)
+{
+    struct disk_files *f = *state;
+    struct cancelling_source source = {.is_cancelled = false};
+    struct qcow2_base base = {.uuid = base_uuid};
+    _Atomic bool is_cancelled = true;
+    struct qcow2_plan *plan = NULL;
+    struct buffer file;
+
+    make_disk(f, 33 * MIB);
+    run(f, "qemu-img convert -f raw -O qcow2 a.raw q.qcow2");
+    make_used(f, 33 * MIB);
+    run(f, "cp b.raw old.raw");
+    read_file(f, "q.qcow2", &file);
+    memory_source_init(&source.memory, file.bytes, file.length, MIB);
+    source.memory.base.read = read_and_cancel;
+    disk_io_end_with(f->other, &source.is_cancelled);
+    assert_int_equal(qcow2_read(f->other, &source.memory.base, f->dir, NULL, f->text), -ECANCELED);
+    run(f, "cmp b.raw old.raw");
+    buffer_done(&file);
+
+    base.disk = f->other;
+    disk_io_end_with(f->other, NULL);
+    disk_io_end_with(f->disk, &is_cancelled);
+    assert_int_equal(qcow2_plan_make(&plan, f->disk, &base), -ECANCELED);
+    assert_null(plan);
+}
+
+/* What has no name cannot be left; what has one for a moment, and was, goes with the next. */
+static void stores_leave_no_names(void **state)
+{
+    struct disk_files *f = *state;
+    _cleanup_(close_fd) int dir = open(f->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    assert_true(qcow2_is_store(".import-Ab3dEf"));
+    assert_false(qcow2_is_store("import-Ab3dEf"));
+    run(f, "touch -d '2 hours ago' .import-Ab3dEf other && touch .import-recent && mkdir .import-dir"
+           " && touch -d '2 hours ago' .import-dir && ln -s other .import-link");
+    qcow2_sweep(dir);
+    run(f, "test ! -e .import-Ab3dEf && test -e other && test -e .import-recent && test -d .import-dir && test -L .import-link");
+    run(f, "rm -r .import-recent .import-dir .import-link");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -168,6 +228,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(only_differences, begin, end),
         cmocka_unit_test_setup_teardown(what_qemu_writes_comes_in, begin, end),
         cmocka_unit_test_setup_teardown(images_that_lie, begin, end),
+        cmocka_unit_test_setup_teardown(what_is_cancelled_ends, begin, end),
+        cmocka_unit_test_setup_teardown(stores_leave_no_names, begin, end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
