@@ -24,12 +24,16 @@ static ssize_t read_upload(struct source *source, const void **ret_bytes)
     size_t count;
 
     if (self->given > 0) {
-        http_upload_consumed(self->upload, self->given);
-        atomic_fetch_add(&self->figures->stream_bytes, (int64_t) self->given);
-        if (transfer_rate_wait(self->rate, self->given, self->is_cancelled) < 0)
+        size_t given = self->given;
+
+        self->given = 0; /* whatever comes of the wait */
+        http_upload_consumed(self->upload, given);
+        atomic_fetch_add(&self->figures->stream_bytes, (int64_t) given);
+        if (transfer_rate_wait(self->rate, given, self->is_cancelled) < 0)
             return -ECANCELED;
-        self->given = 0;
     }
+    if (atomic_load(self->is_cancelled))
+        return -ECANCELED;
     count = http_upload_wait(self->upload, &bytes, &state);
     if (atomic_load(self->is_cancelled))
         return -ECANCELED;

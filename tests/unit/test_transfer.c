@@ -32,6 +32,7 @@ struct work {
     _Atomic size_t done;  /* bytes that the codec has passed */
     size_t wrong;
     int result;
+    int result_again;     /* of an import's next read after one that failed */
     atomic_bool has_begun;
 };
 
@@ -95,6 +96,8 @@ static void *import_thread(void *arg)
         w->done += (size_t) n;
     }
     w->result = (int) MIN(n, 0);
+    if (n < 0)
+        w->result_again = (int) source->read(source, &bytes);
     upload_source_destroy(&upload);
     http_ticket_post(w->ticket, answer, NULL);
     return NULL;
@@ -474,6 +477,8 @@ static void who_waits_for_the_rate_can_be_called_off(void **state)
     atomic_store(&work->is_cancelled, true);
     codec_ends();
     assert_int_equal(work->result, -ECANCELED);
+    assert_int_equal(work->result_again, -ECANCELED);
+    assert_int_equal(work->figures.stream_bytes, work->done); /* what was taken counts once */
     assert_true(seconds() - before < 5);
     raw_close(&raw);
 }
