@@ -5,8 +5,8 @@
  *
  * An export that was interrupted goes on where it was: the stream of a VM that does not run is the same each time, and
  * the entity tag (RFC 9110, 8.8.3) says so. It is made of all that the stream is made of: the text of ova.xml, and of each
- * disk's files size, times and inode. With a Range the stream is made twice: first to know its length, which the answer
- * must name, then to send its end. */
+ * disk's files size, times and inode. With a Range an archive is made twice: first to know its length, which the answer must
+ * name, then to send a part of it. */
 #include "slave/transfer.h"
 
 #include <errno.h>
@@ -42,7 +42,8 @@ struct exporting {
     struct vhd_plan *vhd;       /* of one disk sent as a VHD */
     struct qcow2_plan *qcow2;   /* ... as a qcow2 */
     char tag[TAG_BYTES];
-    int64_t from;               /* first byte that the client wants */
+    bool is_part;               /* the client wants these bytes: */
+    int64_t from, end;          /* from ... up to end - 1; without is_part all of them, 0 ... */
     int64_t length;             /* of the whole; -1: not known */
     int refused;                /* HTTP status that says what is wrong with the request's conditions, or 0 */
     int result;
@@ -181,25 +182,55 @@ static bool is_archive(const struct exporting *exporting)
     return exporting->ova || streq(value_map_text(exporting->options, "format", ""), "tar");
 }
 
-/* The whole from `skip` on. */
-static int write_stream(struct exporting *exporting, int64_t skip, struct sink *sink, struct transfer_figures *figures)
+/* A part of a stream whose codec makes the whole. */
+struct part {
+    struct sink sink;
+    struct sink *below;
+    int64_t skip; /* bytes that come before it */
+    int64_t left; /* of it; when none are, the codec is told to end */
+};
+
+static int part_write(struct sink *sink, const void *bytes, size_t count)
 {
-    struct xva_export export = {
-        .ova = exporting->ova,
-        .disks = exporting->open,
-        .disk_count = exporting->count,
-        .compression = compression_of(exporting->options),
-        .skip = skip,
-    };
+    struct part *part = CONTAINER_OF(sink, struct part, sink);
+    size_t skipped = (size_t) MIN(part->skip, (int64_t) count), wanted;
+    int r = 0;
+
+    part->skip -= (int64_t) skipped;
+    wanted = (size_t) MIN(part->left, (int64_t) (count - skipped));
+    part->left -= (int64_t) wanted;
+    if (wanted > 0)
+        r = part->below->write(part->below, (const char *) bytes + skipped, wanted);
+    return r == 0 && part->left == 0 ? -EPIPE : r;
+}
+
+/* Bytes `from` ... `end` - 1; -1: up to its end. */
+static int write_stream(struct exporting *exporting, int64_t from, int64_t end, struct sink *sink,
+                        struct transfer_figures *figures)
+{
+    struct disk_io *disk = exporting->open[0].io;
+    struct part part = {.sink.write = part_write, .below = sink, .left = end < 0 ? INT64_MAX : end - from};
+    int r;
+
     if (is_archive(exporting)) {
-        export.ova_bytes = exporting->ova ? strlen(exporting->ova) : 0;
-        return xva_write(&export, sink, figures);
+        struct xva_export export = {
+            .ova = exporting->ova,
+            .ova_bytes = exporting->ova ? strlen(exporting->ova) : 0,
+            .disks = exporting->open,
+            .disk_count = exporting->count,
+            .compression = compression_of(exporting->options),
+            .skip = from,
+        };
+
+        r = xva_write(&export, &part.sink, figures);
+    } else if (exporting->vhd || exporting->qcow2) {
+        part.skip = from;
+        r = exporting->vhd ? vhd_write(exporting->vhd, &part.sink, figures)
+                           : qcow2_write(exporting->qcow2, &part.sink, figures);
+    } else {
+        return raw_export(disk, from, end < 0 ? disk_io_size(disk) : end, sink, figures);
     }
-    if (exporting->vhd)
-        return vhd_write(exporting->vhd, sink, figures);
-    if (exporting->qcow2)
-        return qcow2_write(exporting->qcow2, sink, figures);
-    return raw_export(exporting->open[0].io, skip, disk_io_size(exporting->open[0].io), sink, figures);
+    return part.left == 0 ? 0 : r; /* it has all that it is to have */
 }
 
 /* ---- how long is it? ---- */
@@ -228,46 +259,75 @@ static int find_length(struct exporting *exporting)
 
     if (!is_archive(exporting))
         return plan_file(exporting);
-    r = write_stream(exporting, 0, &counter.sink, &nobodys);
+    r = write_stream(exporting, 0, -1, &counter.sink, &nobodys);
     exporting->length = counter.bytes;
     return r;
 }
 
 /* ---- conditions: If-Match, Range, If-Range (RFC 9110, 13 and 14) ---- */
 
-/* "bytes=N-", which is all that somebody asks who has the beginning. Other forms may be ignored, and are. */
-static bool range_from(const char *range, int64_t *ret_from)
-{
-    char *end;
+/* One range of bytes. */
+struct range {
+    int64_t first; /* -1: the last `last` bytes */
+    int64_t last;  /* -1: all that follow */
+};
 
-    if (!range || strncmp(range, "bytes=", 6) != 0 || range[6] < '0' || range[6] > '9')
+static int64_t read_number(const char **at)
+{
+    char *end = (char *) *at;
+    int64_t number = **at >= '0' && **at <= '9' ? strtoll(*at, &end, 10) : -1; /* too large a one is as good as the largest */
+
+    *at = end;
+    return number;
+}
+
+/* "bytes=N-M", "bytes=N-" or "bytes=-N". What is none, or means several, is not looked at, as the RFC has it. */
+static bool read_range(const char *text, struct range *ret)
+{
+    if (!text || strncmp(text, "bytes=", 6) != 0)
         return false;
-    errno = 0;
-    *ret_from = strtoll(range + 6, &end, 10);
-    return !errno && streq(end, "-");
+    text += 6;
+    ret->first = read_number(&text);
+    if (*text++ != '-')
+        return false;
+    ret->last = read_number(&text);
+    return !*text && (ret->first >= 0 ? ret->last < 0 || ret->last >= ret->first : ret->last >= 0);
+}
+
+/* Of the whole, whose length is known: what of it is wanted. Or there is nothing there: 416. */
+static void take_range(struct exporting *exporting, const struct range *range)
+{
+    int64_t length = exporting->length;
+
+    exporting->from = range->first >= 0 ? range->first : length - MIN(range->last, length);
+    exporting->end = range->first >= 0 && range->last >= 0 && range->last < length ? range->last + 1 : length;
+    if (exporting->from >= length)
+        exporting->refused = 416;
+    exporting->is_part = true;
 }
 
 static int check_conditions(struct exporting *exporting)
 {
     const struct transfer *transfer = exporting->transfer;
-    int64_t from;
+    struct range range;
     int r = 0;
 
-    exporting->length = -1;
+    exporting->length = exporting->end = -1;
     if (transfer->if_match && !streq(transfer->if_match, "*") && !strstr(transfer->if_match, exporting->tag)) {
         exporting->refused = 412;
         return 0;
     }
     if (!is_archive(exporting))
         r = find_length(exporting);
-    if (r < 0 || transfer->is_head || exporting->vhd || exporting->qcow2 || !range_from(transfer->range, &from)
+    if (r < 0 || transfer->is_head || !read_range(transfer->range, &range)
         || (transfer->if_range && !streq(transfer->if_range, exporting->tag)))
+        return r;
+    if (range.first == 0 && range.last < 0) /* all of it: an archive's length is nobody's concern then */
         return r;
     if (is_archive(exporting))
         r = find_length(exporting);
-    if (r == 0 && from >= exporting->length)
-        exporting->refused = 416;
-    exporting->from = from;
+    if (r == 0)
+        take_range(exporting, &range);
     return r;
 }
 
@@ -280,16 +340,17 @@ static void begin(struct exporting *exporting, struct pipe *pipe)
                         "accept-ranges: bytes\r\n",
                         value_map_text(exporting->options, "content_type", "application/octet-stream"),
                         value_map_text(exporting->options, "file_name", "export.xva"), exporting->tag);
-    bool is_part = exporting->from > 0;
+    int64_t bytes = exporting->length < 0 ? HTTP_LENGTH_UNKNOWN : exporting->length;
 
     assert(used > 0 && used < (int) sizeof headers - 256);
     if (*task)
         used += snprintf(headers + used, sizeof headers - (size_t) used, "task-id: %s\r\n", task);
-    if (is_part)
+    if (exporting->is_part) {
         snprintf(headers + used, sizeof headers - (size_t) used, "content-range: bytes %" PRId64 "-%" PRId64 "/%" PRId64 "\r\n",
-                 exporting->from, exporting->length - 1, exporting->length);
-    pipe_begin(pipe, is_part ? 206 : 200, headers,
-               exporting->length < 0 ? HTTP_LENGTH_UNKNOWN : exporting->length - exporting->from);
+                 exporting->from, exporting->end - 1, exporting->length);
+        bytes = exporting->end - exporting->from;
+    }
+    pipe_begin(pipe, exporting->is_part ? 206 : 200, headers, bytes);
 }
 
 /* ---- the thread ---- */
@@ -305,7 +366,9 @@ static int send_all(struct exporting *exporting)
     if (atomic_load(&transfer->is_cancelled))
         pipe_cancel(pipe);
     begin(exporting, pipe);
-    return pipe_end(pipe, transfer->is_head ? 0 : write_stream(exporting, exporting->from, pipe_sink(pipe), &transfer->figures));
+    return pipe_end(pipe, transfer->is_head ? 0
+                                            : write_stream(exporting, exporting->from, exporting->end, pipe_sink(pipe),
+                                                           &transfer->figures));
 }
 
 static void export_job(void *arg)

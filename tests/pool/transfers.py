@@ -357,17 +357,19 @@ def ranges_and_heads(t):
     """HEAD says how much there is; Range and If-Match go on where somebody stopped."""
     pool, made = t.pool, small(t, "ranges", formats=("raw", "qcow2"))
     whole = {"/export_raw_vdi": t.contents(made.disks[1]), "/export": t.export(made.vm)}
-    for path, query in ("/export_raw_vdi", {"vdi": made.disks[1]}), ("/export", {"ref": made.vm}), \
+    for path, query in ("/export_raw_vdi", {"vdi": made.disks[1]}), ("/export_raw_vdi", {"vdi": made.disks[0], "format": "vhd"}), \
+            ("/export_raw_vdi", {"vdi": made.disks[0], "format": "qcow2"}), \
+            ("/export_raw_vdi", {"vdi": made.disks[0], "format": "tar"}), ("/export", {"ref": made.vm}), \
             ("/export", {"ref": made.vm, "use_compression": "zstd"}), ("/export", {"ref": made.vm, "use_compression": "gzip"}):
         for at in 1, 2:
-            what = "%s %s at host %d" % (path, query.get("use_compression", ""), at)
+            what = "%s %s at host %d" % (path, query.get("use_compression", query.get("format", "")), at)
             first = t.get(path, at, **query)
             size, tag = len(first.body), first.headers.get("etag", "")
             check(len(tag) > 20 and first.headers.get("accept-ranges") == "bytes", what + " has an entity tag", first.headers)
-            check("use_compression" in query or first.body == whole[path], what + " is the same at each host")
+            check("use_compression" in query or "format" in query or first.body == whole[path], what + " is the same at each host")
             head = t.get(path, at, method="HEAD", **query)
             check(head.status == 200 and head.body == b"" and head.headers.get("etag") == tag, what + ": HEAD tells it too", head)
-            if path == "/export_raw_vdi":
+            if path == "/export_raw_vdi" and query.get("format") != "tar":
                 check(head.headers.get("content-length") == str(size), what + ": HEAD tells the length", head.headers)
             for begin in 1, 512, size // 2 + 7, size - 1:
                 part = t.get(path, at, {"Range": "bytes=%d-" % begin, "If-Range": tag}, **query)
@@ -375,8 +377,21 @@ def ranges_and_heads(t):
                       "%s from %d on" % (what, begin), part)
                 check(part.headers.get("content-range") == "bytes %d-%d/%d" % (begin, size - 1, size), "... and which part it is",
                       part.headers)
-            part = t.get(path, at, {"Range": "bytes=%d-" % size}, **query)
-            check(part.status == 416 and part.headers.get("content-range") == "bytes */%d" % size, what + " beyond its end", part)
+            bounded = (("0-99", 0, 100), ("0-0", 0, 1), ("%d-%d" % (size // 3, size // 2), size // 3, size // 2 + 1),
+                       ("%d-%d" % (size - 5, size + 9), size - 5, size), ("-100", size - 100, size), ("-%d" % (size + 9), 0, size),
+                       ("0-%d" % (size - 1), 0, size), ("7-99999999999999999999", 7, size))
+            for text, begin, end in bounded:
+                part = t.get(path, at, {"Range": "bytes=" + text}, **query)
+                check(part.status == 206 and part.is_whole and part.body == first.body[begin:end], "%s, bytes %s" % (what, text), part)
+                check(part.headers.get("content-range") == "bytes %d-%d/%d" % (begin, end - 1, size)
+                      and part.headers.get("content-length") == str(end - begin), "... and which part it is", part.headers)
+            for text in "%d-" % size, "%d-%d" % (size, size + 5), "-0", "99999999999999999999-":
+                part = t.get(path, at, {"Range": "bytes=" + text}, **query)
+                check(part.status == 416 and part.headers.get("content-range") == "bytes */%d" % size,
+                      "%s, bytes %s lie beyond its end" % (what, text), part)
+            for text in "bytes=0-", "bytes=9-8", "bytes=1-2,4-5", "bytes=-", "bytes=a-b", "lines=1-2":
+                part = t.get(path, at, {"Range": text}, **query)
+                check(part.status == 200 and part.body == first.body, "%s, '%s': the whole" % (what, text), part)
             part = t.get(path, at, {"Range": "bytes=7-", "If-Range": '"another"'}, **query)
             check(part.status == 200 and part.body == first.body, what + ": of another it is sent as a whole", part)
             part = t.get(path, at, {"Range": "bytes=7-", "If-Match": '"another"'}, **query)
