@@ -59,7 +59,7 @@ struct core {
     ref_t host;                  /* the host that the master runs on */
     const char *read_only_why;   /* the disk refuses writes, since the start (start.h); NULL: it takes them */
     int64_t left_over_disks;     /* storage.h: hidden disks that nobody is making any more */
-    _Atomic size_t metadata_bytes; /* metadata_internal.h: archives in memory; any thread */
+    _Atomic size_t metadata_bytes; /* metadata_http.h: archives in memory; any thread */
 };
 
 /* May this master answer and order? The one place that every reply, event and slave call passes, on the core's thread

@@ -22,6 +22,7 @@ struct importing {
     struct call *call;
     const char *text;          /* ova.xml */
     struct arena *arena;       /* of the plan: its limit is for what comes from outside */
+    size_t held;               /* bytes of text and plan, of what all imports may hold while their clients are slow */
     struct ova_plan plan;
     struct ova_import *import; /* once it is decided */
     struct disks *disks;
@@ -43,12 +44,12 @@ static void read_job(void *arg)
 static int read_ova(struct importing *importing)
 {
     struct call *call = importing->call;
-    struct value answer;
+    struct value options = text_map(call->arena, "task", ref_text(call, call->task), NULL), answer;
     int r;
 
     task_set_cancellable(call, true);
     r = slave_import_open(call, importing->transfer->host,
-                          &(struct slave_import_open_args){importing->transfer->id}, &answer);
+                          &(struct slave_import_open_args){importing->transfer->id, &options}, &answer);
     r = http_transfer_settle(importing->transfer, r);
     task_set_cancellable(call, false);
     if (r < 0)
@@ -56,9 +57,15 @@ static int read_ova(struct importing *importing)
     importing->text = value_map_text(&answer, "ova", "");
     if (workers_run(call->core->workers, read_job, importing) < 0)
         return fail(call, TOO_BUSY);
-    if (importing->result < 0)
+    if (importing->result < 0) {
         failure_copy(&call->failure, call->arena, &importing->failure);
-    return importing->result;
+        return importing->result;
+    }
+    importing->held = strlen(importing->text) + arena_bytes(importing->arena);
+    if (metadata_hold(call->core, importing->held))
+        return 0;
+    importing->held = 0;
+    return fail(call, TOO_BUSY);
 }
 
 /* ---- objects ---- */
@@ -254,6 +261,7 @@ static int run(struct http_transfer *transfer)
     }
     undo(importing);
     disks_undo(&importing->disks);
+    metadata_let_go(call->core, importing->held);
     arena_destroy(&importing->arena);
     return r;
 }

@@ -179,7 +179,8 @@ static int receive(struct http_transfer *transfer, ref_t ref, const struct forma
         return -ERR_HANDLE_INVALID;
     disk = transfer_disk(call, vdi, transfer->host, "vdi");
     options = text_map(call->arena, "format", format->name, "chunked",
-                       transfer_param(transfer->params, "chunked") ? "true" : "false", NULL);
+                       transfer_param(transfer->params, "chunked") ? "true" : "false", "task",
+                       ref_text(call, call->task), NULL);
     task_set_cancellable(call, true);
     r = slave_import_raw(call, transfer->host, &(struct slave_import_raw_args){transfer->id, &disk, &options}, NULL);
     r = http_transfer_settle(transfer, r);

@@ -35,6 +35,7 @@ struct transfers {
     struct agent *agent;        /* NULL before there is one; its loop */
     struct workers *workers;
     struct transfer_rate *rate;
+    struct xva_budget ova;      /* what texts of ova.xml may still take */
     struct refmap table;        /* id -> struct transfer, the agent's loop */
     atomic_uint count;
 };
@@ -139,7 +140,7 @@ static void end(struct http_request *request, void *arg)
     struct transfer *transfer = arg;
 
     if (request)
-        http_reply(request, 200, "", NULL);
+        http_reply(request, 200, transfer->task_header, NULL);
     transfer_unref(&transfer);
 }
 
@@ -385,42 +386,60 @@ struct transfer_rate *transfer_rate_of(const struct transfer *transfer)
     return transfer->transfers->rate;
 }
 
+struct xva_budget *transfer_ova_budget(const struct transfer *transfer)
+{
+    return &transfer->transfers->ova;
+}
+
 /* ---- progress ---- */
 
 struct reporting {
     struct op *op;
     struct transfer *transfer;
     struct timer timer;
-    int64_t bytes_before;
+    int64_t bytes_before; /* of the stream, when it was last told */
 };
 
-static void report(void *arg)
+/* How far it is, and how fast it was in the last so many milliseconds, since it had bytes_before. */
+static void tell(struct reporting *reporting, int64_t bytes_before, uint64_t ms)
 {
-    struct reporting *reporting = arg;
     struct transfer_figures *figures = &reporting->transfer->figures;
     int64_t bytes = atomic_load(&figures->stream_bytes), total = atomic_load(&figures->disk_bytes_total);
     struct value items[6] = {
         value_text("share"), VALUE_FLOAT(total > 0 ? (double) atomic_load(&figures->disk_bytes_done) / (double) total : 0),
         value_text("bytes"), VALUE_INT(bytes),
-        value_text("bytes_per_s"), VALUE_INT((bytes - reporting->bytes_before) * 1000 / PROGRESS_MS),
+        value_text("bytes_per_s"), VALUE_INT((bytes - bytes_before) * 1000 / (int64_t) MAX(ms, (uint64_t) 1)),
     };
     struct value body = VALUE_MAP(3, items);
 
     reporting->bytes_before = bytes;
     agent_note(reporting->op->agent, "transfer_progress", reporting->transfer->id, 0, &body, true);
+}
+
+static void report(void *arg)
+{
+    struct reporting *reporting = arg;
+
+    tell(reporting, reporting->bytes_before, PROGRESS_MS);
     timer_start(reporting->op->agent->loop, &reporting->timer, PROGRESS_MS, report, reporting);
 }
 
 int transfer_work(struct op *op, struct transfer *transfer, void (*fn)(void *arg), void *arg)
 {
     struct reporting reporting = {.op = op, .transfer = transfer};
+    int64_t bytes_before = atomic_load(&transfer->figures.stream_bytes);
+    uint64_t begun_ms = loop_now_ms(op->agent->loop);
     int r;
 
     op_write_down(op);
+    reporting.bytes_before = bytes_before;
     timer_start(op->agent->loop, &reporting.timer, PROGRESS_MS, report, &reporting);
     r = workers_run(transfer->transfers->workers, fn, arg);
     timer_stop(&reporting.timer);
-    return r < 0 ? op_fail(op, TOO_BUSY) : 0;
+    if (r < 0)
+        return op_fail(op, TOO_BUSY);
+    tell(&reporting, bytes_before, loop_now_ms(op->agent->loop) - begun_ms); /* before the reply: what stays with the task */
+    return 0;
 }
 
 int transfer_failed(struct op *op, int error, const char *text, bool is_import)
@@ -432,9 +451,6 @@ int transfer_failed(struct op *op, int error, const char *text, bool is_import)
         if (is_import)
             return op_fail(op, IMPORT_ERROR_PREMATURE_EOF);
         return op_fail(op, INTERNAL_ERROR, "the client has closed the connection before it had all");
-    case -ENOSPC:
-    case -EDQUOT:
-        return op_fail(op, SR_FULL, "", "");
     default:
         return op_fail(op, SR_BACKEND_FAILURE, op_text(op, "%d", -error), "", *text ? text : strerror(-error));
     }
@@ -516,6 +532,7 @@ struct transfers *transfers_new(struct loop *loop, struct slave_front *front, co
     transfers->loop = loop;
     transfers->workers = workers_new(config->threads, TRANSFERS_MAX, "transfer");
     transfers->rate = transfer_rate_new(config->bytes_per_s);
+    atomic_store(&transfers->ova.bytes_left, OVA_BYTES_MAX);
     for (size_t i = 0; i < ARRAY_SIZE(served); i++)
         slave_front_add(front, served[i].method, served[i].path, arrive, transfers);
     return transfers;

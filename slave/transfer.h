@@ -74,11 +74,12 @@ struct transfer {
     struct pipe *pipe;           /* of an export */
 
     bool is_head_sent;           /* the answer has begun before its upload; the request's loop only */
+    const char *task_header;     /* of the answer to an upload, from when that is let through; a line, or NULL */
 
     /* the agent's loop, and the codec's thread while its op waits */
     struct upload_source *source; /* of an import, once it was opened */
     struct xva_reader *reader;    /* which reads from it, between import_open and import_disks */
-    const char *ova;              /* the reader's; NULL before it was read */
+    const char *ova;              /* the reader's, until import_disks begins; NULL before it was read */
     size_t ova_bytes;
 };
 
@@ -91,15 +92,18 @@ void transfer_give(struct transfer **, bool is_over);
 struct transfer *transfer_ref(struct transfer *);
 void transfer_unref(struct transfer **);
 
-/* Have fn(arg) run by one of the transfers' threads; reports progress meanwhile. 0, or op_fail() when too many wait. */
+/* Have fn(arg) run by one of the transfers' threads; reports progress each second, and at the end all of it with its mean rate. 0,
+ * or op_fail() when too many wait. */
 int transfer_work(struct op *, struct transfer *, void (*fn)(void *arg), void *arg);
 
 struct transfer_rate *transfer_rate_of(const struct transfer *);
+/* Of all imports: their texts of ova.xml wait here for slow clients. */
+struct xva_budget *transfer_ova_budget(const struct transfer *);
 
 /* Answer its request with a page of our own, before anything else was. */
 void transfer_answer(struct transfer *, int status, const char *headers, const char *text);
 
-/* What a codec returned, as the op's failure: -EPIPE, -ECANCELED, -ENOSPC ... `text` says more, or is "". */
+/* What a codec returned, as the op's failure: -EPIPE, -ECANCELED ... `text` says more, or is "". */
 int transfer_failed(struct op *, int error, const char *text, bool is_import);
 
 /* The path of an SR, from the {sr, sr_type, sr_location, sr_marker, location, format} of a call. 0 or the failure. */

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <sys/statvfs.h>
 
 #include "shared/fiber.h"
 #include "slave/disk_io.h"
@@ -52,7 +53,7 @@ static void open_upload(struct http_request *request, void *arg)
     }
     if (request->minor == 0 || opening->transfer->is_open_ended) {
         opening->transfer->is_head_sent = true;
-        http_send_head_early(request, 200, "");
+        http_send_head_early(request, 200, opening->transfer->task_header);
     }
     http_close_after(request);
     opening->upload = http_consume(request, RING_BYTES, nobody_listens, NULL);
@@ -60,13 +61,16 @@ static void open_upload(struct http_request *request, void *arg)
 }
 
 /* From the op's fiber, which waits; harmless when it was done before. */
-static int open_source(struct op *op, struct transfer *transfer)
+static int open_source(struct op *op, struct transfer *transfer, const struct value *options)
 {
     struct opening opening = {.transfer = transfer};
+    const char *task = value_map_text(options, "task", "");
     int r = 0;
 
     if (transfer->source)
         return 0;
+    if (*task)
+        transfer->task_header = arena_text(transfer->arena, "task-id: %s\r\n", task);
     opening.done = completion_new(op->agent->loop);
     http_ticket_post(transfer->ticket, open_upload, &opening);
     while (completion_wait(opening.done, UINT64_MAX, &r) < 0)
@@ -89,6 +93,8 @@ struct importing {
     struct xva_import_disk open[DISKS_MAX];
     unsigned count;
     struct value used;          /* [out] prefix -> bytes that the disk's file takes */
+    int64_t room_wanted;        /* [out] when the SR is full: bytes of the disks, */
+    int64_t room_most;          /* and what their files have and could still get */
     int result;
     char text[DISK_IO_TEXT_BYTES];
 };
@@ -100,7 +106,18 @@ static void read_ova_job(void *arg)
 
     if (!transfer->reader)
         transfer->reader = xva_reader_new(upload_source_of(transfer->source), &transfer->figures);
+    xva_reader_share(transfer->reader, transfer_ova_budget(transfer));
     importing->result = xva_read_ova(transfer->reader, &transfer->ova, &transfer->ova_bytes);
+}
+
+static int import_failed(struct importing *importing)
+{
+    struct op *op = importing->op;
+
+    if (importing->result == -ENOSPC || importing->result == -EDQUOT)
+        return op_fail(op, SR_FULL, op_text(op, "%" PRId64, importing->room_wanted),
+                       op_text(op, "%" PRId64, importing->room_most));
+    return transfer_failed(op, importing->result, importing->text, true);
 }
 
 /* What the reader says of the archive, else what a transfer says of its end. */
@@ -110,7 +127,7 @@ static int archive_failed(struct importing *importing)
     const char *params[XVA_ERROR_PARAMS] = {0};
 
     if ((importing->result != -EBADMSG && importing->result != -EPIPE) || !error || !error->code)
-        return transfer_failed(importing->op, importing->result, importing->text, true);
+        return import_failed(importing);
     for (unsigned i = 0; i < error->count; i++)
         params[i] = error->params[i];
     return failure_set_text(&importing->op->failure, importing->op->arena, error->code, error->count, params);
@@ -126,10 +143,12 @@ int do_import_open(struct op *op, const struct slave_import_open_args *args, str
         return r;
     importing.transfer = transfer;
     if (!transfer->ova) /* else the reply was lost, and it is told again */
-        r = open_source(op, transfer);
+        r = open_source(op, transfer, args->options);
     if (r == 0 && !transfer->ova)
         r = transfer_work(op, transfer, read_ova_job, &importing);
-    if (r == 0 && importing.result < 0)
+    if (r == 0 && importing.result == -ENOBUFS)
+        r = op_fail(op, TOO_BUSY);
+    else if (r == 0 && importing.result < 0)
         r = archive_failed(&importing);
     if (r == 0 && (transfer->ova_bytes > OVA_BYTES_SENT || !text_is_utf8(transfer->ova, transfer->ova_bytes)))
         r = op_fail(op, IMPORT_ERROR, transfer->ova_bytes > OVA_BYTES_SENT ? "ova.xml is too large" : "ova.xml is no text");
@@ -158,10 +177,41 @@ static int open_disks(struct importing *importing)
     return 0;
 }
 
+/* What the file of a disk is now. Returns the descriptor of its SR's directory, to be closed; negative: unknown. */
+static int look_at(const struct value *disk, struct disk_facts *ret)
+{
+    struct sr_place place = sr_place_of_disk(disk);
+    char nobody_asks[STORAGE_TEXT_BYTES];
+    int dir = sr_open(&place, nobody_asks);
+
+    *ret = (struct disk_facts){0};
+    if (dir >= 0)
+        (void) disk_facts(dir, value_map_text(disk, "location", ""), value_map_text(disk, "format", ""), ret);
+    return dir;
+}
+
+/* A full SR is told of with numbers: what the disks may become, and what there was for them. */
+static void find_room(struct importing *importing)
+{
+    struct statvfs st;
+
+    for (uint32_t i = 0; i < importing->disks->length; i++) {
+        struct disk_facts facts;
+        _cleanup_(close_fd) int dir = look_at(&importing->disks->items[i], &facts);
+
+        importing->room_wanted += facts.virtual_size;
+        importing->room_most += facts.physical_utilisation;
+        if (i == 0 && dir >= 0 && fstatvfs(dir, &st) == 0) /* they lie in one SR */
+            importing->room_most += (int64_t) (st.f_bavail * st.f_frsize);
+    }
+}
+
 static void close_disks(struct importing *importing)
 {
     while (importing->count > 0)
         disk_io_close(&importing->open[--importing->count].io);
+    if (importing->result == -ENOSPC || importing->result == -EDQUOT)
+        find_room(importing);
 }
 
 /* For the records: what the files take now. */
@@ -173,13 +223,10 @@ static struct value count_used(struct importing *importing)
 
     for (uint32_t i = 0; i < count; i++) {
         const struct value *map = &importing->disks->items[i];
-        struct sr_place place = sr_place_of_disk(map);
-        char nobody_asks[STORAGE_TEXT_BYTES];
-        _cleanup_(close_fd) int dir = sr_open(&place, nobody_asks);
-        struct disk_facts facts = {0};
+        struct disk_facts facts;
+        _cleanup_(close_fd) int dir = look_at(map, &facts);
 
-        if (dir >= 0)
-            (void) disk_facts(dir, value_map_text(map, "location", ""), value_map_text(map, "format", ""), &facts);
+        (void) dir;
         items[2 * i] = value_text(arena_strdup(arena, value_map_text(map, "prefix", "")));
         items[2 * i + 1] = value_text(arena_text(arena, "%" PRId64, facts.physical_utilisation));
     }
@@ -191,6 +238,9 @@ static void import_disks_job(void *arg)
     struct importing *importing = arg;
     const struct value *options = importing->options;
 
+    xva_forget_ova(importing->transfer->reader); /* the master has it, for it knows the disks */
+    importing->transfer->ova = "";
+    importing->transfer->ova_bytes = 0;
     importing->result = open_disks(importing);
     if (importing->result == 0) {
         struct xva_import import = {
@@ -303,7 +353,7 @@ int do_import_raw(struct op *op, const struct slave_import_raw_args *args, struc
     if (r < 0)
         return r;
     *importing = (struct importing){.op = op, .transfer = transfer, .disks = &disks, .options = args->options};
-    r = open_source(op, transfer);
+    r = open_source(op, transfer, args->options);
     if (r == 0)
         r = transfer_work(op, transfer, import_raw_job, importing);
     if (r == 0 && transfer->reader && importing->result < 0)
@@ -311,7 +361,7 @@ int do_import_raw(struct op *op, const struct slave_import_raw_args *args, struc
     else if (r == 0 && (importing->result == -EFBIG || importing->result == -EBADMSG || importing->result == -EOPNOTSUPP))
         r = op_fail(op, IMPORT_ERROR, importing->text);
     else if (r == 0 && importing->result < 0)
-        r = transfer_failed(op, importing->result, importing->text, true);
+        r = import_failed(importing);
     if (r == 0)
         *ret = op_map(op, "bytes", op_text(op, "%" PRId64, atomic_load(&transfer->figures.stream_bytes)), NULL);
     transfer_give(&transfer, false);

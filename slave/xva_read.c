@@ -105,8 +105,13 @@ void xva_reader_destroy(struct xva_reader **reader_p)
     if (reader->archive)
         archive_read_free(reader->archive);
     decompress_destroy(&reader->source);
-    free(reader->ova);
+    xva_forget_ova(reader);
     free(reader);
+}
+
+void xva_reader_share(struct xva_reader *reader, struct xva_budget *budget)
+{
+    reader->budget = budget;
 }
 
 const struct xva_error *xva_reader_error(const struct xva_reader *reader)
@@ -238,6 +243,23 @@ int xva_finish(struct xva_reader *reader)
 
 /* ---- ova.xml ---- */
 
+static bool take_budget(struct xva_reader *reader, int64_t bytes)
+{
+    if (!reader->budget)
+        return true;
+    reader->budget_taken += bytes;
+    return atomic_fetch_sub(&reader->budget->bytes_left, bytes) >= bytes;
+}
+
+void xva_forget_ova(struct xva_reader *reader)
+{
+    free(TAKE(reader->ova));
+    reader->ova_bytes = 0;
+    if (reader->budget)
+        atomic_fetch_add(&reader->budget->bytes_left, reader->budget_taken);
+    reader->budget_taken = 0;
+}
+
 int xva_read_ova(struct xva_reader *reader, const char **ret_text, size_t *ret_bytes)
 {
     struct member member;
@@ -256,12 +278,19 @@ int xva_read_ova(struct xva_reader *reader, const char **ret_text, size_t *ret_b
         return xva_fail_text(reader, "ova.xml has %lld bytes, which is too large",
                              (long long) member.bytes);
     buffer_init(&text, XVA_OVA_BYTES_MAX); /* grows as bytes come, whatever was said */
-    while ((n = xva_member_read(reader, &bytes)) > 0)
+    while ((n = xva_member_read(reader, &bytes)) > 0) {
+        if (!take_budget(reader, n)) {
+            n = -ENOBUFS;
+            break;
+        }
         buffer_add(&text, bytes, (size_t) n);
+    }
     if (n == 0) {
         reader->ova = buffer_take(&text, &reader->ova_bytes);
         *ret_text = reader->ova ? reader->ova : "";
         *ret_bytes = reader->ova_bytes;
+    } else {
+        xva_forget_ova(reader);
     }
     buffer_done(&text);
     return (int) n;

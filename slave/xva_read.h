@@ -47,15 +47,24 @@ struct xva_import {
     bool force;     /* wrong checksums are counted, not refused */
 };
 
+/* What ova.xml of several readers may take together; any thread. */
+struct xva_budget {
+    _Atomic int64_t bytes_left;
+};
+
 struct xva_reader;
 
 /* The source is lent until the end. The figures count from now on. */
 struct xva_reader *xva_reader_new(struct source *source, struct transfer_figures *figures);
+/* Its text is within this budget, which outlives the reader; without one only XVA_OVA_BYTES_MAX bounds it. */
+void xva_reader_share(struct xva_reader *reader, struct xva_budget *budget);
 void xva_reader_destroy(struct xva_reader **reader_p);
 const struct xva_error *xva_reader_error(const struct xva_reader *reader);
 
-/* The first member, which has to be ova.xml. The text is the reader's, not 0-terminated. */
+/* The first member, which has to be ova.xml. The text is the reader's, not 0-terminated. -ENOBUFS: others have the budget. */
 int xva_read_ova(struct xva_reader *reader, const char **ret_text, size_t *ret_bytes);
+/* The text is not wanted any more. */
+void xva_forget_ova(struct xva_reader *reader);
 
 /* All the rest, up to the end of the archive; then the disks are on their media. */
 int xva_read_disks(struct xva_reader *reader, const struct xva_import *import);

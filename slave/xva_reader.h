@@ -21,6 +21,8 @@ struct xva_reader {
     int64_t unpacked_max; /* more would be a bomb */
     char *ova;
     size_t ova_bytes;
+    struct xva_budget *budget; /* or NULL */
+    int64_t budget_taken;
     uint64_t wrong_checksums;
     struct xva_error error;
 };

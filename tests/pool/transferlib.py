@@ -200,7 +200,9 @@ class Transfers:
         task = self.task()
         answer = self.get("/export", at, ref=vm, task_id=task, **query)
         check(answer.status == 200 and answer.is_whole, what + " is answered", answer)
-        self.ended(task, "success", what)
+        record = self.ended(task, "success", what)
+        check(record["other_config"].get("transfer_bytes") == str(len(answer.body)), what + ": its task says how much it was",
+              (record["other_config"], len(answer.body)))
         return answer.body
 
     def import_(self, xva, what="import", at=1, **query):
@@ -209,6 +211,8 @@ class Transfers:
         answer = self.put("/import", xva, at, task_id=task, **query)
         check(answer.status == 200, what + " is answered", answer)
         record = self.ended(task, "success", what)
+        check(record["other_config"].get("transfer_bytes") == str(len(xva)), what + ": its task says how much it was",
+              (record["other_config"], len(xva)))
         return refs(record["result"]) if record else []
 
     def refused(self, xva, code, what, **query):

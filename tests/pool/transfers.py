@@ -132,8 +132,9 @@ def forms_of_uploads(t):
         where = " at host %d" % at
         task = t.task()
         with t.open("PUT", "/import", at, "1.0", task_id=task) as c:
-            status, _ = c.head() # nothing was sent yet
+            status, told = c.head() # nothing was sent yet
             check(status == 200, "HTTP/1.0 is told 200 before it sends" + where, status)
+            check(told.get("task-id") == task, "... and its task" + where, told)
             c.send(xva)
             c.end()
             check(c.read_some() == b"", "... and the end of the answer is an end")
@@ -154,7 +155,8 @@ def forms_of_uploads(t):
             for begin in range(0, len(xva), 100000):
                 c.send_chunk(xva[begin:begin + 100000])
             c.send(b"0\r\n\r\n")
-            check(c.answer().status == 200, "chunks are answered" + where)
+            answer = c.answer()
+            check(answer.status == 200 and answer.headers.get("task-id") == task, "chunks are answered, naming the task" + where, answer)
         imported(task, "in chunks" + where)
 
         task = t.task()
@@ -318,7 +320,8 @@ def raw_disks(t):
         [disk] = made.disks
         for at in 1, 2:
             task = t.task()
-            check(t.put("/import_raw_vdi", content, at, vdi=disk, task_id=task).status == 200, "a disk is written")
+            answer = t.put("/import_raw_vdi", content, at, vdi=disk, task_id=task)
+            check(answer.status == 200 and answer.headers.get("task-id") == task, "a disk is written, and the task named", answer)
             t.ended(task, "success", "a disk is written")
             check(t.contents(disk, at) == content, "and read, " + image_format)
         t.put("/import_raw_vdi", content[:MIB], vdi=disk)
@@ -333,7 +336,8 @@ def raw_disks(t):
         t.ended(task, "success", "a VHD goes in")
         check(t.contents(disk) == content, "and holds what it held")
         task = t.task()
-        t.put("/import_raw_vdi", content + b"more", vdi=disk, task_id=task)
+        answer = t.put("/import_raw_vdi", content + b"more", vdi=disk, task_id=task)
+        check(answer.status == 400 and answer.headers.get("task-id") == task, "more than fits is refused, naming the task", answer)
         t.ended(task, "failure", "more than fits")
         destroy(pool, made.vm)
 
@@ -579,7 +583,9 @@ def tasks_show_progress(t):
     took = time.monotonic() - began
     notes = metric(pool, "drover_slave_notes_total") - notes
     check(notes < 20 + 10 * took, "a transfer that only takes its time is no news for the master", notes)
-    t.ended(task, "success", "a slow export")
+    record = t.ended(task, "success", "a slow export")
+    check(int(record["other_config"]["transfer_bytes"]) > size, "at the end all bytes are told", record["other_config"])
+    check(0 < int(record["other_config"]["transfer_bytes_per_s"]) < 1.3 * (rate << 10), "... and the mean rate", record["other_config"])
     check(took > size / (rate << 10) * 0.8, "exports keep to the cap", took)
     shares = [share for share, _, _ in seen if 0 < share < 1]
     check(len(set(shares)) >= 2 and shares == sorted(shares), "progress is seen, and rises", sorted(set(shares)))
@@ -699,12 +705,13 @@ def full_srs(t):
         made = small(t, "full", size=12 * MIB)
         t.put("/import_raw_vdi", noise(12 * MIB, 15), vdi=made.disks[0])
         xva = t.export(made.vm)
-        t.refused(xva, "SR_FULL", "a full SR", sr_id=sr)
+        wanted, most = (int(n) for n in t.refused(xva, "SR_FULL", "a full SR", sr_id=sr)["error_info"][1:])
+        check(wanted == 12 * MIB and 5 * MIB < most <= 6 * MIB, "... with what was wanted, and what there is", (wanted, most))
         check(os.listdir(directory) == [], "its directory is empty", os.listdir(directory))
         before, task = Inventory(pool), t.task()
         t.put("/import_raw_vdi", noise(12 * MIB, 15), sr_id=sr, task_id=task)
         record = t.ended(task, "failure", "a full SR, one disk")
-        check(record["error_info"][0] == "SR_FULL", "... and says so", record["error_info"])
+        check(record["error_info"][:2] == ["SR_FULL", str(12 * MIB)], "... and says so", record["error_info"])
         before.check_same("a full SR, one disk")
         check(os.listdir(directory) == [], "its directory is empty again", os.listdir(directory))
         small_one = small(t, "fits", size=MIB + 8192)

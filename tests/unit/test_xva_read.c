@@ -902,9 +902,45 @@ static void legacy_refusals(void **state)
     assert_refused(&w, xva_read_chunks, CUT, NULL, NULL);
 }
 
+/* Those that read at once share what there is, and give it back when their text is not wanted any more. */
+static void texts_share_a_budget(void **state)
+{
+    static char text[3000];
+    struct xva_budget budget = {5000};
+    struct transfer_figures figures = {0};
+    struct memory_source sources[3];
+    struct xva_reader *readers[3];
+    struct buffer tar;
+    const char *ova;
+    size_t bytes;
+
+    (void) state;
+    memset(text, 'x', sizeof text);
+    buffer_init(&tar, SIZE_MAX);
+    tar_file(&tar, "ova.xml", text, sizeof text);
+    buffer_add(&tar, nothing, 1024);
+    for (unsigned i = 0; i < 3; i++) {
+        memory_source_init(&sources[i], tar.bytes, tar.length, 700);
+        readers[i] = xva_reader_new(&sources[i].base, &figures);
+        xva_reader_share(readers[i], &budget);
+    }
+    assert_int_equal(xva_read_ova(readers[0], &ova, &bytes), 0);
+    assert_int_equal(bytes, sizeof text);
+    assert_int_equal(xva_read_ova(readers[1], &ova, &bytes), -ENOBUFS);
+    assert_int_equal(budget.bytes_left, 2000); /* what it had taken is free again */
+    xva_forget_ova(readers[0]);
+    assert_int_equal(budget.bytes_left, 5000);
+    assert_int_equal(xva_read_ova(readers[2], &ova, &bytes), 0);
+    for (unsigned i = 0; i < 3; i++)
+        xva_reader_destroy(&readers[i]);
+    assert_int_equal(budget.bytes_left, 5000);
+    buffer_done(&tar);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(texts_share_a_budget),
         cmocka_unit_test(gaps_are_as_large_as_the_first_block),
         cmocka_unit_test(an_empty_block_takes_a_number_and_no_room),
         cmocka_unit_test(checksums_of_both_kinds_are_taken_also_mixed),
