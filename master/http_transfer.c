@@ -509,6 +509,11 @@ static void on_transfer(struct core *core, const struct slave_note *note)
     request->user = asking;
     request->answer = not_begun;
     refmap_put(&core->transfers->active, note->vm_uuid, &asking->transfer);
+    if (core->transfers->active.count > TRANSFERS_MAX) {
+        fail(&request->call, TOO_BUSY);
+        not_begun(request, -ERR_TOO_BUSY, true);
+        return;
+    }
     dispatch_work(request, transfer_main);
     CRASH_POINT("master.transfer.note.handled");
 }

@@ -2,6 +2,8 @@
  *
  *   fiber -- job --> queue --> thread: fn(arg) -- completion --> the loop's mailbox --> fiber
  *
+ * Threads are started when there is a job and none of them is idle, so many may be allowed where few are usual.
+ *
  * The job lies on the waiting fiber's stack. That is safe because the wait has neither deadline nor
  * cancel, and because a frozen fiber keeps its stack until loop_destroy. */
 #include "shared/workers.h"
@@ -19,14 +21,16 @@ struct job {
 };
 
 struct workers {
-    unsigned threads;
-    pthread_t *ids;
+    unsigned threads; /* at most */
+    char name[16];
     size_t queue_max;
 
     pthread_mutex_t lock; /* guards the rest */
     pthread_cond_t more;  /* a job, or the end */
     struct job *first, *last;
     size_t queued;
+    pthread_t *ids;
+    unsigned started, idle; /* threads */
     bool is_ending;
 };
 
@@ -36,8 +40,10 @@ static struct job *job_take(struct workers *workers)
     struct job *job;
 
     pthread_mutex_lock(&workers->lock);
+    workers->idle++;
     while (!workers->first && !workers->is_ending)
         pthread_cond_wait(&workers->more, &workers->lock);
+    workers->idle--;
     job = workers->first;
     if (job) {
         workers->first = job->next;
@@ -64,22 +70,31 @@ static void *work(void *arg)
 struct workers *workers_new(unsigned threads, size_t queue_max, const char *name)
 {
     struct workers *workers = new0(struct workers);
-    char short_name[16] = {0};
 
-    memcpy(short_name, name, strnlen(name, sizeof(short_name) - 1));
+    memcpy(workers->name, name, strnlen(name, sizeof workers->name - 1));
     workers->threads = threads;
     workers->ids = new0_array(pthread_t, threads);
     workers->queue_max = queue_max ? queue_max : SIZE_MAX;
     pthread_mutex_init(&workers->lock, NULL);
     pthread_cond_init(&workers->more, NULL);
-    for (unsigned i = 0; i < threads; i++) {
-        int r = pthread_create(&workers->ids[i], NULL, work, workers);
-
-        if (r != 0)
-            die("cannot start a worker thread: %s", strerror(r));
-        pthread_setname_np(workers->ids[i], short_name);
-    }
     return workers;
+}
+
+/* With the lock. One more, when jobs wait for which there is none. If it cannot be had they wait for those that are there. */
+static void start_thread(struct workers *workers)
+{
+    pthread_t *id = &workers->ids[workers->started];
+    int r;
+
+    if (workers->queued <= workers->idle || workers->started == workers->threads)
+        return;
+    r = pthread_create(id, NULL, work, workers);
+    if (r != 0 && workers->started == 0)
+        die("cannot start a worker thread: %s", strerror(r));
+    if (r != 0)
+        return;
+    pthread_setname_np(*id, workers->name);
+    workers->started++;
 }
 
 void workers_destroy(struct workers **workers_p)
@@ -92,7 +107,7 @@ void workers_destroy(struct workers **workers_p)
     workers->is_ending = true;
     pthread_cond_broadcast(&workers->more);
     pthread_mutex_unlock(&workers->lock);
-    for (unsigned i = 0; i < workers->threads; i++)
+    for (unsigned i = 0; i < workers->started; i++)
         pthread_join(workers->ids[i], NULL);
     assert(!workers->first);
     pthread_cond_destroy(&workers->more);
@@ -114,6 +129,7 @@ static int job_queue(struct workers *workers, struct job *job)
         workers->last = job;
         workers->queued++;
         pthread_cond_signal(&workers->more);
+        start_thread(workers);
         r = 0;
     }
     pthread_mutex_unlock(&workers->lock);

@@ -227,7 +227,8 @@ static int serve_http(struct slave *slave)
     });
     slave->transfers = transfers_new(slave->loop, slave->front,
                                      &(struct transfers_config){
-                                         .threads = (unsigned) settings->transfers,
+                                         .at_work_max = (unsigned) settings->transfers,
+                                         .requests_max = (unsigned) settings->transfer_requests,
                                          .bytes_per_s = settings->transfer_kib_per_s << 10,
                                      });
     if (listeners_open(&slave->listeners, slave_front_server(slave->front), url, sizeof url) < 0)

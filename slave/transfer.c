@@ -20,21 +20,26 @@
 #include "slave/transfer_upload.h"
 #include "slave/xva_read.h"
 
-/* Requests that wait or are at work; more are answered 503 at once. Each costs a note, and buffers once it is at work. */
-#define TRANSFERS_MAX 256
 /* For the master's word; it may have to wait itself for a VM that is busy, as clients of exports know. */
 #define WAITING_MS    300000
 #define PROGRESS_MS   1000
+/* When there are more requests than may be, a client that has taken or sent less than this in so long gives way. That is 51 KiB/s: so
+ * slow a transfer of some GiB would keep others waiting for a day. */
+#define SLOW_MS       20000
+#define SLOW_BYTES    ((int64_t) 1 << 20)
 /* Of ova.xml of all imports, from its first byte until their disks begin, which is up to their clients: 16 of the largest. */
 #define OVA_BYTES_MAX ((int64_t) 64 << 20)
 /* From here on a length is no length: clients that do not know it say 2^50 and close early (npm xen-api). */
 #define LENGTH_UNKNOWN_FROM ((int64_t) 1 << 50)
+#define TOO_MANY            "this host has too many transfers under way"
 
 struct transfers {
     struct loop *loop;          /* the agent's */
     struct agent *agent;        /* NULL before there is one; its loop */
     struct workers *workers;
     struct transfer_rate *rate;
+    struct places *places;
+    unsigned requests_max;
     struct xva_budget ova;      /* what texts of ova.xml may still take */
     struct refmap table;        /* id -> struct transfer, the agent's loop */
     atomic_uint count;
@@ -71,6 +76,7 @@ static void cancel(struct transfer *transfer)
     if (transfer->pipe)
         pipe_cancel(transfer->pipe);
     pthread_mutex_unlock(&transfer->lock);
+    places_wake(transfer->transfers->places);
 }
 
 /* ---- answers, on the request's loop ---- */
@@ -170,6 +176,40 @@ static void waited_in_vain(void *arg)
     transfer_unref(&transfer);
 }
 
+/* The one that waits for the slowest client, if there is one that is slow at all. */
+static struct transfer *find_slowest(const struct transfers *transfers)
+{
+    struct transfer *slowest = NULL;
+    void *value;
+
+    for (size_t at = 0; refmap_each(&transfers->table, &at, NULL, &value);) {
+        struct transfer *transfer = value;
+
+        if (transfer->op && !transfer->has_given_way && atomic_load(&transfer->place.waits_for_client)
+            && transfer->slow_bytes >= 0 && transfer->slow_bytes < SLOW_BYTES
+            && (!slowest || transfer->slow_bytes < slowest->slow_bytes))
+            slowest = transfer;
+    }
+    return slowest;
+}
+
+/* May one more come? */
+static bool make_room(struct transfers *transfers)
+{
+    struct transfer *slowest;
+
+    if (transfers->table.count < transfers->requests_max)
+        return true;
+    slowest = find_slowest(transfers);
+    if (!slowest)
+        return false;
+    log_warning(NULL, "a client's %s gives way to others: it moved %lld bytes in %d s", value_map_text(&slowest->asked, "path", ""),
+                (long long) slowest->slow_bytes, SLOW_MS / 1000);
+    slowest->has_given_way = true;
+    answer_cut(slowest);
+    return true;
+}
+
 static void announce(void *arg)
 {
     struct transfer *transfer = arg;
@@ -178,6 +218,11 @@ static void announce(void *arg)
 
     if (!agent || !agent_is_linked(agent)) {
         answer_refusal(transfer, 503, "Retry-After: 5\r\n", "this host has no link to the pool's master", "");
+        transfer_unref(&transfer);
+        return;
+    }
+    if (!transfer->is_gone && !make_room(transfers)) {
+        answer_refusal(transfer, 503, "Retry-After: 5\r\n", TOO_MANY, "");
         transfer_unref(&transfer);
         return;
     }
@@ -208,11 +253,11 @@ static void client_gone(void *arg)
 
 void transfers_follow(struct transfers *transfers, uint64_t epoch)
 {
-    struct transfer *list[TRANSFERS_MAX];
+    _cleanup_(free_p) struct transfer **list = new0_array(struct transfer *, transfers->table.count + 1);
     size_t count = 0;
     void *value;
 
-    for (size_t at = 0; refmap_each(&transfers->table, &at, NULL, &value) && count < ARRAY_SIZE(list);) {
+    for (size_t at = 0; refmap_each(&transfers->table, &at, NULL, &value);) {
         struct transfer *transfer = value;
 
         if (transfer->epoch != epoch)
@@ -304,15 +349,17 @@ static void arrive(struct http_request *http, void *arg)
     struct transfers *transfers = arg;
     struct transfer *transfer;
 
-    if (atomic_fetch_add(&transfers->count, 1) >= TRANSFERS_MAX) {
+    /* The agent's loop decides who may stay; here it is seen to that not many wait for that. */
+    if (atomic_fetch_add(&transfers->count, 1) >= 2 * transfers->requests_max) {
         atomic_fetch_sub(&transfers->count, 1);
         http_close_after(http);
-        http_reply_html(http, 503, "Retry-After: 5\r\n", "this host has too many transfers under way");
+        http_reply_html(http, 503, "Retry-After: 5\r\n", TOO_MANY);
         return;
     }
     transfer = new0(struct transfer);
     atomic_store(&transfer->references, 1);
     transfer->transfers = transfers;
+    transfer->place = (struct place){.places = transfers->places, .is_cancelled = &transfer->is_cancelled};
     pthread_mutex_init(&transfer->lock, NULL);
     transfer->arena = arena_new();
     transfer->is_head = http->method == HTTP_HEAD;
@@ -416,37 +463,75 @@ static void tell(struct reporting *reporting, int64_t bytes_before, uint64_t ms)
     agent_note(reporting->op->agent, "transfer_progress", reporting->transfer->id, 0, &body, true);
 }
 
+static void window_begin(struct transfer *transfer, uint64_t now_ms)
+{
+    transfer->window_ms = now_ms;
+    transfer->window_bytes = atomic_load(&transfer->figures.stream_bytes);
+}
+
 static void report(void *arg)
 {
     struct reporting *reporting = arg;
+    struct transfer *transfer = reporting->transfer;
+    uint64_t now_ms = loop_now_ms(reporting->op->agent->loop);
 
+    if (now_ms - transfer->window_ms >= SLOW_MS) {
+        transfer->slow_bytes = atomic_load(&transfer->figures.stream_bytes) - transfer->window_bytes;
+        window_begin(transfer, now_ms);
+    }
     tell(reporting, reporting->bytes_before, PROGRESS_MS);
     timer_start(reporting->op->agent->loop, &reporting->timer, PROGRESS_MS, report, reporting);
+}
+
+struct job {
+    struct transfer *transfer;
+    void (*fn)(void *arg);
+    void *arg;
+    int result; /* -ECANCELED: there was no place for it before it was called off */
+};
+
+static void run_job(void *arg)
+{
+    struct job *job = arg;
+
+    job->result = place_take(&job->transfer->place);
+    if (job->result == 0)
+        job->fn(job->arg);
+    place_give(&job->transfer->place);
 }
 
 int transfer_work(struct op *op, struct transfer *transfer, void (*fn)(void *arg), void *arg)
 {
     struct reporting reporting = {.op = op, .transfer = transfer};
+    struct job job = {.transfer = transfer, .fn = fn, .arg = arg};
     int64_t bytes_before = atomic_load(&transfer->figures.stream_bytes);
     uint64_t begun_ms = loop_now_ms(op->agent->loop);
     int r;
 
     op_write_down(op);
     reporting.bytes_before = bytes_before;
+    transfer->slow_bytes = -1;
+    window_begin(transfer, begun_ms);
     timer_start(op->agent->loop, &reporting.timer, PROGRESS_MS, report, &reporting);
-    r = workers_run(transfer->transfers->workers, fn, arg);
+    r = workers_run(transfer->transfers->workers, run_job, &job);
     timer_stop(&reporting.timer);
     if (r < 0)
         return op_fail(op, TOO_BUSY);
+    if (job.result < 0)
+        return transfer_failed(transfer, job.result, "", false);
     tell(&reporting, bytes_before, loop_now_ms(op->agent->loop) - begun_ms); /* before the reply: what stays with the task */
     return 0;
 }
 
-int transfer_failed(struct op *op, int error, const char *text, bool is_import)
+int transfer_failed(struct transfer *transfer, int error, const char *text, bool is_import)
 {
+    struct op *op = transfer->op;
+
     switch (error) {
     case -ECANCELED:
-        return op_fail(op, INTERNAL_ERROR, "the transfer was called off");
+        return op_fail(op, INTERNAL_ERROR,
+                       transfer->has_given_way ? "its client was the slowest of too many, and gave way to another"
+                                               : "the transfer was called off");
     case -EPIPE:
         if (is_import)
             return op_fail(op, IMPORT_ERROR_PREMATURE_EOF);
@@ -530,7 +615,9 @@ struct transfers *transfers_new(struct loop *loop, struct slave_front *front, co
     struct transfers *transfers = new0(struct transfers);
 
     transfers->loop = loop;
-    transfers->workers = workers_new(config->threads, TRANSFERS_MAX, "transfer");
+    transfers->requests_max = config->requests_max;
+    transfers->workers = workers_new(2 * config->requests_max, 0, "transfer"); /* who gives way may take a moment to go */
+    transfers->places = places_new(config->at_work_max);
     transfers->rate = transfer_rate_new(config->bytes_per_s);
     atomic_store(&transfers->ova.bytes_left, OVA_BYTES_MAX);
     for (size_t i = 0; i < ARRAY_SIZE(served); i++)
@@ -562,5 +649,6 @@ void transfers_destroy(struct transfers **transfers_p)
     }
     refmap_done(&transfers->table);
     transfer_rate_destroy(&transfers->rate);
+    places_destroy(&transfers->places);
     free(transfers);
 }

@@ -15,6 +15,7 @@
  * it has given up (docs/transfers.md).
  *
  *   transfer.c          arrival, table, end
+ *   transfer_places.c   how many are at work at once
  *   transfer_export.c   export_vm, export_raw
  *   transfer_import.c   import_open, import_disks, import_raw */
 #pragma once
@@ -23,6 +24,7 @@
 #include "shared/http.h"
 #include "slave/agent.h"
 #include "slave/stream.h"
+#include "slave/transfer_places.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -32,7 +34,8 @@ struct transfer_rate;
 struct transfers;
 
 struct transfers_config {
-    unsigned threads;        /* transfers at work at once; others wait their turn */
+    unsigned at_work_max;    /* at once; others wait their turn, and who waits for its client does not count */
+    unsigned requests_max;   /* there at once, at work or waiting */
     int64_t bytes_per_s;     /* of all together; 0: no bound */
 };
 
@@ -66,10 +69,15 @@ struct transfer {
     struct timer waiting;        /* for the master's word */
     struct op *op;               /* at work on it, or NULL */
     struct waitq idle;           /* woken when that has ended */
+    bool has_given_way;          /* was cut because it was slow and others waited */
+    uint64_t window_ms;          /* when the stretch of time began in which its client's speed is measured, */
+    int64_t window_bytes;        /* at so many bytes of the stream; */
+    int64_t slow_bytes;          /* how many moved in the last one; -1: there was none yet */
 
     /* shared with the codec's thread */
     _Atomic bool is_cancelled;
     struct transfer_figures figures;
+    struct place place;
     pthread_mutex_t lock;        /* for what a cancel must reach: */
     struct pipe *pipe;           /* of an export */
 
@@ -92,7 +100,7 @@ void transfer_give(struct transfer **, bool is_over);
 struct transfer *transfer_ref(struct transfer *);
 void transfer_unref(struct transfer **);
 
-/* Have fn(arg) run by one of the transfers' threads; reports progress each second, and at the end all of it with its mean rate. 0,
+/* Have fn(arg) run by one of the transfers' threads, as soon as there is a place; reports progress each second, and at the end all of it with its mean rate. 0,
  * or op_fail() when too many wait. */
 int transfer_work(struct op *, struct transfer *, void (*fn)(void *arg), void *arg);
 
@@ -103,8 +111,8 @@ struct xva_budget *transfer_ova_budget(const struct transfer *);
 /* Answer its request with a page of our own, before anything else was. */
 void transfer_answer(struct transfer *, int status, const char *headers, const char *text);
 
-/* What a codec returned, as the op's failure: -EPIPE, -ECANCELED ... `text` says more, or is "". */
-int transfer_failed(struct op *, int error, const char *text, bool is_import);
+/* What a codec returned, as the failure of the op that has the transfer: -EPIPE, -ECANCELED ... `text` says more, or is "". */
+int transfer_failed(struct transfer *, int error, const char *text, bool is_import);
 
 /* The path of an SR, from the {sr, sr_type, sr_location, sr_marker, location, format} of a call. 0 or the failure. */
 int transfer_disk_place(struct op *, const struct value *disk, const char **ret_directory, const char **ret_name,

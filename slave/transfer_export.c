@@ -358,7 +358,7 @@ static void begin(struct exporting *exporting, struct pipe *pipe)
 static int send_all(struct exporting *exporting)
 {
     struct transfer *transfer = exporting->transfer;
-    struct pipe *pipe = pipe_new(transfer->ticket, &transfer->figures, transfer_rate_of(transfer));
+    struct pipe *pipe = pipe_new(transfer->ticket, &transfer->figures, transfer_rate_of(transfer), &transfer->place);
 
     pthread_mutex_lock(&transfer->lock);
     transfer->pipe = pipe; /* a cancel reaches it from now on */
@@ -428,7 +428,7 @@ static int export_to_client(struct op *op, const char *id, const char *ova, cons
     if (r == 0 && exporting->result == -EFBIG)
         r = op_fail(op, VDI_TOO_LARGE, value_map_text(options, "uuid", ""), op_text(op, "%lld", VHD_BYTES_MAX));
     else if (r == 0 && exporting->result < 0)
-        r = transfer_failed(op, exporting->result, exporting->text, false);
+        r = transfer_failed(transfer, exporting->result, exporting->text, false);
     else if (r == 0 && exporting->refused)
         r = refuse_conditions(exporting);
     if (r == 0)

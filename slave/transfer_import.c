@@ -77,9 +77,9 @@ static int open_source(struct op *op, struct transfer *transfer, const struct va
         ; /* the loop's thread works with what is on this stack */
     completion_drop(&opening.done);
     if (r < 0)
-        return transfer_failed(op, r, "", true);
+        return transfer_failed(transfer, r, "", true);
     transfer->source = upload_source_new(opening.upload, transfer->is_open_ended, &transfer->is_cancelled,
-                                         &transfer->figures, transfer_rate_of(transfer));
+                                         &transfer->figures, transfer_rate_of(transfer), &transfer->place);
     return 0;
 }
 
@@ -117,7 +117,7 @@ static int import_failed(struct importing *importing)
     if (importing->result == -ENOSPC || importing->result == -EDQUOT)
         return op_fail(op, SR_FULL, op_text(op, "%" PRId64, importing->room_wanted),
                        op_text(op, "%" PRId64, importing->room_most));
-    return transfer_failed(op, importing->result, importing->text, true);
+    return transfer_failed(importing->transfer, importing->result, importing->text, true);
 }
 
 /* What the reader says of the archive, else what a transfer says of its end. */

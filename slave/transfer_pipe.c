@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "slave/transfer_places.h"
 #include "slave/transfer_rate.h"
 
 /* Large enough that the two threads seldom wake each other, and small enough to stay in the
@@ -37,6 +38,7 @@ struct pipe {
     struct http_ticket ticket;
     struct transfer_figures *figures;
     struct transfer_rate *rate;
+    struct place *place; /* or NULL */
     struct block blocks[BLOCKS_COUNT];
 
     _Atomic bool is_cancelled; /* set with the lock */
@@ -200,14 +202,31 @@ static void begin(struct http_request *request, void *arg)
 
 /* ---- the codec's side ---- */
 
+static bool must_wait(const struct pipe *pipe)
+{
+    return !pipe->filling && !pipe->free && !pipe->is_over && !pipe->is_cancelled;
+}
+
+/* With the lock. It is for the client to take something first: others may work meanwhile. */
+static void wait_for_client(struct pipe *pipe)
+{
+    place_lend(pipe->place);
+    pipe->codec_waits = true;
+    while (must_wait(pipe))
+        pthread_cond_wait(&pipe->changed, &pipe->lock);
+    pipe->codec_waits = false;
+    if (pipe->is_over || pipe->is_cancelled)
+        return; /* there is no more to do */
+    pthread_mutex_unlock(&pipe->lock); /* the loop may go on while there is no place yet; nobody else fills blocks */
+    (void) place_take_back(pipe->place); /* without one it was cancelled, which is seen next */
+    pthread_mutex_lock(&pipe->lock);
+}
+
 /* With the lock. A block with room to fill: 0, or what is wrong. Waits for one. */
 static int find_room(struct pipe *pipe)
 {
-    while (!pipe->filling && !pipe->free && !pipe->is_over && !pipe->is_cancelled) {
-        pipe->codec_waits = true;
-        pthread_cond_wait(&pipe->changed, &pipe->lock);
-    }
-    pipe->codec_waits = false;
+    if (must_wait(pipe))
+        wait_for_client(pipe);
     if (pipe->is_cancelled)
         return -ECANCELED;
     if (pipe->is_over)
@@ -270,7 +289,7 @@ static int pipe_write(struct sink *sink, const void *bytes, size_t count)
 }
 
 struct pipe *pipe_new(struct http_ticket ticket, struct transfer_figures *figures,
-                      struct transfer_rate *rate)
+                      struct transfer_rate *rate, struct place *place)
 {
     struct pipe *pipe = new0(struct pipe);
 
@@ -281,6 +300,7 @@ struct pipe *pipe_new(struct http_ticket ticket, struct transfer_figures *figure
     pipe->ticket = ticket;
     pipe->figures = figures;
     pipe->rate = rate;
+    pipe->place = place;
     pipe->full_end = &pipe->full;
     for (unsigned i = 0; i < BLOCKS_COUNT; i++) {
         pipe->blocks[i].pipe = pipe;
@@ -312,6 +332,7 @@ int pipe_end(struct pipe *pipe, int r)
     pipe->loop_waits = false;
     pthread_mutex_unlock(&pipe->lock);
     http_resume(pipe->ticket);
+    place_lend(pipe->place); /* for good: there is no more to do */
     pthread_mutex_lock(&pipe->lock);
     while (!pipe->is_over && !pipe->is_cancelled)
         pthread_cond_wait(&pipe->changed, &pipe->lock);

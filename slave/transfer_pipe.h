@@ -11,10 +11,12 @@
 #include "slave/stream.h"
 
 struct pipe;
+struct place;
 struct transfer_rate;
 
-/* `figures` counts what passes, `rate` (may be NULL) bounds how fast; both outlive the codec. */
-struct pipe *pipe_new(struct http_ticket, struct transfer_figures *figures, struct transfer_rate *rate);
+/* `figures` counts what passes, `rate` (may be NULL) bounds how fast, `place` (may be NULL; transfer_places.h) is lent to others while
+ * the codec waits for the client; all outlive the codec. */
+struct pipe *pipe_new(struct http_ticket, struct transfer_figures *figures, struct transfer_rate *rate, struct place *place);
 
 /* Begin the answer: status, headers as http.h wants them, and the length or HTTP_CLOSE_DELIMITED. Any thread, once. */
 void pipe_begin(struct pipe *, int status, const char *headers, int64_t length);

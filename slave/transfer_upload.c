@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 
+#include "slave/transfer_places.h"
 #include "slave/transfer_rate.h"
 
 struct upload_source {
@@ -13,6 +14,7 @@ struct upload_source {
     const _Atomic bool *is_cancelled;
     struct transfer_figures *figures;
     struct transfer_rate *rate;
+    struct place *place; /* or NULL */
     size_t given; /* by the last read, and not yet taken out of the ring */
 };
 
@@ -34,7 +36,13 @@ static ssize_t read_upload(struct source *source, const void **ret_bytes)
     }
     if (atomic_load(self->is_cancelled))
         return -ECANCELED;
-    count = http_upload_wait(self->upload, &bytes, &state);
+    count = http_upload_peek(self->upload, &bytes, &state);
+    if (count == 0 && state == HTTP_UPLOAD_OPEN) {
+        place_lend(self->place);
+        count = http_upload_wait(self->upload, &bytes, &state);
+        if (count > 0 || state != HTTP_UPLOAD_BROKEN || self->is_open_ended)
+            (void) place_take_back(self->place); /* without one it was cancelled */
+    }
     if (atomic_load(self->is_cancelled))
         return -ECANCELED;
     if (count == 0 && state == HTTP_UPLOAD_BROKEN && !self->is_open_ended)
@@ -45,7 +53,7 @@ static ssize_t read_upload(struct source *source, const void **ret_bytes)
 }
 
 struct upload_source *upload_source_new(struct http_upload *upload, bool is_open_ended, const _Atomic bool *is_cancelled,
-                                        struct transfer_figures *figures, struct transfer_rate *rate)
+                                        struct transfer_figures *figures, struct transfer_rate *rate, struct place *place)
 {
     struct upload_source *self = new0(struct upload_source);
 
@@ -56,6 +64,7 @@ struct upload_source *upload_source_new(struct http_upload *upload, bool is_open
         .is_cancelled = is_cancelled,
         .figures = figures,
         .rate = rate,
+        .place = place,
     };
     return self;
 }

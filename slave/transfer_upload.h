@@ -8,6 +8,7 @@
 #include "shared/http.h"
 #include "slave/stream.h"
 
+struct place;
 struct transfer_rate;
 struct upload_source;
 
@@ -15,9 +16,10 @@ struct upload_source;
  *
  *   is_open_ended   a body that ends before its length has ended well (clients that do not know it say 2^50)
  *   is_cancelled    read before each wait: what is still read is not wanted; whoever sets it also breaks the upload
- *   figures, rate   (may be NULL) outlive it */
+ *   place           lent to others while the client sends nothing (transfer_places.h)
+ *   figures, rate, place outlive it; the last two may be NULL */
 struct upload_source *upload_source_new(struct http_upload *, bool is_open_ended, const _Atomic bool *is_cancelled,
-                                        struct transfer_figures *figures, struct transfer_rate *rate);
+                                        struct transfer_figures *figures, struct transfer_rate *rate, struct place *place);
 /* NULL is fine. */
 void upload_source_destroy(struct upload_source **);
 

@@ -548,15 +548,22 @@ def metric(pool, name):
         return next(float(line.split()[1]) for line in answer.read().decode().splitlines() if line.startswith(name + " "))
 
 
+def configure(pool, host, **settings):
+    """Settings of a host's agent, which is started anew; without any it has again those that it came with."""
+    conf = os.path.join(pool.dir, "host%s" % host, "slave.conf")
+    with open(conf) as f:
+        text = f.read().split("# of a test\n")[0]
+    with open(conf, "w") as f:
+        f.write(text + "# of a test\n" + "".join("%s = %s\n" % pair for pair in settings.items()))
+    pool.kill(host)
+    pool.start(host)
+    pool.wait_hosts()
+
+
 def tasks_show_progress(t):
     """A transfer that takes its time is a task with bytes and a rate, and can be cancelled; a host has a cap."""
     pool, rate = t.pool, 3072
-    conf = os.path.join(pool.dir, "host2", "slave.conf")
-    with open(conf, "a") as f:
-        f.write("transfer_kib_per_s = %d\n" % rate)
-    pool.kill("2")
-    pool.start("2")
-    pool.wait_hosts()
+    configure(pool, "2", transfer_kib_per_s=rate)
     size = 9 * MIB
     made = Made(t, "slow", [(local_sr(pool, 2), "raw", size, {})])
     began = time.monotonic()
@@ -615,13 +622,72 @@ def tasks_show_progress(t):
     t.ended(task, "cancelled", "a cancelled import")
     before.check_same("cancelled")
     destroy(pool, made.vm)
-    with open(conf) as f:
-        text = f.read().replace("transfer_kib_per_s = %d\n" % rate, "")
-    with open(conf, "w") as f:
-        f.write(text)
-    pool.kill("2")
-    pool.start("2")
-    pool.wait_hosts()
+    configure(pool, "2")
+
+
+class Slow:
+    """A client that takes a disk's bytes at 20 KiB a second, by way of the master. From a host itself it would get them in gulps of what
+    a socket of the loopback holds, with a minute in between, for which it would be cut."""
+
+    def __init__(self, t, disk):
+        self.task = t.task()
+        self.connection = t.open("GET", "/export_raw_vdi", 1, vdi=disk, task_id=self.task)
+        self.is_wanted, self.is_broken = True, False
+        self.thread = threading.Thread(target=self.take)
+
+    def begin(self):
+        check(self.connection.head()[0] == 200, "a slow client is served")
+        self.thread.start()
+
+    def take(self):
+        while self.is_wanted and not self.is_broken:
+            try:
+                self.is_broken = not self.connection.socket.recv(2048)
+            except OSError:
+                self.is_broken = True
+            time.sleep(0.1)
+
+    def leave(self):
+        self.is_wanted = False
+        self.thread.join()
+        self.connection.reset()
+
+
+def slow_clients_hold_nobody(t):
+    """They lend their places to those who work; when too many are there, the slowest gives way."""
+    pool, places, requests = t.pool, 2, 5
+    configure(pool, "1", transfers=places, transfer_requests=requests)
+    made = Made(t, "slow", [(local_sr(pool, 1), "raw", 64 * MIB, {0: noise(3000, i)}) for i in range(requests + 1)])
+    quick = made.disks[-1]
+    slow = [Slow(t, disk) for disk in made.disks[:requests - 1]] # more than there are places
+    for each in slow:
+        each.begin()
+    began = time.monotonic()
+    check(len(t.contents(quick)) == 64 * MIB, "a quick client is served beside them")
+    t.put("/import_raw_vdi", noise(8 * MIB, 20), vdi=quick)
+    check(t.contents(quick)[:8 * MIB] == noise(8 * MIB, 20), "... and may send, too")
+    check(time.monotonic() - began < 15, "... at once", time.monotonic() - began)
+    check(not any(each.is_broken for each in slow), "... and they go on")
+
+    slow.append(Slow(t, made.disks[requests - 1]))
+    slow[-1].begin()
+    task = t.task()
+    answer = t.get("/export_raw_vdi", vdi=quick, task_id=task)
+    check(answer.status == 503 and answer.headers.get("retry-after") == "5", "more than there may be are refused", answer)
+    check(pool("task.get_status", task) == "pending", "... and their tasks wait for them to come again")
+    pool("task.destroy", task)
+    wait(lambda: t.get("/export_raw_vdi", vdi=quick).status == 200, "one that is slow gives way", 60)
+    broken = [each for each in slow if pool("task.get_status", each.task) != "pending"]
+    check(len(broken) == 1, "... one and no more", len(broken))
+    record = t.ended(broken[0].task, "failure", "a slow one that gave way")
+    check(record["error_info"] == ["INTERNAL_ERROR", "its client was the slowest of too many, and gave way to another"],
+          "... and says why", record["error_info"])
+    for each in slow:
+        each.leave()
+        if each not in broken:
+            t.ended(each.task, "failure", "a slow one that went away")
+    configure(pool, "1")
+    destroy(pool, made.vm)
 
 
 # ---- nothing half-done ----
@@ -776,7 +842,7 @@ def processes_that_die(t):
 def main():
     cases = [credentials, names_and_mistakes, forms_of_uploads, options_of_vms, out_in_and_out_again, appliances_of_old, raw_disks,
              ranges_and_heads, interrupted_exports_go_on, sent_to_who_sees_the_disks, seen_through_sockets, tasks_show_progress,
-             wrong_archives, clients_that_go, full_srs, processes_that_die]
+             slow_clients_hold_nobody, wrong_archives, clients_that_go, full_srs, processes_that_die]
     with Pool(hosts=3, vms=0) as pool:
         t = Transfers(pool)
         pristine = Inventory(pool)

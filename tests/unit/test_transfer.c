@@ -1,9 +1,10 @@
-/* test_transfer.c - transfer_pipe.c, transfer_upload.c and transfer_rate.c: codecs at either end of real sockets
+/* test_transfer.c - transfer_pipe.c, transfer_upload.c, transfer_rate.c and transfer_places.c: codecs at either end of real sockets
  *
  * A codec is a thread that writes or reads a pattern, byte i being i % 251. Requests are let through to it by the handler, as
  * transfer.c does. */
 #include "shared/http.h"
 #include "slave/transfer_pipe.h"
+#include "slave/transfer_places.h"
 #include "slave/transfer_rate.h"
 #include "slave/transfer_upload.h"
 #include "tests/raw_http.h"
@@ -24,6 +25,7 @@ struct work {
     size_t stops_after;   /* an import reads no more then; 0: all */
     bool is_open_ended;
     struct transfer_rate *rate;
+    struct place place;   /* without places: none is needed */
 
     struct transfer_figures figures;
     _Atomic bool is_cancelled;
@@ -36,6 +38,22 @@ struct work {
     atomic_bool has_begun;
 };
 
+/* The codec works when it has a place, where the test has some. */
+static struct place *begin_work(struct work *w)
+{
+    w->place.is_cancelled = &w->is_cancelled;
+    if (!w->place.places)
+        return NULL;
+    assert(place_take(&w->place) == 0);
+    return &w->place;
+}
+
+static void end_work(struct work *w)
+{
+    if (w->place.places)
+        place_give(&w->place);
+}
+
 static struct http_server *server;
 static uint16_t port;
 static struct work *work; /* of the test that runs */
@@ -45,7 +63,7 @@ static struct work *work; /* of the test that runs */
 static void *export_thread(void *arg)
 {
     struct work *w = arg;
-    struct pipe *pipe = pipe_new(w->ticket, &w->figures, w->rate);
+    struct pipe *pipe = pipe_new(w->ticket, &w->figures, w->rate, begin_work(w));
     char piece[10000];
     int r = 0;
 
@@ -63,6 +81,7 @@ static void *export_thread(void *arg)
     if (r == 0)
         r = w->fails;
     w->result = pipe_end(pipe, r);
+    end_work(w);
     pipe_unref(&pipe);
     return NULL;
 }
@@ -85,7 +104,8 @@ static void answer(struct http_request *request, void *arg)
 static void *import_thread(void *arg)
 {
     struct work *w = arg;
-    struct upload_source *upload = upload_source_new(w->upload, w->is_open_ended, &w->is_cancelled, &w->figures, w->rate);
+    struct upload_source *upload =
+        upload_source_new(w->upload, w->is_open_ended, &w->is_cancelled, &w->figures, w->rate, begin_work(w));
     struct source *source = upload_source_of(upload);
     const void *bytes = NULL;
     ssize_t n = 1;
@@ -99,6 +119,7 @@ static void *import_thread(void *arg)
     if (n < 0)
         w->result_again = (int) source->read(source, &bytes);
     upload_source_destroy(&upload);
+    end_work(w);
     http_ticket_post(w->ticket, answer, NULL);
     return NULL;
 }
@@ -127,6 +148,7 @@ static int end(void **state)
 {
     (void) state;
     transfer_rate_destroy(&work->rate);
+    places_destroy(&work->place.places);
     free(TAKE(work));
     return 0;
 }
@@ -483,6 +505,137 @@ static void who_waits_for_the_rate_can_be_called_off(void **state)
     raw_close(&raw);
 }
 
+/* ---- places ---- */
+
+struct taker {
+    pthread_t thread;
+    struct place place;
+    _Atomic bool is_cancelled;
+    _Atomic int number; /* which one it was that got a place; 0: none yet */
+    int result;
+};
+
+static _Atomic int places_taken;
+
+static void *take(void *arg)
+{
+    struct taker *taker = arg;
+
+    taker->result = place_take(&taker->place);
+    if (taker->result == 0)
+        taker->number = ++places_taken;
+    return NULL;
+}
+
+static struct taker taker_of(struct places *places, _Atomic bool *is_cancelled)
+{
+    return (struct taker){.place = {.places = places, .is_cancelled = is_cancelled}};
+}
+
+/* In the order of asking; who is called off leaves the queue. */
+static void places_go_to_who_has_waited_longest(void **state)
+{
+    struct places *places = places_new(2);
+    struct taker takers[6];
+
+    (void) state;
+    places_taken = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(takers); i++) {
+        takers[i] = taker_of(places, &takers[i].is_cancelled);
+        assert_int_equal(pthread_create(&takers[i].thread, NULL, take, &takers[i]), 0);
+        if (i < 2)
+            pthread_join(takers[i].thread, NULL);
+        while (i >= 2 && places_waiting(places) < i - 1)
+            sched_yield();
+    }
+    assert_int_equal(places_taken, 2);
+    takers[3].is_cancelled = true;
+    places_wake(places);
+    pthread_join(takers[3].thread, NULL);
+    assert_int_equal(takers[3].result, -ECANCELED);
+    place_give(&takers[3].place); /* it has none to give */
+    assert_int_equal(places_taken, 2);
+    place_give(&takers[0].place);
+    pthread_join(takers[2].thread, NULL);
+    place_give(&takers[1].place);
+    pthread_join(takers[4].thread, NULL);
+    place_give(&takers[2].place);
+    pthread_join(takers[5].thread, NULL);
+    for (size_t i = 0; i < ARRAY_SIZE(takers); i++) {
+        assert_int_equal(takers[i].number, i == 3 ? 0 : i < 3 ? i + 1 : i);
+        assert_int_equal(takers[i].place.is_held, i >= 4);
+        place_give(&takers[i].place);
+    }
+    places_destroy(&places);
+}
+
+/* The only place: while its client does not read, somebody else has it, and it goes on when that one is done. */
+static void a_client_that_does_not_read_lends_its_place(void **state)
+{
+    struct taker other;
+    struct raw *raw;
+    int64_t taken = 0;
+    size_t before;
+
+    (void) state;
+    work->place.places = places_new(1);
+    other = taker_of(work->place.places, &other.is_cancelled);
+    work->bytes = work->length = 64 << 20;
+    raw = ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    while (!atomic_load(&work->has_begun) || work->done == 0)
+        sched_yield();
+    take(&other); /* waits until the codec has filled all there is */
+    assert_int_equal(other.result, 0);
+    before = work->done;
+    assert_true(before < (size_t) work->bytes);
+    free(raw_take_until(raw, "\r\n\r\n"));
+    while (work->place.waits_for_client) /* the client reads on, and gets what was there */
+        if (taken + 65536 <= (int64_t) before) {
+            free(raw_take(raw, 65536));
+            taken += 65536;
+        }
+    assert_int_equal(work->done, before); /* it has no place */
+    place_give(&other.place);
+    for (; taken < work->bytes; taken += 65536)
+        free(raw_take(raw, 65536));
+    codec_ends();
+    assert_int_equal(work->result, 0);
+    assert_int_equal(work->figures.stream_bytes, work->bytes);
+    raw_close(&raw);
+}
+
+static void a_client_that_does_not_send_lends_its_place(void **state)
+{
+    struct raw *raw = raw_connect("127.0.0.1", port);
+    char *body = pattern(MIB);
+    struct taker other;
+
+    (void) state;
+    work->place.places = places_new(1);
+    other = taker_of(work->place.places, &other.is_cancelled);
+    raw_send(raw, "PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 1048576\r\n\r\n");
+    assert_true(raw_try_send(raw, body, 1000));
+    while (!atomic_load(&work->has_begun))
+        sched_yield();
+    while (work->done < 1000 || !work->place.waits_for_client)
+        sched_yield();
+    take(&other);
+    assert_int_equal(other.result, 0);
+    assert_true(raw_try_send(raw, body + 1000, MIB / 2));
+    while (work->place.waits_for_client)
+        sched_yield();
+    assert_int_equal(work->done, 1000);
+    place_give(&other.place);
+    assert_true(raw_try_send(raw, body + 1000 + MIB / 2, MIB - 1000 - MIB / 2));
+    free(raw_answer(raw, 200, NULL));
+    codec_ends();
+    assert_int_equal(work->result, 0);
+    assert_int_equal(work->done, MIB);
+    assert_int_equal(work->wrong, 0);
+    free(body);
+    raw_close(&raw);
+}
+
 int main(void)
 {
     struct http_config config = {HTTP_CONFIG_DEFAULT, .handle = handle};
@@ -501,6 +654,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(no_rate_is_no_bound, begin, end),
         cmocka_unit_test_setup_teardown(those_at_once_share_the_rate, begin, end),
         cmocka_unit_test_setup_teardown(who_waits_for_the_rate_can_be_called_off, begin, end),
+        cmocka_unit_test(places_go_to_who_has_waited_longest),
+        cmocka_unit_test_setup_teardown(a_client_that_does_not_read_lends_its_place, begin, end),
+        cmocka_unit_test_setup_teardown(a_client_that_does_not_send_lends_its_place, begin, end),
     };
     int failed;
 
