@@ -5,8 +5,6 @@
  * need go to the agent's loop (local_calls.h), which needs no master. */
 #include "slave/slave_front.h"
 
-#include <unistd.h>
-
 #include "shared/arena.h"
 #include "shared/failure.h"
 #include "shared/http_pass.h"
@@ -86,7 +84,7 @@ static void ask_local(struct exchange *exchange, struct http_request *http)
     struct local_call *local = &exchange->local;
 
     local->address = http->is_unix ? "unix" : arena_strdup(local->arena, http->peer);
-    local->is_root = http->is_unix && (http->peer_uid == 0 || http->peer_uid == geteuid());
+    local->is_root = http_is_ours(http);
     local->answer = answer_local;
     local->user = exchange;
     exchange->ticket = http_park(http, NULL, NULL);
