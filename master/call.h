@@ -44,7 +44,7 @@ struct call {
     uint64_t depends;             /* newest generation that the call has read or made in the core */
     uint64_t started_ms;
     struct failure failure;
-    int http_status;              /* of an HTTP request that is no call, when its failure's usual one is not meant (http_call.h); 0 */
+    int http_status;              /* when its failure's usual one is not meant (http_call.h); 0 */
     struct value reply;
     struct listing *listing;      /* instead of the reply, for what is written piece by piece (listing.h) */
     bool is_bare;                 /* the reply goes without Status and Value: system.listMethods */

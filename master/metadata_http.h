@@ -15,9 +15,10 @@ struct front;
 
 void metadata_serve(struct front *);
 
-/* Archives lie in memory while they come and go, and what an import with disks has read of its own as long as those come: how long
- * that takes is up to their clients. So all of them together have METADATA_BYTES_MAX. False: there is no room for so many more bytes
- * now. What was held is let go, by any thread. (Texts and plans of metadata only exist while a worker is at them.) */
+/* Archives lie in memory while they come and go, and what an import with disks has read of its own as
+ * long as those come: how long that takes is up to their clients. So all of them together have
+ * METADATA_BYTES_MAX. False: there is no room for so many more bytes now. What was held is let go, by
+ * any thread. (Texts and plans of metadata only exist while a worker is at them.) */
 #define METADATA_BYTES_MAX ((size_t) 256 << 20)
 bool metadata_hold(struct core *, size_t bytes);
 void metadata_let_go(struct core *, size_t bytes);

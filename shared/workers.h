@@ -9,9 +9,9 @@
 
 struct workers;
 
-/* At most so many threads, started as they are needed; 0: run everything at once, in the caller. At most queue_max jobs wait for a thread
- * (0: any number, for every job is a fiber and those are limited). The name, up to 15 characters,
- * is what `top` shows. */
+/* At most so many threads, started as they are needed; 0: run everything at once, in the caller. At
+ * most queue_max jobs wait for a thread (0: any number, for every job is a fiber and those are
+ * limited). The name, up to 15 characters, is what `top` shows. */
 struct workers *workers_new(unsigned threads, size_t queue_max, const char *name);
 
 /* Waits for the running and the queued jobs. Before the loop's own end: jobs work with memory on

@@ -23,8 +23,8 @@
 /* For the master's word; it may have to wait itself for a VM that is busy, as clients of exports know. */
 #define WAITING_MS    300000
 #define PROGRESS_MS   1000
-/* When there are more requests than may be, a client that has taken or sent less than this in so long gives way. That is 51 KiB/s: so
- * slow a transfer of some GiB would keep others waiting for a day. */
+/* When there are more requests than may be, a client that has taken or sent less than this in so long gives way. That is
+ * 51 KiB/s: so slow a transfer of some GiB would keep others waiting for a day. */
 #define SLOW_MS       20000
 #define SLOW_BYTES    ((int64_t) 1 << 20)
 /* Of ova.xml of all imports, from its first byte until their disks begin, which is up to their clients: 16 of the largest. */

@@ -100,8 +100,8 @@ void transfer_give(struct transfer **, bool is_over);
 struct transfer *transfer_ref(struct transfer *);
 void transfer_unref(struct transfer **);
 
-/* Have fn(arg) run by one of the transfers' threads, as soon as there is a place; reports progress each second, and at the end all of it with its mean rate. 0,
- * or op_fail() when too many wait. */
+/* Have fn(arg) run by one of the transfers' threads, as soon as there is a place; reports progress each second, and at the end
+ * all of it with its mean rate. 0, or the op's failure when there is no thread, or it was cancelled before there was a place. */
 int transfer_work(struct op *, struct transfer *, void (*fn)(void *arg), void *arg);
 
 struct transfer_rate *transfer_rate_of(const struct transfer *);

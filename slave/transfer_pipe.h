@@ -14,8 +14,8 @@ struct pipe;
 struct place;
 struct transfer_rate;
 
-/* `figures` counts what passes, `rate` (may be NULL) bounds how fast, `place` (may be NULL; transfer_places.h) is lent to others while
- * the codec waits for the client; all outlive the codec. */
+/* `figures` counts what passes, `rate` (may be NULL) bounds how fast, `place` (may be NULL; transfer_places.h) is lent to others
+ * while the codec waits for the client; all outlive the codec. */
 struct pipe *pipe_new(struct http_ticket, struct transfer_figures *figures, struct transfer_rate *rate, struct place *place);
 
 /* Begin the answer: status, headers as http.h wants them, and the length or HTTP_CLOSE_DELIMITED. Any thread, once. */
