@@ -24,6 +24,7 @@ enum {
 #define QCOW2_HEADER_BYTES_2 72 /* of version 2 */
 #define QCOW2_HEADER_BYTES   104
 #define QCOW2_DATA_FILE      4  /* incompatible feature: the data lies in another file */
+#define QCOW2_EXTENDED_L2    16 /* ... entries of L2 tables have a second word, a bit for each part of the cluster */
 
 /* Extensions follow the header: {type, bytes, data padded to 8}, the last of type 0. */
 #define QCOW2_BACKING_FORMAT 0xe2792aca

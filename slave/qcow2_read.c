@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "slave/disk_writer.h"
+#include "slave/qcow2_check.h"
 #include "slave/storage.h"
 
 #define COPY_BYTES   (2 * 1024 * 1024)
@@ -20,6 +21,11 @@ static int refuse(char *ret_text, int error, const char *why)
 {
     snprintf(ret_text, DISK_IO_TEXT_BYTES, "%s", why);
     return error;
+}
+
+static int bad_image(char *ret_text, int r)
+{
+    return r == -EBADMSG ? refuse(ret_text, r, "the image is damaged, or ends too early") : r;
 }
 
 /* ---- storing the file ---- */
@@ -79,7 +85,7 @@ static int make_store(const char *directory)
     return errno == EOPNOTSUPP || errno == EISDIR ? make_store_named(directory) : -errno;
 }
 
-static int store(int fd, struct source *source, int64_t most, char *ret_text)
+static int store(int fd, struct source *source, int64_t most, int64_t *ret_bytes, char *ret_text)
 {
     int64_t at = 0;
 
@@ -87,6 +93,7 @@ static int store(int fd, struct source *source, int64_t most, char *ret_text)
         const void *bytes;
         ssize_t count = source->read(source, &bytes);
 
+        *ret_bytes = at;
         if (count <= 0)
             return (int) count;
         if (count > most - at)
@@ -152,6 +159,7 @@ int qcow2_read(struct disk_io *disk, struct source *source, const char *director
     _cleanup_(close_fd) int fd = make_store(directory);
     _cleanup_(disk_io_close) struct disk_io *image = NULL;
     _cleanup_(disk_writer_done) struct disk_writer writer = {0};
+    int64_t stored = 0;
     int r;
 
     ret_text[0] = '\0';
@@ -159,9 +167,12 @@ int qcow2_read(struct disk_io *disk, struct source *source, const char *director
         return fd;
     if (figures)
         figures->disk_bytes_total += disk_io_size(disk);
-    r = store(fd, source, stored_max(disk), ret_text);
+    r = store(fd, source, stored_max(disk), &stored, ret_text);
     if (r < 0)
         return r;
+    r = qcow2_check(fd, stored);
+    if (r < 0)
+        return bad_image(ret_text, r);
     r = disk_io_open_alone(&image, fd, ret_text);
     if (r < 0)
         return r == -EINVAL ? -EOPNOTSUPP : r == -EIO ? -EBADMSG : r;
@@ -169,7 +180,5 @@ int qcow2_read(struct disk_io *disk, struct source *source, const char *director
         return refuse(ret_text, -EFBIG, "the image's disk is larger than the disk that it is for");
     disk_writer_init(&writer, disk, figures);
     r = copy(image, &writer);
-    if (r == -EBADMSG)
-        return refuse(ret_text, r, "the image is damaged");
-    return r;
+    return bad_image(ret_text, r);
 }

@@ -1,4 +1,5 @@
 /* test_qcow2.c - disks as qcow2 files and back, with QEMU as the other reader and writer; images that lead elsewhere */
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -157,7 +158,7 @@ static void images_that_lie(void **state)
     run(f, "qemu-img convert -f raw -O qcow2 old.raw q.qcow2");
     run(f, "printf '\\200\\0\\0\\0\\0\\3\\2\\1' | dd of=q.qcow2 bs=1 seek=$((0x30000)) conv=notrunc status=none");
     assert_int_equal(import_file(f, "q.qcow2"), -EBADMSG);
-    assert_string_equal(f->text, "the image is damaged");
+    assert_string_equal(f->text, "the image is damaged, or ends too early");
     free(zeros);
 }
 
@@ -205,6 +206,101 @@ static void what_is_cancelled_ends(void **state)
     assert_null(plan);
 }
 
+/* QEMU reads zeros where its file has ended. */
+static void what_was_cut_is_refused(void **state)
+{
+    static const char *const options[] = {"compat=1.1", "compat=0.10", "cluster_size=4k", "compat=1.1 -c", "extended_l2=on",
+                                          "preallocation=metadata"};
+    struct disk_files *f = *state;
+
+    make_disk(f, 4 * MIB);
+    for (int64_t at = 0; at < 4 * MIB; at += 4)
+        assert_int_equal(disk_io_write(f->disk, &at, 4, at), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+        struct buffer whole;
+        int64_t lengths[] = {0, 3, 71, 104, 300, 4096, 70000, 0, 0, 0};
+
+        run(f, "qemu-img convert -f raw -O qcow2 -o %s a.raw q.qcow2", options[i]);
+        read_file(f, "q.qcow2", &whole);
+        lengths[7] = (int64_t) whole.length / 2;
+        lengths[8] = (int64_t) whole.length - 65536;
+        lengths[9] = (int64_t) whole.length - 512;
+        for (size_t j = 0; j < ARRAY_SIZE(lengths); j++) {
+            struct memory_source source;
+
+            make_used(f, 5 * MIB);
+            run(f, "cp b.raw old.raw");
+            memory_source_init(&source, whole.bytes, (size_t) lengths[j], 100000);
+            if (qcow2_read(f->other, &source.base, f->dir, NULL, f->text) >= 0 || !f->text[0])
+                fail_msg("%s: the first %lld of %zu bytes are taken for a disk", options[i], (long long) lengths[j], whole.length);
+            run(f, "cmp old.raw b.raw"); /* refused before anything was written */
+        }
+        buffer_done(&whole);
+    }
+}
+
+static void put_entry(struct buffer *file, size_t at, uint64_t entry)
+{
+    assert_true(at + 8 <= file->length);
+    entry = htobe64(entry);
+    memcpy(file->bytes + at, &entry, 8);
+}
+
+static uint64_t get_entry(const struct buffer *file, size_t at)
+{
+    uint64_t entry;
+
+    assert_true(at + 8 <= file->length);
+    memcpy(&entry, file->bytes + at, 8);
+    return be64toh(entry);
+}
+
+static void tables_that_lead_nowhere(void **state)
+{
+    struct disk_files *f = *state;
+    struct buffer good;
+    uint64_t l1, l2;
+
+    make_disk(f, 4 * MIB);
+    assert_int_equal(disk_io_write(f->disk, "x", 1, 2 * MIB), 0);
+    run(f, "qemu-img convert -f raw -O qcow2 a.raw q.qcow2");
+    read_file(f, "q.qcow2", &good);
+    l1 = get_entry(&good, 40);
+    l2 = get_entry(&good, l1) & 0x00fffffffffffe00;
+    struct {
+        size_t at;
+        uint64_t entry;
+    } lies[] = {
+        {40, 0},                       /* no L1 table */
+        {40, l1 + 512},                /* ... not at a cluster's begin */
+        {40, 1ULL << 40},              /* ... beyond the end */
+        {40, 1ULL << 63 | l1},
+        {l1, l1},                      /* L2 is L1 */
+        {l1, 1ULL << 40},
+        {l1, l2 + 512},
+        {l2 + 32 * 8, 1ULL << 40},     /* data beyond the end */
+        {l2 + 32 * 8, 512},            /* in the header */
+        {l2 + 32 * 8, good.length},
+        {l2 + 32 * 8, 1ULL << 62 | good.length},
+        {l2 + 32 * 8, 1ULL << 62 | 0x3fffffffffffffff},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(lies); i++) {
+        uint64_t before = get_entry(&good, lies[i].at);
+
+        put_entry(&good, lies[i].at, lies[i].entry);
+        write_file(f, "lie.qcow2", &good);
+        make_used(f, 4 * MIB);
+        if (import_file(f, "lie.qcow2") != -EBADMSG)
+            fail_msg("%llx at %zx was taken", (unsigned long long) lies[i].entry, lies[i].at);
+        put_entry(&good, lies[i].at, before);
+    }
+    write_file(f, "lie.qcow2", &good);
+    make_used(f, 4 * MIB);
+    assert_int_equal(import_file(f, "lie.qcow2"), 0);
+    run(f, "cmp a.raw b.raw");
+    buffer_done(&good);
+}
+
 /* What has no name cannot be left; what has one for a moment, and was, goes with the next. */
 static void stores_leave_no_names(void **state)
 {
@@ -229,6 +325,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_qemu_writes_comes_in, begin, end),
         cmocka_unit_test_setup_teardown(images_that_lie, begin, end),
         cmocka_unit_test_setup_teardown(what_is_cancelled_ends, begin, end),
+        cmocka_unit_test_setup_teardown(what_was_cut_is_refused, begin, end),
+        cmocka_unit_test_setup_teardown(tables_that_lead_nowhere, begin, end),
         cmocka_unit_test_setup_teardown(stores_leave_no_names, begin, end),
     };
 
