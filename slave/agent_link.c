@@ -296,10 +296,23 @@ static void hello_main(void *arg)
         send_hello(link);
 }
 
+/* Has nothing been heard of the master, on whatever link? Then it may have given this host up, and what its transfers hold. */
+static bool notice_silence(struct agent_link *link)
+{
+    struct agent *agent = link->agent;
+
+    if (clock_now_ms(agent->clock) < link->heard_ms + agent->config.master_dead_ms)
+        return false;
+    if (agent->transfers)
+        transfers_follow(agent->transfers, 0);
+    return true;
+}
+
 static void say_hello(void *arg)
 {
     struct agent_link *link = arg;
 
+    (void) notice_silence(link);
     if (!link->must_sync) {
         send_hello(link);
         return;
@@ -314,10 +327,8 @@ static void beat(void *arg)
     struct agent *agent = link->agent;
     struct wire_frame frame = {.type = WIRE_BEAT};
 
-    if (clock_now_ms(agent->clock) >= link->heard_ms + agent->config.master_dead_ms) {
+    if (notice_silence(link)) {
         link_over(link, "nothing was heard of the master");
-        if (agent->transfers) /* it may have given this host up, and what they hold */
-            transfers_follow(agent->transfers, 0);
         return;
     }
     timer_start(agent->loop, &link->beat_timer, BEAT_MS, beat, link);

@@ -822,6 +822,18 @@ def processes_that_die(t):
         halfway.close()
         before.check_same(what + " was killed in an import")
 
+    # The master is gone for good, as far as its slaves can see: nobody will conclude what they have begun.
+    before, halfway = Inventory(pool), Halfway(t, xva, 2)
+    pool.kill("master")
+    halfway.connection.socket.settimeout(30)
+    check(not halfway.connection.read_some(), "a client of a slave that has no master is cut off")
+    halfway.close()
+    pool.start("master")
+    pool.wait_master()
+    pool.wait_hosts()
+    t.ended(halfway.task, "failure", "the master was away in an import")
+    before.check_same("the master was away in an import")
+
     # Stopped for longer than others wait: the master goes on without it, and what it does when it returns is nobody's.
     before, halfway = Inventory(pool), Halfway(t, xva, 2)
     pool.stop("2")
