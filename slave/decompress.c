@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <zlib.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include "slave/decompress.h"
 
@@ -231,7 +232,7 @@ static ssize_t unzstd_run(struct decompress *decompress, const char **bytes, siz
         size_t r = ZSTD_decompressStream(decompress->zstd, &out, &in);
 
         if (ZSTD_isError(r))
-            return -EBADMSG;
+            return ZSTD_getErrorCode(r) == ZSTD_error_frameParameter_windowTooLarge ? -E2BIG : -EBADMSG;
         *bytes += in.pos;
         *count -= in.pos;
         decompress->is_full = out.pos == out.size;

@@ -9,8 +9,8 @@
  * checked, and an end in the middle of it is -EPIPE.
  *
  * Memory is bounded whatever the bytes say: 64 KiB for gzip; for zstd at most the 8 MiB window that
- * every decoder has to support (levels up to 19; the usual ones need 0.5 to 4 MiB). How much comes
- * out is for the user to bound. */
+ * every decoder has to support (levels up to 19; the usual ones need 0.5 to 4 MiB); what needs more
+ * is -E2BIG. How much comes out is for the user to bound. */
 #pragma once
 
 #include "slave/stream.h"

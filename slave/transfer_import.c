@@ -151,7 +151,9 @@ int do_import_open(struct op *op, const struct slave_import_open_args *args, str
     else if (r == 0 && importing.result < 0)
         r = archive_failed(&importing);
     if (r == 0 && (transfer->ova_bytes > OVA_BYTES_SENT || !text_is_utf8(transfer->ova, transfer->ova_bytes)))
-        r = op_fail(op, IMPORT_ERROR, transfer->ova_bytes > OVA_BYTES_SENT ? "ova.xml is too large" : "ova.xml is no text");
+        r = op_fail(op, IMPORT_ERROR, transfer->ova_bytes > OVA_BYTES_SENT
+                                          ? op_text(op, "ova.xml has %zu bytes, which is too large: %d at most", transfer->ova_bytes, OVA_BYTES_SENT)
+                                          : "ova.xml is no text");
     if (r == 0)
         *ret = op_map(op, "ova", (const char *) arena_dup(op->arena, transfer->ova, transfer->ova_bytes), NULL);
     transfer_give(&transfer, false);

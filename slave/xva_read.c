@@ -68,6 +68,8 @@ static ssize_t bounded_read(struct xva_reader *reader, const void **ret_bytes)
         reader->unpacked += n;
     if (n == -EBADMSG)
         xva_fail_text(reader, "the compressed data is damaged");
+    else if (n == -E2BIG)
+        n = xva_fail_text(reader, "it was compressed with a window of more than 8 MiB (zstd --long): compress it anew without");
     else if (n == -EPIPE)
         xva_fail(reader, "IMPORT_ERROR_PREMATURE_EOF");
     else if (n > 0 && reader->unpacked > reader->unpacked_max)

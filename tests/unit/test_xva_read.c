@@ -740,7 +740,8 @@ static void windows_beyond_what_decoders_must_have_are_refused(void **state)
     assert_false(ZSTD_isError(count));
     buffer_clear(&w.tar);
     buffer_add(&w.tar, packed, count);
-    assert_refused(&w, xva_read_disks, "IMPORT_ERROR", "the compressed data is damaged", NULL);
+    assert_refused(&w, xva_read_disks, "IMPORT_ERROR",
+                   "it was compressed with a window of more than 8 MiB (zstd --long): compress it anew without", NULL);
     ZSTD_freeCCtx(context);
     free(packed);
     free(text);
