@@ -301,7 +301,8 @@ void hello_take(struct peer *peer, const struct wire_frame *frame)
     if (frame->link <= peer->link)
         return;
     if (hello_is_above(peer, frame)) {
-        refuse_hello(peer, frame);
+        if (!opening_meets(peer, frame))
+            refuse_hello(peer, frame);
         return;
     }
     if (!hello_is_ours(peer, frame) && frame->generation > peer->slaves->config.generation

@@ -141,8 +141,8 @@ struct slaves_config {
     uint64_t generation;         /* the newest that was known to this master when it started */
     /* A host follows another master, of this epoch, which is not below ours: it is not welcomed. */
     void (*on_higher_epoch)(struct core *, uint64_t epoch);
-    /* Before any host was welcomed: the hosts are ours, and follow an epoch that we have forgotten. The master is to begin anew
-     * above it; until then nobody is. NULL: it cannot. */
+    /* Hosts that are ours follow an epoch that we have forgotten. The master is to begin anew above it; until then nobody is
+     * welcomed. NULL: it cannot. */
     void (*begin_above)(struct core *, const struct slaves_known *);
     /* A host knows of generations that this master never had. */
     void (*on_newer_generation)(struct core *, uint64_t generation);

@@ -109,8 +109,10 @@ void hello_take(struct peer *, const struct wire_frame *);
 
 /* slave_opening.c */
 void opening_start(struct slaves *);
-/* Keeps the hello for later; false when the opening is over. */
+/* Keeps the hello for later, or for nobody when the master begins anew; false when the opening is over. */
 bool opening_keeps(struct peer *, const void *bytes, size_t count);
+/* A hello that follows an epoch above ours. True: it was ours, and this master begins anew above it. */
+bool opening_meets(struct peer *, const struct wire_frame *);
 /* Somebody need not be waited for any more. */
 void opening_judge(struct slaves *);
 

@@ -2,6 +2,7 @@
 """The master's store is put back to an old copy: agents follow again within seconds, nothing runs twice, and nothing is started
 before every host has spoken or is declared dead."""
 import os
+import re
 import shutil
 import sys
 import time
@@ -35,6 +36,20 @@ def messages(pool):
 
 def live(pool, host):
     return pool("host_metrics.get_live", pool("host.get_metrics", host))
+
+
+def epochs(pool, number):
+    """Those of the masters that the agent has followed, from its log."""
+    with open(os.path.join(pool.dir, "log", "%s.log" % number), errors="replace") as log:
+        return [int(epoch) for epoch in re.findall(r"stands, the master's epoch is (\d+)", log.read())]
+
+
+def follow(pool, numbers, begin):
+    """These agents come to follow a master of another epoch."""
+    before = {n: epochs(pool, n)[-1] for n in numbers}
+    begin()
+    for n in numbers:
+        wait(lambda n=n: epochs(pool, n)[-1] > before[n], "host %s follows a higher epoch" % n)
 
 
 def template(pool):
@@ -98,6 +113,32 @@ def main():
         pool("VM.start", vms["vm2"], False, False)
         check(pool("VM.get_power_state", vms["vm2"]) == "Running", "it starts when the host is declared dead")
         pool.check_exactly_once(vms["vm1"], "vm1")
+
+        # only one host knows the forgotten epochs, and comes when the master is at work with the others
+        late = str(numbers[gone])
+        others = [n for n in ("1", "2", "3") if n != late]
+        pool.start(late)
+        pool.wait_hosts()
+        pool.kill("master")
+        shutil.rmtree(copy)
+        shutil.copytree(store(pool), copy)
+        for n in others:
+            pool.kill(n)
+        for _ in range(2):
+            follow(pool, [late], lambda: pool.start("master"))
+            pool.kill("master")
+        pool.kill(late)
+        forgotten = epochs(pool, late)[-1]
+        put_back(pool, copy)
+        for n in others:
+            pool.start(n)
+        follow(pool, others, lambda: pool.start("master"))
+        check(all(epochs(pool, n)[-1] < forgotten for n in others), "the others are welcomed at a lower epoch")
+        follow(pool, others + [late], lambda: pool.start(late))
+        check(epochs(pool, late)[-1] > forgotten, "the master has begun anew above what the late host knew", epochs(pool, late))
+        pool.wait_master()
+        pool.wait_hosts()
+        pool.check_exactly_once(vms["vm1"], "vm1 at the end")
     return Checks.finish()
 
 

@@ -1,8 +1,8 @@
-/* test_slaves_opening.c - what a master that begins learns of the hosts of its store before it welcomes one */
+/* test_slaves_opening.c - what a master learns of epochs from hosts, before it welcomes one and at work */
 #include "tests/unit/slaves_world.h"
 
 /* A second host of the store, which is away. */
-static void add_host(struct fixture *f)
+static ref_t add_host(struct fixture *f)
 {
     struct txn *txn = store_begin(f->mini.core.store);
     char key[LINK_KEY_BYTES], secret[LINK_KEY_BYTES];
@@ -13,13 +13,14 @@ static void add_host(struct fixture *f)
     store_apply(&txn);
     txn_end(&txn);
     mini_run(&f->mini);
+    return host;
 }
 
-static void hello_of(struct fixture *f, uint64_t epoch, const char *key, uint64_t generation)
+static void hello_from(struct fixture *f, ref_t ref, uint64_t epoch, const char *key, uint64_t generation)
 {
+    const struct object *host = view_get(store_core_view(f->mini.core.store), host, ref);
     struct wire_frame frame = {.type = WIRE_HELLO,
                                .link = ++f->link,
-                               .host = f->host_uuid,
                                .version = WIRE_VERSION,
                                .epoch = epoch,
                                .holder = epoch == 7 ? f->mini.core.holder : (ref_t){6, 6},
@@ -29,8 +30,14 @@ static void hello_of(struct fixture *f, uint64_t epoch, const char *key, uint64_
                                .guests = f->guests,
                                .operations = f->operations};
 
+    assert_true(uuid_parse(host_get_uuid(host), strlen(host_get_uuid(host)), &frame.host));
     f->sent = 0;
-    say_as(f, &f->transport, f->key, &frame);
+    say_as(f, &f->transport, host_get_curve_key(host), &frame);
+}
+
+static void hello_of(struct fixture *f, uint64_t epoch, const char *key, uint64_t generation)
+{
+    hello_from(f, f->mini.core.host, epoch, key, generation);
 }
 
 static void nobody_is_welcomed_before_all_have_said_hello(void **state)
@@ -80,13 +87,44 @@ static void when_all_have_come_nobody_is_left_to_the_other(void **state)
     assert_int_equal(f->above.epoch, 9);
 }
 
-static void at_work_it_takes_nothing_whoever_had_the_epoch(void **state)
+/* Some hosts follow another master, some our forgotten selves: those are ours to go above. */
+static void above_ours_and_not_above_the_others(void **state)
+{
+    struct fixture *f = *state;
+    ref_t other = add_host(f);
+
+    add_host(f);
+    hello_of(f, 8, f->master_key, 300);
+    hello_from(f, other, 11, "another master", 400);
+    pass_ms(f, 4000, false);
+    assert_int_equal(f->above.epoch, 8);
+    assert_int_equal(f->above.generation, 400);
+}
+
+static void at_work_it_takes_nothing_from_another_master(void **state)
 {
     struct fixture *f = *state;
 
-    hello_of(f, 9, f->master_key, 300);
+    hello_of(f, 9, "another master", 300);
     assert_int_equal(f->above.epoch, 0);
     assert_int_equal(f->higher_epoch, 9);
+}
+
+/* The host that knows it has come when others were welcomed. */
+static void at_work_a_forgotten_epoch_of_ours_is_gone_above(void **state)
+{
+    struct fixture *f = *state;
+
+    hello_of(f, 7, f->master_key, 0);
+    assert_true(slave_has_followed(f->mini.core.slaves, f->mini.core.host));
+    f->got_count = 0;
+    hello_of(f, 9, f->master_key, 300);
+    assert_int_equal(f->above.epoch, 9);
+    assert_int_equal(f->above.generation, 300);
+    assert_int_equal(f->higher_epoch, 0);
+    assert_false(slave_has_followed(f->mini.core.slaves, f->mini.core.host));
+    hello_of(f, 6, f->master_key, 300); /* nobody is welcomed any more */
+    assert_int_equal(count_of(f, WIRE_WELCOME), 0);
 }
 
 static void newer_generations_make_it_wait_for_a_hello_as_ours(void **state)
@@ -118,7 +156,9 @@ int main(void)
         OPENING(a_forgotten_epoch_of_ours_is_gone_above),
         OPENING(a_host_of_another_master_is_not_taken_from_it),
         OPENING(when_all_have_come_nobody_is_left_to_the_other),
-        TEST(at_work_it_takes_nothing_whoever_had_the_epoch),
+        OPENING(above_ours_and_not_above_the_others),
+        TEST(at_work_it_takes_nothing_from_another_master),
+        TEST(at_work_a_forgotten_epoch_of_ours_is_gone_above),
         OPENING(newer_generations_make_it_wait_for_a_hello_as_ours),
         OPENING(what_was_known_at_the_start_is_not_newer),
     };
