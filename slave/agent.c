@@ -208,6 +208,8 @@ static void op_main(void *arg)
     }
     reply(op, outcome.bytes, outcome.length);
     buffer_done(&outcome);
+    if (op->row->has_effect && op->epoch != ledger_epoch(ledger)) /* the master that is followed now need not know of it */
+        agent_link_tell_anew(op->agent, "what another master had ordered was done since the hello");
     op_free(op);
 }
 
@@ -250,6 +252,7 @@ void agent_take_call(struct agent *agent, struct arena *arena, ref_t id, const c
             .id = id,
             .body = *body,
             .deadline_ms = deadline_ms,
+            .link = agent_link_number(agent),
             .epoch = ledger_epoch(agent->ledger),
             .is_written_down = !row->has_effect,
         };

@@ -99,6 +99,7 @@ struct op {
     char id_text[UUID_TEXT_BYTES];
     struct value body;            /* arguments as they came */
     uint64_t deadline_ms;         /* by the loop's clock */
+    uint64_t link;                /* on which it came */
     uint64_t epoch;               /* of the master that asked */
     bool is_written_down;         /* that it has begun, as far as that is needed; see op_write_down() */
     bool is_repeated;             /* begun before the agent was restarted: part of its effect may be there */
@@ -157,6 +158,9 @@ void agent_link_renew(struct agent *);
 void agent_link_lose(struct agent *, bool was_received);
 /* What the master has told of itself goes into the ledger with the next sync. */
 void agent_link_remember(struct agent *);
+/* The number of the last hello; and say another one. */
+uint64_t agent_link_number(const struct agent *);
+void agent_link_tell_anew(struct agent *, const char *why);
 /* Outcome: packed [code or nil, params or nil, result or nil]. */
 void agent_link_reply(struct agent *, ref_t id, const void *outcome, size_t bytes);
 void agent_link_answer(struct agent *, ref_t id, const char *state, const void *outcome, size_t bytes);

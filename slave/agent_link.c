@@ -579,6 +579,19 @@ void agent_link_renew(struct agent *agent)
     hello_in(link, 0);
 }
 
+uint64_t agent_link_number(const struct agent *agent)
+{
+    return agent->link->number;
+}
+
+void agent_link_tell_anew(struct agent *agent, const char *why)
+{
+    if (agent->link->state == LINK_UP)
+        link_over(agent->link, why);
+    else if (agent->link->state == LINK_HELLO)
+        hello_in(agent->link, 0); /* what the last one said is old */
+}
+
 bool agent_is_linked(const struct agent *agent)
 {
     return agent->link->state == LINK_UP;

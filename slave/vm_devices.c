@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "shared/clock.h"
 #include "slave/guest_devices.h"
 #include "slave/storage.h"
 #include "slave/vms.h"
@@ -95,9 +96,14 @@ static int name_device(struct op *op, const char *class, const char *device, int
     return r;
 }
 
-/* The call's answer, when it is done. */
+/* The call's answer, when it is done. There is no INTENT for a plug: a master that could not wait for it does not ask what came of it,
+ * and believes the hello that it got meanwhile; so it gets another one. */
 static int conclude(struct op *op, const struct vm *vm, int r, struct value *ret)
 {
+    struct agent *agent = op->agent;
+
+    if (op->link != agent_link_number(agent) || clock_now_ms(agent->clock) >= op->deadline_ms)
+        agent_link_tell_anew(agent, "what a guest has may have changed since the hello");
     if (r == 0)
         *ret = vm_answer(op, vm);
     return r;

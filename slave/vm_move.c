@@ -356,6 +356,16 @@ int do_vm_receive_open(struct op *op, const struct slave_vm_receive_open_args *a
     return r < 0 ? r : open_receive(op, vm, args, ret);
 }
 
+/* A copy that was about to run has taken its disks, and was stopped before the ledger said that it may. They are free again, and for
+ * the source, too, whose epoch is the one below. */
+static void release_disks(struct op *op, struct vm *vm, uint64_t epoch)
+{
+    struct ledger_vm row = vm_row(vm);
+
+    if (row.epoch == epoch && epoch > 1 && (row.progress == VM_RECEIVING || row.progress == VM_ABORTED))
+        owner_undo(op, vm, row.disks, epoch, epoch - 2);
+}
+
 /* Answered when the copy is gone, has never run and never will. */
 int do_vm_receive_abort(struct op *op, const struct slave_vm_receive_abort_args *args, struct value *ret)
 {
@@ -379,6 +389,7 @@ int do_vm_receive_abort(struct op *op, const struct slave_vm_receive_abort_args 
             return r;
         vm_set_state(vm, GUEST_NONE);
     }
+    release_disks(op, vm, (uint64_t) args->epoch);
     row = vm_row(vm);
     if (row.progress == VM_RAN && (vm->state == GUEST_RUNNING || vm->state == GUEST_PAUSED)) {
         /* It runs here by an older right, which stays. The move's name below keeps a copy from coming. */
@@ -526,7 +537,7 @@ int do_vm_send_abort(struct op *op, const struct slave_vm_send_abort_args *args,
     }
     /* Whether the cancel came in time or too late: */
     row = vm_row(vm);
-    if (vm->state == GUEST_SENT && (!row.move[0] || streq(row.move, args->move))) {
+    if (vm->state == GUEST_SENT && row.progress != VM_ABORTED && (!row.move[0] || streq(row.move, args->move))) {
         r = owner_take(op, vm, row.disks, row.epoch, row.epoch);
         if (r < 0)
             return r;

@@ -147,7 +147,7 @@ static int begin_guest(struct op *op, const struct begin *begin, struct value *r
         if (row.progress == VM_RAN && vm->state == GUEST_PAUSED && !begin->is_paused) {
             r = vm_let_run(op, vm, begin->epoch, row.disks);
             if (r < 0)
-                return r;
+                return failed_to_make(op, begin, r);
         }
         *ret = vm_answer(op, vm);
         return 0;
@@ -155,7 +155,9 @@ static int begin_guest(struct op *op, const struct begin *begin, struct value *r
     if (row.epoch == begin->epoch && row.progress == VM_STARTING && vm->state == GUEST_PAUSED) {
         /* made before the agent was restarted */
         r = begin->is_paused ? 0 : vm_let_run(op, vm, begin->epoch, row.disks);
-        if (r == 0 && begin->is_paused)
+        if (r < 0)
+            return failed_to_make(op, begin, r);
+        if (begin->is_paused)
             vm_put(vm, begin->epoch, VM_RAN);
     } else {
         /* A guest of an older right goes first: the master gives a new one only when it is over. */
@@ -260,7 +262,7 @@ static int unpause_at(struct op *op, struct vm *vm, uint64_t epoch)
         }
     }
     /* A higher right for the guest that is here: the second COMMIT of a move gives it back to the source. */
-    if (vm->state == GUEST_SENT || (vm->state == GUEST_PAUSED && row.progress == VM_RAN))
+    if ((vm->state == GUEST_SENT && row.progress != VM_ABORTED) || (vm->state == GUEST_PAUSED && row.progress == VM_RAN))
         return vm_let_run(op, vm, epoch, row.disks);
     if (vm->state == GUEST_RUNNING && row.progress == VM_RAN) {
         int r = owner_take(op, vm, row.disks, epoch, epoch);

@@ -134,6 +134,8 @@ static int take(struct op *op, struct vm *vm, struct snapshot *snapshot)
     return r;
 }
 
+/* By the right that it has and has used: also when the master that asked for the snapshot is not followed any more, for nobody else
+ * would let it go on. */
 static int go_on(struct op *op, struct vm *vm, uint64_t epoch)
 {
     struct failure failure = op->failure;
@@ -141,7 +143,11 @@ static int go_on(struct op *op, struct vm *vm, uint64_t epoch)
 
     if (vm->state != GUEST_PAUSED)
         return 0;
-    r = vm_let_run(op, vm, epoch, vm_row(vm).disks);
+    r = owner_take(op, vm, vm_row(vm).disks, epoch, epoch);
+    if (r == 0)
+        r = DRIVE(op, vm, unpause, vm->uuid);
+    if (r == 0 && vm->state == GUEST_PAUSED)
+        vm_set_state(vm, GUEST_RUNNING);
     if (r < 0 && !has_guest(vm))
         r = 0;
     if (r == 0 || failure.code)

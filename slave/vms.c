@@ -343,8 +343,9 @@ static void adopt_vm(struct agent *agent, struct vm *vm)
     }
     switch (vm->state) {
     case GUEST_SENT:
-        row.progress = VM_PAUSED_FOR_MOVE; /* the promise that its last agent was about to give */
-        break;
+        if (row.progress == VM_RAN)
+            row.progress = VM_PAUSED_FOR_MOVE; /* the promise that its last agent was about to give */
+        break; /* aborted: the VM has gone on, and back; what was sent then is of no right any more */
     case GUEST_RUNNING:
         if (row.progress == VM_STARTING || row.progress == VM_PAUSED_FOR_MOVE)
             row.progress = VM_RAN;

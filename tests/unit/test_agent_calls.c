@@ -125,6 +125,24 @@ static void a_start_that_fails_leaves_nothing(void **state)
     assert_string_equal(state_of(f, id), "running");
 }
 
+/* The guest was made, and cannot be let run: the master takes it for not started, so nothing of it stays. */
+static void a_start_that_fails_when_repeated_leaves_nothing(void **state)
+{
+    struct fixture *f = *state;
+    ref_t id = new_id(f);
+
+    f->fake.is_holding = true;
+    start_as(f, id, 3);
+    pass_ms(f, 100);
+    f->fake.is_holding = false;
+    agent_restart(f);
+    f->fake.fail_next = -ERR_INTERNAL_ERROR;
+    start_as(f, id, 3);
+    assert_string_equal(code_of(f, id), "INTERNAL_ERROR");
+    assert_int_not_equal(guest(f)->found.state, GUEST_PAUSED);
+    assert_string_equal(state_of(f, start(f, 4)), "running");
+}
+
 static void replies_are_lost_at_named_points(void **state)
 {
     struct fixture *f = *state;
@@ -179,6 +197,7 @@ int main(void)
         TEST(an_effect_waits_until_its_id_is_in_the_file),
         TEST(an_interrupted_start_is_finished_when_repeated),
         TEST(a_start_that_fails_leaves_nothing),
+        TEST(a_start_that_fails_when_repeated_leaves_nothing),
         TEST(replies_are_lost_at_named_points),
         TEST(bad_calls_are_answered),
     };

@@ -229,6 +229,57 @@ static void an_interrupted_plug_is_done_once(void **state)
     two_disks_end(&two);
 }
 
+/* Its link has gone over it, so nobody may wait for it any more: the hello of then did not know the disk. */
+static void a_plug_that_outlasts_its_link_is_told(void **state)
+{
+    struct fixture *f = *state;
+    struct two_disks two;
+    struct value disk;
+    int hellos;
+
+    two_disks_make(f, &two, "raw");
+    disk = third_disk(f, &two);
+    f->fake.is_holding = true;
+    plug(f, new_id(f), &disk);
+    f->transport.receiver.down(f->transport.receiver.arg, f->master_key, "test");
+    pass_ms(f, 300);
+    welcome(f);
+    hellos = count_of(f, WIRE_HELLO);
+    fake_tell(&f->fake);
+    pass_ms(f, 100);
+    assert_int_equal(count_of(f, WIRE_HELLO), hellos + 1);
+    assert_string_equal(value_map_text(&last_of(f, WIRE_HELLO)->guests.items[0], "disks", ""),
+                        "0 a.raw\n1 b.raw\n2 c.raw\n");
+    welcome(f);
+    f->fake.is_holding = false;
+    unplug(f, new_id(f), "2"); /* in time: the answer tells it */
+    assert_int_equal(count_of(f, WIRE_HELLO), hellos + 1);
+    two_disks_end(&two);
+}
+
+/* The copy has taken its disks when the master that wanted it to run was not followed any more: the source gets them back. */
+static void a_copy_that_was_called_off_holds_no_disk(void **state)
+{
+    struct fixture *f = *state;
+    struct two_disks two;
+    struct slave_vm_receive_open_args open = {
+        .vm = vm1_text, .epoch = 6, .move = "m1", .config = &no_options, .nics = &no_disks};
+    struct slave_vm_receive_abort_args abort = {.vm = vm1_text, .epoch = 6, .move = "m1"};
+    FILE *file;
+
+    two_disks_make(f, &two, "raw");
+    assert_string_equal(code_of(f, simple(f, SLAVE_CALL_vm_kill, 3)), "");
+    open.disks = &two.disks;
+    assert_string_equal(code_of(f, call(f, SLAVE_CALL_vm_receive_open, &open)), "");
+    file = fopen(arena_text(f->arena, "%s/a.raw.owner", two.dir), "w");
+    fputs("6 00000000-0000-0007-0000-000000000007 " VM1_TEXT "\n", file);
+    fclose(file);
+    assert_string_equal(code_of(f, call(f, SLAVE_CALL_vm_receive_abort, &abort)), "");
+    assert_string_equal(owner_of(f, &two, "a.raw"), "4 00000000-0000-0007-0000-000000000007 " VM1_TEXT " free");
+    assert_string_equal(owner_of(f, &two, "b.raw"), given_back_by_1);
+    two_disks_end(&two);
+}
+
 static void a_disk_that_was_given_back_is_free_for_another_vm(void **state)
 {
     struct fixture *f = *state;
@@ -343,6 +394,8 @@ int main(void)
         TEST(a_higher_owner_record_keeps_the_disk_shut),
         TEST(a_plugged_disk_is_owned_until_it_is_unplugged),
         TEST(an_interrupted_plug_is_done_once),
+        TEST(a_plug_that_outlasts_its_link_is_told),
+        TEST(a_copy_that_was_called_off_holds_no_disk),
         TEST(a_disk_that_was_given_back_is_free_for_another_vm),
         TEST(memory_that_is_older_than_its_disks_is_not_resumed),
         TEST(no_guest_is_let_where_an_sr_is_not_mounted),

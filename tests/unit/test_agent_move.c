@@ -215,6 +215,23 @@ static void a_sent_guest_comes_back_only_by_the_masters_word(void **state)
     assert_int_equal(guest(f)->starts, 1);
 }
 
+/* The VM has run where it was sent to, was to come back, and that was called off: what is here still is nobody's. */
+static void a_sent_guest_that_was_left_behind_never_runs(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f, 3);
+    send_begun(f, 3, "m1");
+    fake_send_end(&f->fake, vm1, 0);
+    run(f);
+    assert_string_equal(code_of(f, move_call(f, SLAVE_CALL_vm_receive_abort, 5, "m2")), "");
+    agent_restart(f);
+    assert_string_equal(value_map_text(&last_of(f, WIRE_HELLO)->guests.items[0], "progress", ""), "aborted");
+    assert_string_equal(state_of(f, move_call(f, SLAVE_CALL_vm_send_abort, 5, "m1")), "sent");
+    assert_string_equal(code_of(f, simple(f, SLAVE_CALL_vm_unpause, 7)), "VM_BAD_POWER_STATE");
+    assert_int_equal(guest(f)->runs, 1);
+}
+
 static void the_promise_is_kept_by_the_next_agent(void **state)
 {
     struct fixture *f = *state;
@@ -303,6 +320,7 @@ int main(void)
         TEST(a_wrong_token_gets_nothing),
         TEST(a_copy_survives_its_agent),
         TEST(a_sent_guest_comes_back_only_by_the_masters_word),
+        TEST(a_sent_guest_that_was_left_behind_never_runs),
         TEST(the_promise_is_kept_by_the_next_agent),
         TEST(a_send_can_be_called_off_while_it_runs),
         TEST(the_source_gets_it_back_with_a_higher_right),

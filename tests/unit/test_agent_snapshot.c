@@ -95,6 +95,32 @@ static void a_snapshot_that_fails_lets_the_guest_go_on(void **state)
     two_disks_end(&two);
 }
 
+/* A new master is followed while the guest stands, and was told that it is paused. */
+static void a_snapshot_of_an_older_master_lets_the_guest_go_on(void **state)
+{
+    struct fixture *f = *state;
+    struct two_disks two;
+    int hellos;
+
+    two_disks_make(f, &two, "raw");
+    f->fake.is_holding = true;
+    snapshot_as(f, new_id(f), &two, "one", false);
+    assert_int_equal(guest(f)->found.state, GUEST_PAUSED);
+    f->transport.receiver.down(f->transport.receiver.arg, f->master_key, "test");
+    pass_ms(f, 300);
+    f->epoch++;
+    f->holder = (ref_t){8, 8};
+    welcome(f);
+    hellos = count_of(f, WIRE_HELLO);
+    f->fake.is_holding = false;
+    fake_tell(&f->fake);
+    pass_ms(f, 300);
+    assert_int_equal(guest(f)->found.state, GUEST_RUNNING);
+    assert_true(count_of(f, WIRE_HELLO) > hellos);
+    assert_string_equal(value_map_text(&last_of(f, WIRE_HELLO)->guests.items[0], "state", ""), "running");
+    two_disks_end(&two);
+}
+
 static void an_interrupted_snapshot_is_finished_by_the_next_agent(void **state)
 {
     struct fixture *f = *state;
@@ -169,6 +195,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_snapshot_holds_the_guest_for_a_moment),
         TEST(a_snapshot_that_fails_lets_the_guest_go_on),
+        TEST(a_snapshot_of_an_older_master_lets_the_guest_go_on),
         TEST(an_interrupted_snapshot_is_finished_by_the_next_agent),
         TEST(a_disk_is_destroyed_after_it_was_made),
         TEST(a_kill_comes_through_a_snapshot),
