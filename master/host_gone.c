@@ -12,6 +12,7 @@
 #include "master/raw_vdi_doubt.h"
 #include "master/recovery.h"
 #include "master/slaves.h"
+#include "master/storage.h"
 #include "master/vm_work.h"
 
 static bool is_live(struct call *call, ref_t host_ref)
@@ -94,6 +95,7 @@ int host_declare_dead(struct call *call, const struct host_declare_dead_args *ar
     if (r < 0)
         return r;
     slaves_declare_dead(call->core->slaves, args->host);
+    storage_sweep(call, args->host); /* what it may have been making is waited for no longer */
     raw_writes_host_gone(call, args->host);
     awaited_host_done(call->core, args->host);
     return 0;

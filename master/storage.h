@@ -11,7 +11,7 @@
  *     txn ... disks_keep(&disks, txn)            commit       shown, with their sizes
  *
  * Whatever is not kept is undone: files removed, VDIs deleted. What a master that died left behind
- * is found by the mark and removed when a host that sees the SR is back (storage_sweep); the mark
+ * is found by the mark and removed when all hosts that see the SR are back (storage_sweep); the mark
  * names the call, too, so that this does not happen while its INTENT says that a host may still be
  * at it. */
 #pragma once
@@ -132,6 +132,6 @@ int disk_remove(struct call *, ref_t vdi);
 
 /* When the store is loaded: counts what earlier masters left half made. */
 void storage_start(struct core *);
-/* After a host's storage is up: remove what earlier masters left half made on SRs that this host
- * sees. */
+/* After a host's storage is up: remove what was left half made on SRs that this host sees, if all
+ * that see them are back or declared dead. */
 void storage_sweep(struct call *, ref_t host);

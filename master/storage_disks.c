@@ -2,7 +2,7 @@
  *
  * Undoing waits for slaves and is not interrupted by a cancel. A file that cannot be removed now,
  * because its host is away or the outcome of making it is not known, keeps its hidden VDI with the
- * mark: storage_sweep() takes both away when a host that sees the SR is back, since the mark then
+ * mark: storage_sweep() takes both away when all hosts that see the SR are back, since the mark then
  * names another life of the master or nobody's call. */
 #include "master/storage.h"
 
@@ -358,22 +358,24 @@ void storage_start(struct core *core)
     count_left_over(core);
 }
 
-/* A host that has not said hello to this master yet may still do what the one before has told it. */
-static bool all_have_reported(struct call *call, const struct view *view, ref_t sr)
+/* Until its link is new a host may still do what it was told before, by this master or the one before, however long it has been
+ * away - unless it is declared dead. */
+static bool may_still_make(struct call *call, ref_t host)
+{
+    const struct slaves *slaves = call->core->slaves; /* NULL in tests of handlers */
+
+    return slaves && slave_may_hold_guests(slaves, host) && !slave_is_linked(slaves, host);
+}
+
+static bool all_have_come(struct call *call, const struct view *view, ref_t sr)
 {
     const struct object *pbd;
     struct view_iter pbds;
 
-    if (!call->core->slaves) /* in tests of handlers */
-        return true;
     view_each_inverse(&pbds, view, &CLASS_OF(SR)->fields[F_SR_PBDs], sr);
-    while ((pbd = view_next(&pbds))) {
-        ref_t host = PBD_get_host(pbd);
-
-        if (PBD_get_currently_attached(pbd) && storage_host_lives(view, host)
-            && !slave_has_reported(call->core->slaves, host))
+    while ((pbd = view_next(&pbds)))
+        if (PBD_get_currently_attached(pbd) && may_still_make(call, PBD_get_host(pbd)))
             return false;
-    }
     return true;
 }
 
@@ -387,9 +389,54 @@ static ref_t find_left_over(struct call *call, ref_t host, ref_t after)
     view_each_after(&vdis, view, CLASS_OF(VDI), after);
     while ((vdi = view_next(&vdis)))
         if (!streq(VDI_get_maker(vdi), "") && !storage_is_being_made(call, vdi) && !is_unsettled(view, vdi)
-            && storage_is_attached(view, VDI_get_SR(vdi), host) && all_have_reported(call, view, VDI_get_SR(vdi)))
+            && storage_is_attached(view, VDI_get_SR(vdi), host) && all_have_come(call, view, VDI_get_SR(vdi)))
             return vdi->ref;
     return NULL_REF;
+}
+
+/* The hosts that see the SR and can be asked, in the call's arena. */
+static size_t hosts_of(struct call *call, ref_t sr, ref_t **ret_hosts)
+{
+    const struct view *view = call_view(call);
+    const struct field *inverse = &CLASS_OF(SR)->fields[F_SR_PBDs];
+    const struct object *pbd;
+    struct view_iter pbds;
+    size_t count = 0;
+
+    *ret_hosts = arena_alloc_array(call->arena, view_count_inverse(view, inverse, sr), sizeof **ret_hosts);
+    view_each_inverse(&pbds, view, inverse, sr);
+    while ((pbd = view_next(&pbds)))
+        if (PBD_get_currently_attached(pbd)
+            && (!call->core->slaves || slave_is_linked(call->core->slaves, PBD_get_host(pbd))))
+            (*ret_hosts)[count++] = PBD_get_host(pbd);
+    return count;
+}
+
+/* Which host was making it is not known, and that one may be at it still: so each removes it, the maker when it is done. */
+static int remove_left_over(struct call *call, ref_t ref)
+{
+    const struct object *vdi = live(call, call_view(call), VDI, ref);
+    _cleanup_(txn_end) struct txn *txn = NULL;
+    const char *location;
+    ref_t sr, *hosts;
+    size_t count;
+    int r = 0;
+
+    if (!vdi)
+        return -ERR_HANDLE_INVALID;
+    sr = VDI_get_SR(vdi);
+    location = arena_strdup(call->arena, VDI_get_location(vdi));
+    count = hosts_of(call, sr, &hosts);
+    if (count == 0)
+        return fail(call, SR_HAS_NO_PBDS, ref_text(call, sr)); /* whose host can be asked */
+    for (size_t i = 0; r == 0 && i < count; i++) /* one that sees the file says so, if there is one */
+        r = remove_file(call, hosts[i], sr, location, i == 0);
+    if (r < 0)
+        return r;
+    txn = store_begin(call->core->store);
+    if (txn_get(txn, VDI, ref))
+        storage_drop_vdi(txn, ref);
+    return call_commit(call, &txn);
 }
 
 void storage_sweep(struct call *call, ref_t host)
@@ -405,7 +452,7 @@ void storage_sweep(struct call *call, ref_t host)
         int r = claim_begin(&claim, call, CLASS_OF(VDI), vdi, vdi_operations_destroy);
 
         if (r == 0)
-            r = disk_remove(call, vdi);
+            r = remove_left_over(call, vdi);
         if (r == 0) {
             log_info(NULL, "removed the half-made disk %s", ref_print(text, vdi));
         } else if (r != -ERR_HANDLE_INVALID) {

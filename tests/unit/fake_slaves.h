@@ -49,6 +49,7 @@ struct fake_guest {
     char move[UUID_TEXT_BYTES], aborted[UUID_TEXT_BYTES];
     bool has_image;
     int64_t domid;
+    const char *disks; /* as vm_ask tells them; NULL: it does not */
 };
 
 struct fake_op {
@@ -59,7 +60,7 @@ struct fake_op {
 
 struct fake_host {
     ref_t ref;
-    bool is_linked;
+    bool is_linked, is_declared_dead;
     struct fake_guest guests[GUESTS_MAX];
     struct fake_op ops[OPS_MAX];
     int op_count;
@@ -348,8 +349,7 @@ int slave_wait_linked(struct call *call, ref_t host, uint64_t deadline_ms)
 bool slave_may_hold_guests(const struct slaves *slaves, ref_t host)
 {
     (void) slaves;
-    (void) host;
-    return true;
+    return !fake_host(host)->is_declared_dead;
 }
 
 bool slave_has_followed(const struct slaves *slaves, ref_t host)
@@ -370,7 +370,7 @@ void slaves_ask_hellos(struct slaves *slaves)
 void slaves_declare_dead(struct slaves *slaves, ref_t host)
 {
     (void) slaves;
-    (void) host;
+    fake_host(host)->is_declared_dead = true;
 }
 
 void slaves_on_live(struct slaves *slaves, void (*fn)(struct core *, ref_t, bool))
@@ -592,7 +592,7 @@ static int fake_ask(struct call *call, ref_t host_ref, const char *vm, struct va
     if (!host->is_linked)
         return fail(call, HOST_OFFLINE, ref_text(call, host_ref));
     guest = fake_guest(host, vm);
-    items = arena_alloc_array(call->arena, 10, sizeof *items);
+    items = arena_alloc_array(call->arena, 14, sizeof *items);
     items[0] = value_text("state");
     items[1] = value_text(guest->state);
     items[2] = value_text("epoch");
@@ -603,7 +603,11 @@ static int fake_ask(struct call *call, ref_t host_ref, const char *vm, struct va
     items[7] = value_text(arena_text(call->arena, "%lld", (long long) guest->domid));
     items[8] = value_text("move");
     items[9] = value_text(arena_strdup(call->arena, guest->move));
-    *ret = VALUE_MAP(5, items);
+    items[10] = value_text("disks");
+    items[11] = value_text(guest->disks ? guest->disks : "");
+    items[12] = value_text("nics");
+    items[13] = value_text("");
+    *ret = VALUE_MAP(guest->disks ? 7 : 5, items);
     if (world->slow_call == SLAVE_CALL_vm_ask) /* the answer is on its way, and gets old */
         while (!world->slow_over)
             if (fiber_sleep(100) < 0)

@@ -44,6 +44,7 @@ static void start_master(void)
     core->recovery = recovery_new(core);
     core->guests = guests_new(core);
     core->tasks = tasks_new(core, &limits);
+    core->slaves = (struct slaves *) world->hosts; /* only the calls of fake_slaves.h take it */
     guests_start(core);
 }
 
@@ -504,6 +505,7 @@ _unused_ static void say_hello(int i)
     struct hello *hello = new0(struct hello);
 
     host->is_linked = true;
+    host->is_declared_dead = false;
     hello->host = i;
     for (int j = 0; j < GUESTS_MAX; j++) {
         struct fake_guest *guest = &host->guests[j];
