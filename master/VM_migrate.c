@@ -508,6 +508,8 @@ int VM_pool_migrate(struct call *call, const struct VM_pool_migrate_args *args, 
     if (r == 0)
         r = send_run(&send, &move, &receive.endpoint);
     task_set_cancellable(call, false);
+    if (r == -ERR_VM_BAD_POWER_STATE) /* not what the model had said */
+        guest_compare_later(call->core, move.work.vm);
     if (r < 0)
         return r;
 

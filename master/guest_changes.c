@@ -296,6 +296,7 @@ static bool look_claimed(struct call *call, struct ward *ward, struct claim *cla
     const struct object *vm;
     ref_t ref = claim->ref;
     const char *text;
+    bool is_left_over;
 
     if (ask(call, ward, &state) < 0)
         return false; /* away, or the claim was overtaken: its hello, or who overtook it, sees to it
@@ -304,9 +305,11 @@ static bool look_claimed(struct call *call, struct ward *ward, struct claim *cla
     if (!is_current(vm, ward)) /* halted by decree while we asked */
         return false;
     text = value_map_text(&state, "state", "");
-    if (epoch_of(&state) > ward->epoch && !streq(text, "ended") && !streq(text, "none"))
+    /* The VM has gone on since it was sent, and was on its way back when that was called off. */
+    is_left_over = streq(text, "sent") && streq(value_map_text(&state, "progress", ""), "aborted");
+    if (epoch_of(&state) > ward->epoch && !streq(text, "ended") && !streq(text, "none") && !is_left_over)
         return false; /* these records are old: its hello proves it */
-    if (!is_at_epoch(&state, ward->epoch) || streq(text, "none")) {
+    if (!is_at_epoch(&state, ward->epoch) || streq(text, "none") || is_left_over) {
         if (ward->ending == ENDING_NONE)
             ward->ending = ENDING_LOST; /* with its host: nobody wants it to begin anew unasked */
     } else if (streq(text, "running") || streq(text, "paused")) {

@@ -90,6 +90,15 @@ static int stray_drop(struct call *call, const struct stray *stray)
                                    NULL);
 }
 
+/* Old records may say that the VM is resident on this host, and a copy that was to arrive there has hidden that it is not. */
+static void look_behind(struct call *call, const struct stray *stray)
+{
+    const struct object *vm = vm_of(call, stray);
+
+    if (*stray->move && vm && ref_equal(VM_get_resident_on(vm), stray->host))
+        guest_compare_later(call->core, vm->ref);
+}
+
 /* Until it is gone, or its host is: that shows it again when it comes back. */
 static void stray_main(struct call *call, void *arg)
 {
@@ -105,6 +114,7 @@ static void stray_main(struct call *call, void *arg)
             break;
         wait_ms = MIN(2 * wait_ms, (uint64_t) STRAY_LAST_MS);
     }
+    look_behind(call, stray);
     free(stray);
 }
 

@@ -289,23 +289,17 @@ static void look_at_hosts(void *arg)
     slaves_ask_hellos(core->slaves);
 }
 
-/* Nothing of it is ours to do; what the VM is now, its hosts have told, or tell when nobody works on it. */
+void recovery_ask_hosts(struct core *core)
+{
+    timer_start(core->loop, &core->recovery->look, LOOK_MS, look_at_hosts, core);
+}
+
 static void settle_overtaken(struct call *call, const struct object *intent)
 {
     struct work work = {0};
-    struct txn *txn;
 
     work_adopt(&work, call, intent);
-    fail(call, INTERNAL_ERROR, "the pool's records were old, so what became of this is not known");
-    txn = work_finish_begin(&work);
-    VM_put_scheduled_to_be_resident_on(txn, work.vm, NULL_REF);
-    if (work.kind->undone && !work.kind->see_undone) /* what was set aside for it; the state is told */
-        work.kind->undone(&work, txn);
-    call_commit(call, &txn);
-    if (!work.kind->is_cancellable)
-        fiber_uncancellable_end();
-    /* What hosts have told of this VM was left to the work. */
-    timer_start(call->core->loop, &call->core->recovery->look, LOOK_MS, look_at_hosts, call->core);
+    work_give_up(&work);
 }
 
 /* ---- orphans ---- */

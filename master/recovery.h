@@ -23,6 +23,8 @@ void recovery_orphan(struct core *, ref_t intent);
 
 /* What could not be settled so far may be now. */
 void recovery_look_again(struct core *);
+/* Work was given up that had kept others from believing what hosts have told of its VM: they are asked again, soon. */
+void recovery_ask_hosts(struct core *);
 /* The host has said hello, and what it said was looked at: what waits for it goes on. */
 void recovery_host_is_there(struct core *, ref_t host);
 

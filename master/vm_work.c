@@ -366,10 +366,38 @@ int work_see_undone(struct work *work)
     return r;
 }
 
+/* A higher epoch of the VM was believed since the work began: it was begun with records that are older than that, and is about a
+ * guest that is not the VM any more. */
+static bool is_overtaken(const struct work *work)
+{
+    const struct object *vm = view_get(call_view(work->call), VM, work->vm);
+
+    return vm && (uint64_t) VM_get_epoch(vm) > work->epoch;
+}
+
+int work_give_up(struct work *work)
+{
+    struct call *call = work->call;
+    struct txn *txn;
+    int r = fail(call, INTERNAL_ERROR, "the pool's records were old, so what became of this is not known");
+
+    txn = work_finish_begin(work);
+    VM_put_scheduled_to_be_resident_on(txn, work->vm, NULL_REF);
+    if (work->kind->undone && !work->kind->see_undone) /* what was set aside for it; the state is told */
+        work->kind->undone(work, txn);
+    call_commit(call, &txn);
+    slave_confirm(call);
+    recovery_ask_hosts(call->core);
+    close_work(work);
+    return r;
+}
+
 int work_conclude(struct work *work, int r, const struct value *answer)
 {
     struct call *call = work->call;
 
+    if (is_overtaken(work))
+        return work_give_up(work);
     if (r < 0 && (slave_call_in_doubt(call) || work_see_undone(work) < 0)) {
         work_leave_in_doubt(work);
     } else if (r < 0) {

@@ -77,6 +77,10 @@ int work_begin(struct work *, struct call *, const struct work_kind *, ref_t vm)
 /* `r` and `answer` are those of the slave call. Returns what the handler returns. */
 int work_conclude(struct work *, int r, const struct value *answer);
 
+/* What the work was about has gone on without it, by orders that these records lack: nothing of it is ours to do. The hosts are
+ * asked what the VM is. Returns what the handler returns. */
+int work_give_up(struct work *);
+
 /* Whether `undone` may be said now: 0, or negative. Failures of the work's own call stay what they were. */
 int work_see_undone(struct work *);
 

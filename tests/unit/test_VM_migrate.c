@@ -60,6 +60,31 @@ static void a_move(void **state)
     assert_int_equal(world->calls[SLAVE_CALL_vm_send_abort], 0);
 }
 
+/* A move that the records have forgotten, and that came to nothing: the guest runs on, and the records say what it has. */
+static void a_forgotten_move_is_undone(void **state)
+{
+    struct view_iter vbds;
+    struct txn *txn;
+    ref_t vbd;
+
+    (void) state;
+    bring_up();
+    view_each_inverse(&vbds, model(), &CLASS_OF(VM)->fields[F_VM_VBDs], world->vm);
+    vbd = view_next(&vbds)->ref;
+    guest_on(SOURCE)->state = "sent";
+    guest_on(SOURCE)->progress = "paused-for-move";
+    guest_on(SOURCE)->disks = "0 disk\n";
+    strcpy(guest_on(SOURCE)->move, "5c3d5f0e-6a0f-4a59-8f6e-0d3f4b1d2c11");
+    txn = store_begin(world->core.store); /* old records */
+    VM_put_power_state(txn, world->vm, vm_power_state_Paused);
+    VBD_put_currently_attached(txn, vbd, false);
+    store_apply(&txn);
+    say_hello(SOURCE);
+    pass_ms(20000);
+    assert_runs_on(SOURCE);
+    assert_true(VBD_get_currently_attached(view_get(model(), VBD, vbd)));
+}
+
 /* A move that the records have forgotten, and whose guest has ended where it went: that host tells of it only when asked. */
 static void a_forgotten_move_is_followed_to_its_end(void **state)
 {
@@ -81,6 +106,62 @@ static void a_forgotten_move_is_followed_to_its_end(void **state)
     assert_int_equal(VM_get_epoch(vm_now()), before + 1);
     assert_string_equal(guest_on(SOURCE)->state, "none");
     assert_int_equal(runners(vm_uuid()), 0);
+    assert_quiet();
+}
+
+/* From there it had gone on, and was on its way to the third host when it ended: one says that it was over at a higher epoch, one
+ * that a copy of a still higher one has not come. */
+static void a_forgotten_move_is_followed_beyond_its_end(void **state)
+{
+    int64_t before;
+
+    (void) state;
+    bring_up();
+    before = VM_get_epoch(vm_now());
+    guest_on(SOURCE)->state = "sent";
+    guest_on(SOURCE)->progress = "paused-for-move";
+    strcpy(guest_on(SOURCE)->move, "5c3d5f0e-6a0f-4a59-8f6e-0d3f4b1d2c11");
+    guest_on(TARGET)->epoch = (uint64_t) before + 3;
+    guest_on(TARGET)->progress = "ended";
+    guest_on(0)->epoch = (uint64_t) before + 4;
+    guest_on(0)->progress = "aborted";
+    say_hello(SOURCE);
+    pass_ms(20000);
+    assert_int_equal(power(), vm_power_state_Halted);
+    assert_int_equal(VM_get_epoch(vm_now()), before + 3);
+    assert_string_equal(guest_on(SOURCE)->state, "none");
+    assert_int_equal(runners(vm_uuid()), 0);
+    assert_quiet();
+}
+
+/* By old records the VM is on a host to which, in truth, it was on its way from another; and that one has lost it. */
+static void a_copy_hides_no_vm_that_is_over(void **state)
+{
+    (void) state;
+    bring_up();
+    guest_on(SOURCE)->epoch += 1000;
+    guest_on(SOURCE)->progress = "receiving";
+    guest_on(SOURCE)->state = "paused";
+    strcpy(guest_on(SOURCE)->move, "5c3d5f0e-6a0f-4a59-8f6e-0d3f4b1d2c11");
+    say_hello(SOURCE);
+    pass_ms(20000);
+    assert_int_equal(power(), vm_power_state_Halted);
+    assert_string_equal(guest_on(SOURCE)->state, "none");
+    assert_quiet();
+}
+
+/* By old records the VM is where, in truth, a guest is left that was sent long ago: the VM was to come back, and ended elsewhere. */
+static void what_was_sent_long_ago_is_not_the_vm(void **state)
+{
+    (void) state;
+    bring_up();
+    guest_on(SOURCE)->epoch += 1000;
+    guest_on(SOURCE)->progress = "aborted";
+    guest_on(SOURCE)->state = "sent";
+    say_hello(SOURCE);
+    pass_ms(20000);
+    assert_int_equal(power(), vm_power_state_Halted);
+    assert_string_equal(guest_on(SOURCE)->state, "none");
     assert_quiet();
 }
 
@@ -404,6 +485,18 @@ static void a_guest_that_ends_ends_the_move(void **state)
 }
 
 /* Three VMs at a host that sends two at a time. */
+static void a_refused_move_shows_what_was_missed(void **state)
+{
+    (void) state;
+    bring_up();
+    guest_on(SOURCE)->state = "none";
+    guest_on(SOURCE)->progress = "ended";
+    assert_int_equal(move_to(TARGET), -ERR_VM_BAD_POWER_STATE);
+    pass_ms(20000);
+    assert_int_equal(power(), vm_power_state_Halted);
+    assert_quiet();
+}
+
 static void moves_wait_their_turn(void **state)
 {
     struct value options = VALUE_EMPTY_MAP;
@@ -562,7 +655,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WORLD_TEST(a_move),
+        WORLD_TEST(a_forgotten_move_is_undone),
         WORLD_TEST(a_forgotten_move_is_followed_to_its_end),
+        WORLD_TEST(a_forgotten_move_is_followed_beyond_its_end),
+        WORLD_TEST(a_copy_hides_no_vm_that_is_over),
+        WORLD_TEST(what_was_sent_long_ago_is_not_the_vm),
         WORLD_TEST(to_where_it_is),
         WORLD_TEST(refusals),
         cmocka_unit_test(each_message_fails_and_hosts_return),
@@ -575,6 +672,7 @@ int main(void)
         WORLD_TEST(hard_shutdown_before_commit),
         WORLD_TEST(hard_reboot_after_commit),
         WORLD_TEST(a_guest_that_ends_ends_the_move),
+        WORLD_TEST(a_refused_move_shows_what_was_missed),
         WORLD_TEST(moves_wait_their_turn),
         WORLD_TEST(nobody_starves_between_busy_hosts),
         WORLD_TEST(a_host_is_emptied),

@@ -802,6 +802,39 @@ static void a_refusal_shows_what_was_missed(void **state)
     assert_quiet();
 }
 
+/* The records were old: while the host that they name is told to end the guest, another one proves that the VM is there. */
+static void what_is_done_elsewhere_halts_nothing(void **state)
+{
+    struct VM_hard_shutdown_args args;
+    struct txn *txn;
+    struct api api;
+    uint64_t epoch;
+
+    (void) state;
+    assert_int_equal(API(VM_start_on, .vm = world->vm, .host = world->hosts[0].ref), 0);
+    args = (struct VM_hard_shutdown_args){.vm = world->vm};
+    world->slow_call = SLAVE_CALL_vm_kill;
+    api_begin(&api, "VM.hard_shutdown", AS_RUN(VM_hard_shutdown), &args);
+    epoch = guest_on(0)->epoch + 1000;
+    *guest_on(1) = *guest_on(0);
+    guest_on(1)->epoch = epoch;
+    guest_on(0)->state = "none";
+    guest_on(0)->progress = "ended";
+    txn = store_begin(world->core.store); /* as slave_hello.c does */
+    VM_put_epoch(txn, world->vm, (int64_t) epoch);
+    VM_put_resident_on(txn, world->vm, world->hosts[1].ref);
+    store_apply(&txn);
+    world->slow_over = true;
+    pass_ms(5000);
+    assert_true(api.is_over);
+    assert_string_equal(api.code, "INTERNAL_ERROR");
+    api_done(&api);
+    assert_int_equal(power(), vm_power_state_Running);
+    assert_int_equal(resident(), 1);
+    assert_int_equal(runners(vm_uuid()), 1);
+    assert_quiet();
+}
+
 static void a_host_comes_back_empty(void **state)
 {
     int home;
@@ -813,6 +846,33 @@ static void a_host_comes_back_empty(void **state)
     guest_on(home)->state = "none"; /* the machine was switched off and on */
     all_return();
     assert_halted();
+    assert_quiet();
+}
+
+static void start_and_stop(int host)
+{
+    assert_int_equal(API(VM_start_on, .vm = world->vm, .host = world->hosts[host].ref), 0);
+    assert_int_equal(API(VM_hard_shutdown, .vm = world->vm), 0); /* sweeps */
+}
+
+/* A host that was told to make a disk is given up, and may make it all the same: so nobody takes its file away before it is back. */
+static void a_disk_goes_when_nobody_can_be_making_it(void **state)
+{
+    struct value none = VALUE_EMPTY_SET;
+
+    (void) state;
+    world->trouble_call = SLAVE_CALL_disk_clone;
+    world->trouble = LOST_BEFORE;
+    assert_int_equal(API(VM_snapshot, .vm = world->vm, .new_name = "then", .ignore_vdis = &none), -ERR_HOST_OFFLINE);
+    assert_false(world->hosts[0].is_linked); /* it was to make it */
+    set_live(0, false);
+    start_and_stop(1);
+    assert_int_equal(world->core.left_over_disks, 1);
+    all_return();
+    set_live(0, true);
+    world->calls[SLAVE_CALL_disk_destroy] = 0;
+    start_and_stop(1);
+    assert_int_equal(world->calls[SLAVE_CALL_disk_destroy], HOSTS); /* who was told is not known */
     assert_quiet();
 }
 
@@ -872,7 +932,9 @@ int main(void)
         WORLD_TEST(a_hello_that_has_become_old_brings_nothing_back),
         WORLD_TEST(a_guest_with_the_models_own_right_is_the_vm),
         WORLD_TEST(a_refusal_shows_what_was_missed),
+        WORLD_TEST(what_is_done_elsewhere_halts_nothing),
         WORLD_TEST(a_host_comes_back_empty),
+        WORLD_TEST(a_disk_goes_when_nobody_can_be_making_it),
         WORLD_TEST(reset_is_for_the_dead),
     };
 
