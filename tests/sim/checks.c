@@ -287,6 +287,22 @@ static void check_vm(struct sim *sim, const struct view *view, int index)
                  (unsigned long long) (guest ? guest->epoch : 0));
 }
 
+/* A guest has the disks that its VM's VBDs say are attached. */
+static void check_devices(struct sim *sim, const struct view *view, int index)
+{
+    const struct world_host *host = NULL;
+    const struct world_guest *guest = guest_anywhere(sim, index, &host);
+    const struct object *vbd;
+    struct view_iter vbds;
+
+    view_each_inverse(&vbds, view, &CLASS_OF(VM)->fields[F_VM_VBDs], sim->vms[index]);
+    while (guest && (vbd = view_next(&vbds)))
+        if (VBD_get_currently_attached(vbd) != (world_disk(&guest->devices, VBD_get_userdevice(vbd)) != NULL))
+            sim_fail(sim, "disk %s of %s is%s attached by its record, and in truth it is%s", VBD_get_userdevice(vbd),
+                     sim->vm_names[index], VBD_get_currently_attached(vbd) ? "" : " not",
+                     VBD_get_currently_attached(vbd) ? " not" : "");
+}
+
 /* Room is what residents need, and nothing else. */
 static void check_room(struct sim *sim, struct sim_master *master, const struct view *view)
 {
@@ -346,8 +362,10 @@ void check_end(struct sim *sim)
     if (clients_waiting(sim->clients) > 0)
         sim_fail(sim, "%u calls were never answered", clients_waiting(sim->clients));
     view = store_core_view(master->core.store);
-    for (int i = 0; i < SIM_VMS; i++)
+    for (int i = 0; i < SIM_VMS; i++) {
         check_vm(sim, view, i);
+        check_devices(sim, view, i);
+    }
     check_room(sim, master, view);
     check_disks(sim, view);
     check_replay(master);

@@ -50,7 +50,7 @@ struct clients {
 
 /* ---- what may be asked ---- */
 
-enum shape { ON_VM, ON_VM_SNAPSHOT, ON_VM_START, ON_VM_RESUME, ON_VM_START_ON, ON_VM_MOVE, ON_HOST, ON_TASK, COUNTS };
+enum shape { ON_VM, ON_VBD, ON_VM_SNAPSHOT, ON_VM_START, ON_VM_RESUME, ON_VM_START_ON, ON_VM_MOVE, ON_HOST, ON_TASK, COUNTS };
 
 #define HALTED    (1 << vm_power_state_Halted)
 #define PAUSED    (1 << vm_power_state_Paused)
@@ -76,6 +76,8 @@ static const struct {
     {"VM.pause", ON_VM, 3, RUNNING},
     {"VM.unpause", ON_VM, 8, PAUSED},
     {"VM.snapshot", ON_VM_SNAPSHOT, 4, ANY},
+    {"VBD.plug", ON_VBD, 8, RUNNING | PAUSED},
+    {"VBD.unplug", ON_VBD, 8, RUNNING | PAUSED},
     {"host.evacuate", ON_HOST, 2, ANY},
     {"task.cancel", ON_TASK, 6, ANY},
     {"VM.set_name_description", COUNTS, 20, ANY},
@@ -246,10 +248,13 @@ static bool fill(struct client *client, struct request *request, struct asked *a
 
     *at++ = value_text(arena_strdup(arena, asked->master->session));
     snprintf(asked->what, sizeof asked->what, "%s %s", name, sim->vm_names[vm]);
-    if (shape != ON_HOST && shape != ON_TASK)
+    if (shape == ON_VBD)
+        at = put_ref(request, at, sim->vbds[vm]);
+    else if (shape != ON_HOST && shape != ON_TASK)
         at = put_ref(request, at, sim->vms[vm]);
     switch (shape) {
     case ON_VM:
+    case ON_VBD:
         break;
     case ON_VM_SNAPSHOT:
         *at++ = value_text("then");

@@ -98,6 +98,13 @@ void sim_host_init(struct sim *sim, int index)
     disk_meta(&host->disk, "curve_secret", host->secret_key);
 }
 
+/* What an operator has said is waited for until it is in the file; a write of before must not take it back. */
+static void put_master(struct sim_host *host)
+{
+    disk_meta(&host->disk, "master_endpoint", host->follows->process.name);
+    disk_meta(&host->disk, "master_key", host->follows->process.name);
+}
+
 void sim_host_start(struct sim_host *host)
 {
     struct sim *sim = host->process.sim;
@@ -119,6 +126,7 @@ void sim_host_start(struct sim_host *host)
     process->stopped_until_ms = 0;
     process->loop = loop_new(&sim->world->clock.clock);
     host->starts++;
+    put_master(host);
     host->disk.sync_ms = 1 + world_chance(sim->world, 8);
     host->ledger = ledger_new(process->loop, ledger_memory_open(&host->disk, process->loop), &error);
     if (!host->ledger)
@@ -134,8 +142,7 @@ void sim_host_start(struct sim_host *host)
 void sim_host_follow(struct sim_host *host, struct sim_master *master)
 {
     host->follows = master;
-    disk_meta(&host->disk, "master_endpoint", master->process.name);
-    disk_meta(&host->disk, "master_key", master->process.name);
+    put_master(host);
     sim_event(host->process.sim, "%s is to follow %s", host->process.name, master->process.name);
     if (!sim_host_is_up(host) || host->process.is_dead)
         return;

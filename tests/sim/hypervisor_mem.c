@@ -26,6 +26,7 @@ struct message {
     struct guest_request request;
     enum news_kind kind;
     struct guest_found found;
+    struct world_devices devices; /* of that guest */
     uint64_t operation;
     int result;
     char text[80];
@@ -40,6 +41,7 @@ struct queue {
 
 struct known {
     struct guest_found found;
+    struct world_devices devices;
     bool is_ghost;           /* its process is dead: it is ours to forget */
 };
 
@@ -59,6 +61,8 @@ struct driver {
     int known_count;
     struct pending pending[256];
     int pending_count;
+    struct guest_devices devices; /* the last answer of devices() */
+    struct guest_disk disks[WORLD_DISKS];
 };
 
 static struct driver *driver_of(struct hypervisor *hypervisor)
@@ -119,15 +123,15 @@ static void known_drop(struct driver *driver, struct known *known)
     *known = driver->known[--driver->known_count];
 }
 
-static void known_put(struct driver *driver, const struct guest_found *found)
+static void known_put(struct driver *driver, const struct message *message)
 {
-    struct known *known = known_find(driver, found->vm);
+    struct known *known = known_find(driver, message->found.vm);
 
     if (!known) {
         assert(driver->known_count < KNOWN_MAX);
         known = &driver->known[driver->known_count++];
     }
-    *known = (struct known){.found = *found};
+    *known = (struct known){.found = message->found, .devices = message->devices};
 }
 
 static void pending_end(struct driver *driver, uint64_t operation, int result, const char *text)
@@ -182,7 +186,7 @@ static void news_take(struct driver *driver, const struct message *message)
         driver->state = DRIVER_READY;
         break;
     case NEWS_GUEST:
-        known_put(driver, &message->found);
+        known_put(driver, message);
         break;
     case NEWS_GONE:
         if (known && !known->is_ghost)
@@ -229,7 +233,8 @@ static void tell(struct world_host *host, const struct message *message)
 void driver_tell_guest(struct world_guest *guest)
 {
     tell(guest->host, &(struct message){.kind = NEWS_GUEST,
-                                        .found = {guest->vm, guest->epoch, guest->domid, guest->state, guest->ended_by}});
+                                        .found = {guest->vm, guest->epoch, guest->domid, guest->state, guest->ended_by},
+                                        .devices = guest->devices});
 }
 
 void driver_tell_gone(struct world_host *host, ref_t vm)
@@ -351,10 +356,25 @@ static int ask_plain(struct hypervisor *hypervisor, uint64_t operation, ref_t vm
     return ask(hypervisor, &(struct guest_request){.operation = operation, .run = run, .vm = vm, .fd = -1});
 }
 
+static void add_disk(struct world_devices *devices, const struct guest_disk *disk)
+{
+    struct world_disk *copy = &devices->disks[devices->count++];
+
+    assert(devices->count <= WORLD_DISKS && strlen(disk->device) < sizeof copy->device
+           && (!disk->path || strlen(disk->path) < sizeof copy->path));
+    strcpy(copy->device, disk->device);
+    strcpy(copy->path, disk->path ? disk->path : "");
+    copy->is_read_only = disk->is_read_only;
+}
+
 static struct guest_request request_of(uint64_t operation, const struct guest_config *config)
 {
-    return (struct guest_request){
+    struct guest_request request = {
         .operation = operation, .vm = config->vm, .epoch = config->epoch, .domid = config->domid, .fd = -1};
+
+    for (int i = 0; i < config->disk_count; i++)
+        add_disk(&request.devices, &config->disks[i]);
+    return request;
 }
 
 static int mem_start(struct hypervisor *hypervisor, uint64_t operation, const struct guest_config *config)
@@ -475,17 +495,27 @@ static int mem_reopen_disks(struct hypervisor *hypervisor, uint64_t operation, r
     return ask_plain(hypervisor, operation, vm, answer_at_once);
 }
 
-/* The guests of a world have no devices, so their driver cannot tell of any. */
 static int mem_plug_disk(struct hypervisor *hypervisor, uint64_t operation, ref_t vm, const struct guest_disk *disk)
 {
-    (void) disk;
-    return ask_plain(hypervisor, operation, vm, answer_at_once);
+    struct guest_request request = {.operation = operation, .run = guest_do_plug, .vm = vm, .fd = -1};
+
+    add_disk(&request.devices, disk);
+    return ask(hypervisor, &request);
 }
 
-static int mem_unplug(struct hypervisor *hypervisor, uint64_t operation, ref_t vm, const char *device, bool is_forced)
+static int mem_unplug_disk(struct hypervisor *hypervisor, uint64_t operation, ref_t vm, const char *device, bool is_forced)
 {
-    (void) device;
+    struct guest_request request = {.operation = operation, .run = guest_do_unplug, .vm = vm, .fd = -1};
+
     (void) is_forced;
+    add_disk(&request.devices, &(struct guest_disk){.device = device});
+    return ask(hypervisor, &request);
+}
+
+/* No VM of the simulator has a CD drive or a network interface. */
+static int mem_change_cd(struct hypervisor *hypervisor, uint64_t operation, ref_t vm, const struct guest_disk *disk)
+{
+    (void) disk;
     return ask_plain(hypervisor, operation, vm, answer_at_once);
 }
 
@@ -495,11 +525,28 @@ static int mem_plug_nic(struct hypervisor *hypervisor, uint64_t operation, ref_t
     return ask_plain(hypervisor, operation, vm, answer_at_once);
 }
 
+static int mem_unplug_nic(struct hypervisor *hypervisor, uint64_t operation, ref_t vm, const char *device, bool is_forced)
+{
+    (void) device;
+    (void) is_forced;
+    return ask_plain(hypervisor, operation, vm, answer_at_once);
+}
+
 static const struct guest_devices *mem_devices(struct hypervisor *hypervisor, ref_t vm)
 {
-    (void) hypervisor;
-    (void) vm;
-    return NULL;
+    struct driver *driver = driver_of(hypervisor);
+    const struct known *known = known_find(driver, vm);
+
+    if (!known || known->is_ghost)
+        return NULL;
+    driver->devices = (struct guest_devices){.disks = driver->disks, .disk_count = known->devices.count};
+    for (int i = 0; i < known->devices.count; i++) {
+        const struct world_disk *disk = &known->devices.disks[i];
+
+        driver->disks[i] = (struct guest_disk){
+            .device = disk->device, .path = disk->path, .format = "raw", .is_read_only = disk->is_read_only};
+    }
+    return &driver->devices;
 }
 
 static int mem_set_memory_target(struct hypervisor *hypervisor, uint64_t operation, ref_t vm, int64_t bytes)
@@ -603,10 +650,10 @@ struct hypervisor *hypervisor_mem_new(struct world_host *host, struct loop *agen
         .resume_sent = mem_resume_sent,
         .reopen_disks = mem_reopen_disks,
         .plug_disk = mem_plug_disk,
-        .unplug_disk = mem_unplug,
-        .change_cd = mem_plug_disk,
+        .unplug_disk = mem_unplug_disk,
+        .change_cd = mem_change_cd,
         .plug_nic = mem_plug_nic,
-        .unplug_nic = mem_unplug,
+        .unplug_nic = mem_unplug_nic,
         .devices = mem_devices,
         .forget = mem_forget,
         .set_memory_target = mem_set_memory_target,

@@ -285,12 +285,31 @@ static void make_disk_file(struct sim *sim, const char *name)
         die("cannot write %s", path);
 }
 
+static ref_t make_disk(struct sim *sim, struct txn *txn, ref_t vm, const char *name, const char *device)
+{
+    struct random *random = sim->world->random;
+    ref_t vdi = make(txn, random, CLASS_OF(VDI)), vbd = make(txn, random, CLASS_OF(VBD));
+
+    make_disk_file(sim, name);
+    VDI_put_name_label(txn, vdi, name);
+    VDI_put_location(txn, vdi, name);
+    VDI_put_SR(txn, vdi, sim->sr);
+    VDI_put_virtual_size(txn, vdi, DISK_BYTES);
+    VDI_put_managed(txn, vdi, true);
+    VBD_put_VM(txn, vbd, vm);
+    VBD_put_VDI(txn, vbd, vdi);
+    VBD_put_userdevice(txn, vbd, device);
+    VBD_put_mode(txn, vbd, vbd_mode_RW);
+    VBD_put_type(txn, vbd, vbd_type_Disk);
+    VBD_put_unpluggable(txn, vbd, true);
+    VBD_put_metrics(txn, vbd, make(txn, random, CLASS_OF(VBD_metrics)));
+    return vbd;
+}
+
 static void make_vm(struct sim *sim, struct txn *txn, int index)
 {
     struct random *random = sim->world->random;
-    ref_t vm = make(txn, random, CLASS_OF(VM)), vdi = make(txn, random, CLASS_OF(VDI));
-    ref_t vbd = make(txn, random, CLASS_OF(VBD)), vbd_metrics = make(txn, random, CLASS_OF(VBD_metrics));
-    ref_t metrics = make(txn, random, CLASS_OF(VM_metrics));
+    ref_t vm = make(txn, random, CLASS_OF(VM)), metrics = make(txn, random, CLASS_OF(VM_metrics));
     char text[64];
 
     snprintf(sim->vm_names[index], sizeof sim->vm_names[index], "vm%d", index + 1);
@@ -314,18 +333,9 @@ static void make_vm(struct sim *sim, struct txn *txn, int index)
     VM_put_actions_after_shutdown(txn, vm, on_normal_exit_destroy);
     VM_put_actions_after_crash(txn, vm, index % 2 ? on_crash_behaviour_restart : on_crash_behaviour_destroy);
     snprintf(text, sizeof text, "disk%d.raw", index + 1);
-    make_disk_file(sim, text);
-    VDI_put_name_label(txn, vdi, text);
-    VDI_put_location(txn, vdi, text);
-    VDI_put_SR(txn, vdi, sim->sr);
-    VDI_put_virtual_size(txn, vdi, DISK_BYTES);
-    VDI_put_managed(txn, vdi, true);
-    VBD_put_VM(txn, vbd, vm);
-    VBD_put_VDI(txn, vbd, vdi);
-    VBD_put_userdevice(txn, vbd, "0");
-    VBD_put_mode(txn, vbd, vbd_mode_RW);
-    VBD_put_type(txn, vbd, vbd_type_Disk);
-    VBD_put_metrics(txn, vbd, vbd_metrics);
+    make_disk(sim, txn, vm, text, "0");
+    snprintf(text, sizeof text, "extra%d.raw", index + 1);
+    sim->vbds[index] = make_disk(sim, txn, vm, text, "1");
 }
 
 /* What can be done with disks here. */

@@ -83,6 +83,7 @@ struct sim {
     ref_t vms[SIM_VMS];
     ref_t vm_uuids[SIM_VMS];
     char vm_names[SIM_VMS][16];
+    ref_t vbds[SIM_VMS];       /* of each VM: a disk that comes and goes */
     char directory[64];        /* of what is really a file: disks' owner records, suspend images */
     struct process *running;   /* whose step it is */
     struct clients *clients;

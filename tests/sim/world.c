@@ -72,6 +72,14 @@ struct world_guest *world_guest(const struct world_host *host, ref_t vm)
     return guest;
 }
 
+const struct world_disk *world_disk(const struct world_devices *devices, const char *device)
+{
+    for (int i = 0; i < devices->count; i++)
+        if (streq(devices->disks[i].device, device))
+            return &devices->disks[i];
+    return NULL;
+}
+
 const struct world_host *world_runs_on(const struct world *world, ref_t vm)
 {
     for (int i = 0; i < WORLD_HOSTS; i++) {

@@ -20,12 +20,22 @@
 #include "tests/sim/trace.h"
 
 #define WORLD_HOSTS 3
+#define WORLD_DISKS 2 /* that a guest can have */
 
 struct driver;
 struct life;
 struct world;
 
 enum guest_work { WORK_NONE, WORK_BOOT, WORK_RECEIVE, WORK_SEND, WORK_SAVE };
+
+/* What a guest has. */
+struct world_devices {
+    int count;
+    struct world_disk {
+        char device[8], path[96];
+        bool is_read_only;
+    } disks[WORLD_DISKS];
+};
 
 struct world_guest {
     struct world_host *host;
@@ -35,6 +45,7 @@ struct world_guest {
     int64_t domid;
     enum guest_state state;
     enum guest_change ended_by;
+    struct world_devices devices;
     struct life *life;         /* NULL: an empty copy */
     uint64_t runs_seen;        /* of its life, when its memory was as it is */
     enum guest_work work;
@@ -95,6 +106,8 @@ bool world_end_some_guest(struct world *, enum guest_change);
 void world_break_moves(struct world_host *);
 
 struct world_guest *world_guest(const struct world_host *, ref_t vm);
+/* A disk of these, or NULL. */
+const struct world_disk *world_disk(const struct world_devices *, const char *device);
 /* The host where the VM holds its lock, or NULL. */
 const struct world_host *world_runs_on(const struct world *, ref_t vm);
 

@@ -75,6 +75,7 @@ static struct world_guest *guest_new(struct world_host *host, const struct guest
     guest->vm = request->vm;
     guest->epoch = request->epoch;
     guest->domid = request->domid;
+    guest->devices = request->devices;
     guest->state = GUEST_RECEIVING;
     guest->fd = -1;
     guest->next = host->guests;
@@ -335,6 +336,49 @@ int guest_do_forget(struct world_host *host, const struct guest_request *request
         return -ERR_VM_BAD_POWER_STATE;
     if (guest)
         guest_remove(guest);
+    return answer(host, request);
+}
+
+/* ---- devices ---- */
+
+int guest_do_plug(struct world_host *host, const struct guest_request *request)
+{
+    const struct world_disk *wanted = &request->devices.disks[0], *there;
+    struct world_guest *guest;
+    int r = need(host, request, GUEST_RUNNING, GUEST_PAUSED, &guest);
+
+    if (r < 0)
+        return r;
+    there = world_disk(&guest->devices, wanted->device);
+    if (there && !streq(there->path, wanted->path))
+        return -ERR_DEVICE_ALREADY_EXISTS;
+    if (there)
+        return answer(host, request);
+    if (guest->devices.count == WORLD_DISKS || world_happens(host->world, host->world->chances.start_fails))
+        return -ERR_INTERNAL_ERROR;
+    trace_event(trace_of(host), "%s: %s gets disk %s", host->name, name_of(guest), wanted->device);
+    guest->devices.disks[guest->devices.count++] = *wanted;
+    driver_tell_guest(guest);
+    return answer(host, request);
+}
+
+int guest_do_unplug(struct world_host *host, const struct guest_request *request)
+{
+    const struct world_disk *there;
+    struct world_guest *guest;
+    int r = need(host, request, GUEST_RUNNING, GUEST_PAUSED, &guest);
+
+    if (r < 0)
+        return r;
+    there = world_disk(&guest->devices, request->devices.disks[0].device);
+    if (!there)
+        return answer(host, request);
+    if (world_happens(host->world, host->world->chances.start_fails))
+        return -ERR_DEVICE_DETACH_REJECTED;
+    trace_event(trace_of(host), "%s: %s lets disk %s go", host->name, name_of(guest), there->device);
+    guest->devices.disks[there - guest->devices.disks] = guest->devices.disks[guest->devices.count - 1];
+    guest->devices.count--;
+    driver_tell_guest(guest);
     return answer(host, request);
 }
 

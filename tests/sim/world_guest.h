@@ -24,6 +24,7 @@ struct guest_request {
     char *image;
     int fd;
     bool is_reboot;
+    struct world_devices devices; /* all that it is to have; of a plug or unplug: the one */
 };
 
 int guest_do_start(struct world_host *, const struct guest_request *);
@@ -38,6 +39,8 @@ int guest_do_send(struct world_host *, const struct guest_request *);
 int guest_do_cancel_send(struct world_host *, const struct guest_request *);
 int guest_do_resume_sent(struct world_host *, const struct guest_request *);
 int guest_do_forget(struct world_host *, const struct guest_request *);
+int guest_do_plug(struct world_host *, const struct guest_request *);
+int guest_do_unplug(struct world_host *, const struct guest_request *);
 
 void guest_free(struct world_guest *);
 void guest_end_by_itself(struct world_guest *, enum guest_change);
