@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 
-import move_crash
-from poollib import LOST, NULL, Checks, Failure, Pool, check, wait
+import crashlib
+from poollib import NULL, Checks, Failure, Pool, check, wait
 
 MIB = 1 << 20
 ACTIONS = ("kill", "drop-reply")
@@ -322,30 +322,25 @@ def disturbed_while_the_guest_stands(pool):
     held.guest.remove()
 
 
-class Crash(move_crash.Case):
+class Crash:
     def __init__(self, pool, guest, point, action, side):
-        self.pool, self.guest, self.vm, self.point, self.action, self.side = pool, guest, guest.vm, point, action, side
-        self.process = "master" if side == "master" else str(pool.hosts().index(pool("VM.get_resident_on", self.vm)) + 1)
+        self.pool, self.guest = pool, guest
+        process = "master" if side == "master" else str(pool.hosts().index(pool("VM.get_resident_on", guest.vm)) + 1)
+        self.armed = crashlib.Armed(pool, process, point, action)
         self.what = "%s:%s@%s" % (point, action, side)
 
     def run(self):
         pool, guest = self.pool, self.guest
-        self.restart(DROVER_CRASH_AT="%s:%s" % (self.point, self.action))
-        pid, task = pool.pid(self.process), None
-        pool.timeout_s = 10
-        try:
-            task = pool("Async.VM.snapshot", guest.vm, self.what, [])
-        except LOST:
-            pass # the master is gone; whether it began is for it to know
-        pool.timeout_s = Pool.timeout_s
-        self.heal(pid, task)
+        self.armed.arm()
+        task = crashlib.try_call(pool, "Async.VM.snapshot", guest.vm, self.what, [], seconds=10)
+        self.armed.recover(self.armed.meet(lambda: crashlib.is_ended(pool, task)))
+        check(self.armed.was_reached(), self.what + ": the point was passed")
         if task:
             check(pool.wait_task(task) is not None, self.what + ": the task ends")
         pool.check_quiet(self.what, 90)
         check(pool("VM.get_power_state", guest.vm) == "Running", self.what + ": it runs", pool("VM.get_power_state", guest.vm))
         pool.check_exactly_once(guest.vm, self.what)
         wait(lambda: self.is_whole() is not None, self.what + ": it is made, or nothing is left of it", 30)
-        self.restart() # disarmed
         made = self.is_whole()
         if made:
             disks = disks_of(pool, made)
@@ -368,11 +363,10 @@ class Crash(move_crash.Case):
 
 
 def processes_die_in_the_middle(pool):
-    build = move_crash.build_directory()
     guest = Guest(pool, "tough", ["raw", "raw", "qcow2"]).start()
     cases = [(point, action, point.split(".")[0]) for program in ("drover-master", "drover-slave")
-             for point in move_crash.points(build, program, ("vm_snapshot",)) for action in ACTIONS]
-    check(len(cases) >= 16, "the points are listed", cases)
+             for point in crashlib.points_of(program, ("vm_snapshot",)) for action in crashlib.actions_at(point, ACTIONS)]
+    check(len(cases) >= 12, "the points are listed", cases)
     for point, action, side in cases:
         Crash(pool, guest, point, action, side).run()
         if Checks.failed:
