@@ -9,6 +9,7 @@
 #include "master/slaves.h"
 #include "master/storage.h"
 #include "master/vm_config.h"
+#include "master/vm_work.h"
 
 /* ---- devices ---- */
 
@@ -183,7 +184,7 @@ static int refused(struct call *call, ref_t vbd, int r)
 
 /* Where the guest runs, and what a slave call about it names. */
 struct guest {
-    ref_t host;
+    ref_t vm, host;
     const char *uuid;
     int64_t epoch;
 };
@@ -194,8 +195,8 @@ static int find_guest(struct call *call, ref_t vm_ref, struct guest *ret)
 
     if (!vm)
         return -ERR_HANDLE_INVALID;
-    *ret = (struct guest){VM_get_resident_on(vm), arena_strdup(call->arena, VM_get_uuid(vm)),
-                          VM_get_epoch(vm)};
+    *ret = (struct guest){vm_ref, VM_get_resident_on(vm),
+                          arena_strdup(call->arena, VM_get_uuid(vm)), VM_get_epoch(vm)};
     return 0;
 }
 
@@ -258,7 +259,7 @@ int VBD_plug(struct call *call, const struct VBD_plug_args *args, struct value *
     if (r < 0) {
         if (!slave_call_in_doubt(call))
             put_reserved(call, args->self, false);
-        return r;
+        return slave_failure(call, guest.vm, r);
     }
 
     txn = store_begin(call->core->store);
@@ -299,7 +300,7 @@ static int unplug(struct call *call, ref_t self, enum vbd_operations operation)
     args.forced = operation == vbd_operations_unplug_force;
     r = slave_vbd_unplug(call, guest.host, &args, NULL);
     if (r < 0)
-        return refused(call, self, r);
+        return refused(call, self, slave_failure(call, guest.vm, r));
 
     txn = store_begin(call->core->store);
     if (!live(call, txn_view(txn), VBD, self))
@@ -375,7 +376,7 @@ static int change_cd(struct call *call, ref_t self, ref_t vdi, enum vbd_operatio
             (struct slave_cd_change_args){.vm = guest.uuid, .epoch = guest.epoch, .disk = &disk};
         r = slave_cd_change(call, guest.host, &change, NULL);
         if (r < 0)
-            return r;
+            return slave_failure(call, guest.vm, r);
     }
     txn = store_begin(call->core->store);
     if (!live(call, txn_view(txn), VBD, self)

@@ -9,6 +9,7 @@
 #include "master/network.h"
 #include "master/slaves.h"
 #include "master/vm_config.h"
+#include "master/vm_work.h"
 #include "shared/random.h"
 
 #define DEVICES_MAX 16 /* "0" to "15" */
@@ -223,14 +224,13 @@ int VIF_destroy(struct call *call, const struct VIF_destroy_args *args, struct v
 static int tell_guest(struct call *call, const struct object *vif, ref_t network_ref,
                       bool is_forced)
 {
-    ref_t self = vif->ref;
-    int r;
-
-    const struct object *vm = live(call, call_view(call), VM, VIF_get_VM(vif));
+    ref_t self = vif->ref, vm_ref = VIF_get_VM(vif);
+    const struct object *vm = live(call, call_view(call), VM, vm_ref);
     struct slave_vif_plug_args plug;
     struct slave_vif_unplug_args unplug;
     struct value nic;
     ref_t host;
+    int r;
 
     if (!vm)
         return -ERR_HANDLE_INVALID;
@@ -245,14 +245,14 @@ static int tell_guest(struct call *call, const struct object *vif, ref_t network
         return r == -ERR_DEVICE_DETACH_REJECTED
                    ? fail(call, DEVICE_DETACH_REJECTED, "VIF", ref_text(call, self),
                           call->failure.params[2])
-                   : r;
+                   : slave_failure(call, vm_ref, r);
     }
     if (!live(call, call_view(call), network, network_ref))
         return -ERR_HANDLE_INVALID;
     nic = vm_nic(call, call_view(call), vif, network_ref);
     plug = (struct slave_vif_plug_args){
         .vm = arena_strdup(call->arena, VM_get_uuid(vm)), .epoch = VM_get_epoch(vm), .nic = &nic};
-    return slave_vif_plug(call, host, &plug, NULL);
+    return slave_failure(call, vm_ref, slave_vif_plug(call, host, &plug, NULL));
 }
 
 /* Plug or unplug, guest first, then the record. */

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "slave/disk_nbd.h"
+#include "slave/image_lock.h"
 #include "slave/storage.h"
 
 static_assert(DISK_IO_TEXT_BYTES >= STORAGE_TEXT_BYTES, "sr_open() writes into these");
@@ -38,9 +39,13 @@ static int open_raw(struct disk_io *disk, int dir, const char *name, char *ret_t
         r = disk->fd;
     else if (fstat(disk->fd, &st) < 0)
         r = -errno;
+    else if (disk->is_writable)
+        r = image_lock(disk->fd);
     if (r < 0) {
         snprintf(ret_text, DISK_IO_TEXT_BYTES, "%.160s: %s", name,
-                 r == -EINVAL || r == -ELOOP ? "no plain file" : strerror(-r));
+                 r == -EBUSY                     ? "someone else has it open to write"
+                 : r == -EINVAL || r == -ELOOP ? "no plain file"
+                                                 : strerror(-r));
         return r;
     }
     disk->size = st.st_size;

@@ -17,7 +17,8 @@ struct sr_place;
 #define DISK_IO_TEXT_BYTES 256
 
 /* Open a disk file of an SR's directory (storage.h), never through a link. What a qcow2 rests on must lie in the same
- * directory and its format be stated. A qcow2 that something else has opened to write is refused: -EIO, and the text says so.
+ * directory and its format be stated. One that is to be written and that someone else has open to write is refused
+ * (image_lock.h), -EBUSY; a qcow2 that a program of QEMU's has open, too: -EIO. The text says so.
  *
  *   format       "raw" or "qcow2"; it is never guessed
  *   is_writable  else no byte of the file changes

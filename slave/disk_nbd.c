@@ -26,6 +26,7 @@
 
 #include "shared/buffer.h"
 #include "slave/child.h"
+#include "slave/image_lock.h"
 #include "slave/storage.h"
 
 #define PIECE_BYTES  (512 * 1024)          /* of one request */
@@ -109,7 +110,9 @@ static int open_chain(struct chain *chain, int dir, const char *name, int alone,
                  "%s\"driver\":\"%s\",\"file\":{\"driver\":\"file\",\"filename\":\"/proc/self/fd/%d\"}",
                  depth ? ",\"backing\":{" : "json:{", format, CHILD_FIRST_FD + chain->count);
         buffer_add_text(&chain->options, options);
-        chain->fds[chain->count++] = fd;
+        chain->fds[chain->count++] = fd; /* the child has it, too, and with it the lock */
+        if (is_writable && depth == 0 && (r = image_lock(fd)) < 0)
+            return refuse(ret_text, r, file, r == -EBUSY ? "someone else has it open to write" : strerror(-r));
         r = disk_facts_of(fd, format, &facts);
         if (r < 0)
             return refuse(ret_text, r, file, r == -EBADMSG ? "is no proper qcow2 file" : strerror(-r));

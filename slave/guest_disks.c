@@ -6,7 +6,8 @@
  *
  *     <vm uuid> <epoch> <tick>
  *
- * padded with blanks to DISK_LINE_BYTES. So whoever looks at copies of all disks of a guest sees
+ * padded with blanks to DISK_LINE_BYTES. Open files are locked (image_lock.h), as QEMU does it with its images: a guest does not
+ * run whose disk someone else has open to write. So whoever looks at copies of all disks of a guest sees
  * whether they are of one moment. A qcow2 file is only held open: what its blocks mean is not known
  * here. That suffices to see from outside, in /proc, whether the guest has gone on in the file that
  * took over the name (hypervisor.h: reopen_disks), and whether it has let a file go that was
@@ -14,10 +15,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "shared/model.h"
 #include "slave/guest.h"
+#include "slave/image_lock.h"
 
 #define DISK_LINE_BYTES 512
 
@@ -45,6 +48,25 @@ static int open_path(const char *path, struct guest_error *error)
                                 strerror(errno));
 }
 
+static int lock_file(int fd, const char *path, struct guest_error *error)
+{
+    int r = image_lock(fd);
+
+    if (r == -EBUSY)
+        return guest_fail(error, ERR_DOMAIN_EXISTS, "someone else has the disk %s open to write", path);
+    return r == 0 ? 0
+                  : guest_fail(error, ERR_INTERNAL_ERROR, "cannot lock the disk %s: %s", path,
+                               strerror(-r));
+}
+
+static bool is_same_file(int a, int b)
+{
+    struct stat of_a, of_b;
+
+    return fstat(a, &of_a) == 0 && fstat(b, &of_b) == 0 && of_a.st_dev == of_b.st_dev
+           && of_a.st_ino == of_b.st_ino;
+}
+
 static void file_close(struct guest *guest, struct guest_disk_file *file)
 {
     close_fd(&file->fd);
@@ -59,17 +81,20 @@ int guest_disks_open(struct guest *guest, struct guest_error *error)
         return 0;
     for (int i = 0; i < guest->devices.disk_count; i++) {
         const struct guest_disk *disk = &guest->devices.disks[i];
-        int fd;
+        _cleanup_(close_fd) int fd = -1;
+        int r;
 
         if (!guest_disk_is_writable(disk) || file_of(guest, disk->device))
             continue;
         fd = open_path(disk->path, error);
-        if (fd < 0)
-            return fd;
+        r = fd < 0 ? fd : lock_file(fd, disk->path, error);
+        if (r < 0)
+            return r;
         guest->files =
             realloc_array(guest->files, (size_t) guest->file_count + 1, sizeof(*guest->files));
         guest->files[guest->file_count++] = (struct guest_disk_file){
             dup_text(disk->device), dup_text(disk->path), streq(disk->format, "raw"), fd};
+        fd = -1; /* the guest's */
     }
     return 0;
 }
@@ -78,12 +103,19 @@ int guest_disks_reopen(struct guest *guest, struct guest_error *error)
 {
     for (int i = 0; i < guest->file_count; i++) {
         struct guest_disk_file *file = &guest->files[i];
-        int fd = open_path(file->path, error);
+        _cleanup_(close_fd) int fd = open_path(file->path, error);
+        int r;
 
         if (fd < 0)
             return fd;
+        if (is_same_file(fd, file->fd))
+            continue;
+        r = lock_file(fd, file->path, error);
+        if (r < 0)
+            return r;
         close_fd(&file->fd);
         file->fd = fd;
+        fd = -1; /* the guest's */
     }
     return 0;
 }

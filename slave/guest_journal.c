@@ -34,6 +34,7 @@
 int guest_files_open(struct guest *guest, struct guest_error *error)
 {
     struct flock whole_file = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int r;
 
     if (guest->lock_path && guest->lock_fd < 0) {
         guest->lock_fd = open(guest->lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -62,11 +63,10 @@ int guest_files_open(struct guest *guest, struct guest_error *error)
             return -ERR_INTERNAL_ERROR;
         }
     }
-    if (guest_disks_open(guest, error) < 0) {
+    r = guest_disks_open(guest, error);
+    if (r < 0)
         guest_files_close(guest);
-        return -ERR_INTERNAL_ERROR;
-    }
-    return 0;
+    return r;
 }
 
 void guest_files_close(struct guest *guest)

@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "slave/image_lock.h"
 #include "tests/unit/disk_files.h"
 
 static void refused(struct disk_files *f, const char *name, const char *format, int error, const char *why)
@@ -229,6 +230,34 @@ static void another_writer_is_refused(void **state)
     f->disk = open_disk(f, "a.qcow2", "qcow2", false);
 }
 
+/* As a guest has it: by the file's lock alone. */
+static void one_writer_at_a_time(void **state)
+{
+    struct disk_files *f = *state;
+    static const char *const formats[] = {"raw", "qcow2"};
+    char text[DISK_IO_TEXT_BYTES], path[128];
+    struct disk_io *disk;
+
+    for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
+        _cleanup_(close_fd) int fd = -1;
+
+        make_base(f, formats[i], formats[i]);
+        snprintf(path, sizeof path, "%s/%s", f->dir, formats[i]);
+        fd = open(path, O_RDWR | O_CLOEXEC);
+        assert_int_equal(image_lock(fd), 0);
+        assert_int_equal(disk_io_open(&disk, &(struct sr_place){.directory = f->dir}, formats[i], formats[i], true, text), -EBUSY);
+        assert_non_null(strstr(text, "someone else"));
+        disk = open_disk(f, formats[i], formats[i], false); /* to read */
+        disk_io_close(&disk);
+        close_fd(&fd);
+        disk = open_disk(f, formats[i], formats[i], true);
+        fd = open(path, O_RDWR | O_CLOEXEC);
+        assert_int_equal(image_lock(fd), -EBUSY);
+        disk_io_close(&disk);
+        assert_int_equal(image_lock(fd), 0);
+    }
+}
+
 static void damaged_disks_are_errors(void **state)
 {
     struct disk_files *f = *state;
@@ -372,6 +401,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(sizes_that_are_no_multiples, begin, end),
         cmocka_unit_test_setup_teardown(links_and_foreign_files_are_refused, begin, end),
         cmocka_unit_test_setup_teardown(another_writer_is_refused, begin, end),
+        cmocka_unit_test_setup_teardown(one_writer_at_a_time, begin, end),
         cmocka_unit_test_setup_teardown(damaged_disks_are_errors, begin, end),
         cmocka_unit_test_setup_teardown(an_sr_that_is_not_mounted_has_no_disks, begin, end),
         cmocka_unit_test_setup_teardown(a_killed_server_is_an_error, begin, end),

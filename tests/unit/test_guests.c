@@ -258,6 +258,45 @@ static void second_guest_of_a_vm_does_not_run(_unused_ void **state)
     OK(VM_CALL(1, unpause, &vm));
 }
 
+/* Whatever VM or host: who has a disk open to write keeps the others out. */
+static void a_disk_has_one_writer(_unused_ void **state)
+{
+    struct test_vm vm, other;
+    struct guest_disk disk = {.device = "2", .format = "raw"};
+
+    host_up(0);
+    host_up(1);
+    vm_make(&vm, 1, 1, "sim-writes-disks=true", NULL);
+    vm_make(&other, 2, 9, "sim-writes-disks=true", NULL);
+    for (int i = 0; i < 2; i++) {
+        disk_make(vm.disk_paths[i]);
+        disk_make(other.disk_paths[i]);
+    }
+    vm_run(0, &vm);
+    disk.path = vm.disk_paths[1];
+    vm_run(1, &other);
+    assert_int_equal(FINISH(VM_CALL(1, plug_disk, &other, &disk)), -(int) ERR_DOMAIN_EXISTS);
+    OK(VM_CALL(1, kill, &other));
+    OK(VM_CALL(1, forget, &other));
+
+    other.disks[1].path = vm.disk_paths[1];
+    OK(begin_start(1, &other));
+    assert_int_equal(FINISH(VM_CALL(1, unpause, &other)), -(int) ERR_DOMAIN_EXISTS);
+    assert_non_null(strstr(world.results[world.op].text, "vm1-1.raw"));
+    assert_true(lock_is_free(&other));
+    wait_ticks(&vm, 3);
+
+    /* Opened anew, one disk is the same file and the other is not; the lock stays on both. */
+    OK(VM_CALL(0, pause, &vm));
+    assert_int_equal(unlink(vm.disk_paths[0]), 0);
+    disk_make(vm.disk_paths[0]);
+    OK(VM_CALL(0, reopen_disks, &vm));
+    OK(VM_CALL(0, reopen_disks, &vm));
+    assert_int_equal(FINISH(VM_CALL(1, unpause, &other)), -(int) ERR_DOMAIN_EXISTS);
+    OK(VM_CALL(0, kill, &vm));
+    OK(VM_CALL(1, unpause, &other));
+}
+
 static void guests_end_by_themselves_and_when_asked(_unused_ void **state)
 {
     struct test_vm crash, down, reboot, asked, again, deaf;
@@ -622,6 +661,7 @@ int main(void)
         CASE(a_guest_may_refuse_to_let_go),
         CASE(a_plug_that_nobody_hears_has_failed),
         CASE(second_guest_of_a_vm_does_not_run),
+        CASE(a_disk_has_one_writer),
         CASE(guests_end_by_themselves_and_when_asked),
         CASE(wrong_options_are_refused),
         CASE(suspended_guest_goes_on_where_it_was),
