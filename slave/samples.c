@@ -133,13 +133,6 @@ struct value agent_about(struct agent *agent, struct arena *arena)
     return VALUE_MAP(pairs, items);
 }
 
-int do_host_describe(struct op *op, const struct slave_host_describe_args *args, struct value *ret)
-{
-    (void) args;
-    *ret = agent_about(op->agent, op->arena);
-    return 0;
-}
-
 /* ---- samples ---- */
 
 static struct value guest_map(struct arena *arena, const struct vm *vm, const struct guest_sample *sample)

@@ -75,11 +75,12 @@ class Transport(xmlrpc.client.Transport):
 class Pool:
     timeout_s = 120
 
-    def __init__(self, hosts=3, vms=0, redis=True):
+    def __init__(self, hosts=3, vms=0, redis=True, env=None):
+        """env: of all its processes, for ever; their directory is that of the pool."""
         self.work = tempfile.TemporaryDirectory()
         self.dir = os.path.join(self.work.name, "pool")
         arguments = ["up", "--hosts", str(hosts), "--vms", str(vms)] + ([] if redis else ["--no-redis"])
-        self.env = {}
+        self.env, self.always = {}, env or {}
         self.run(*arguments)
         self.status()
         self.session = None
@@ -98,7 +99,7 @@ class Pool:
 
     def run(self, *arguments, env=None):
         done = subprocess.run([os.path.join(ROOT, "scripts", "pool"), *arguments, "--dir", self.dir], text=True,
-                              capture_output=True, env=dict(os.environ, **(env or {})), check=False)
+                              capture_output=True, env=dict(os.environ, **self.always, **(env or {})), check=False)
         if done.returncode != 0:
             raise RuntimeError("scripts/pool %s: %s" % (" ".join(arguments), done.stderr))
         return done.stdout
