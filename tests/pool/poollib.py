@@ -99,7 +99,7 @@ class Pool:
 
     def run(self, *arguments, env=None):
         done = subprocess.run([os.path.join(ROOT, "scripts", "pool"), *arguments, "--dir", self.dir], text=True,
-                              capture_output=True, env=dict(os.environ, **self.always, **(env or {})), check=False)
+                              capture_output=True, env={**os.environ, **self.always, **(env or {})}, check=False)
         if done.returncode != 0:
             raise RuntimeError("scripts/pool %s: %s" % (" ".join(arguments), done.stderr))
         return done.stdout
