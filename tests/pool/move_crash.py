@@ -166,14 +166,16 @@ class Case:
 
     def may_lose_guest(self):
         """With the guests process of the host that has the right to run goes the guest; the other's has only a copy. When the
-        source has said that all is sent, its part is over - unless the move is called off, or its word is asked for again."""
+        source has said that all is sent, its part is over - unless the move is called off, or its word is asked for again. Behind
+        the last reply that the master waits for it goes on, and the destination runs it meanwhile."""
         if self.action != "kill" or not self.victim:
             return False
         step, message = self.point.split(".", 2)[2], message_of(self.point)
         if self.victim == "source":
             return self.trigger != move or message == "vm_receive_open" or (
                 message == "vm_send" and step in ("call.before", "call.after", "begun"))
-        return message == "vm_forget" or (message == "vm_unpause" and step not in ("call.before", "begun"))
+        is_last = self.point in ("slave.vm_send.reply.after", "slave.vm_ask.reply.after")
+        return is_last or message == "vm_forget" or (message == "vm_unpause" and step not in ("call.before", "begun"))
 
 
 class Undisturbed(Case):
