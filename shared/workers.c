@@ -160,6 +160,11 @@ int workers_run(struct workers *workers, void (*fn)(void *arg), void *arg)
     return r;
 }
 
+unsigned workers_threads(const struct workers *workers)
+{
+    return workers->threads;
+}
+
 size_t workers_queued(struct workers *workers)
 {
     size_t queued;

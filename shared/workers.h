@@ -23,5 +23,8 @@ void workers_destroy(struct workers **workers_p);
  * when the queue is full. */
 int workers_run(struct workers *workers, void (*fn)(void *arg), void *arg);
 
+/* As many as workers_new() was told. */
+unsigned workers_threads(const struct workers *workers);
+
 /* Any thread: jobs that wait for a thread, for /metrics. */
 size_t workers_queued(struct workers *workers);

@@ -29,6 +29,7 @@
 #include "shared/random.h"
 #include "shared/workers.h"
 #include "slave/ledger.h"
+#include "slave/places.h"
 #include "slave/sockets.h"
 #include "slave/vms.h"
 
@@ -411,5 +412,6 @@ void agent_destroy(struct agent **agent_p)
         arena_destroy(&arena);
     }
     refmap_done(&agent->running);
+    places_destroy(&agent->places);
     free(agent);
 }

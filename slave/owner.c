@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "shared/log.h"
+#include "slave/places.h"
 #include "slave/vms.h"
 
 struct taking {
@@ -137,7 +138,7 @@ void owner_undo(struct op *op, const struct vm *vm, const char *disks, uint64_t 
     taking->is_giving_back = true;
     taking->epoch = epoch;
     taking->last_epoch = last_epoch;
-    if (op_work(op, write_all, taking) < 0 || taking->error < 0)
+    if (op_work_at_paths(op, taking->disks, write_all, taking) < 0 || taking->error < 0)
         log_warning(vm->text, "%s cannot be given back: %s", taking->disk, strerror(-taking->error));
     op->failure = failure;
 }
@@ -158,7 +159,7 @@ int owner_take(struct op *op, const struct vm *vm, const char *disks, uint64_t e
     taking = taking_new(op, vm, disks);
     taking->epoch = epoch;
     taking->last_epoch = last_epoch;
-    r = op_work(op, write_all, taking);
+    r = op_work_at_paths(op, taking->disks, write_all, taking);
     if (r < 0)
         return r;
     name = strrchr(taking->disk, '/') ? strrchr(taking->disk, '/') + 1 : taking->disk;

@@ -43,7 +43,7 @@ static const struct setting rows[] = {
     NUMBER (memory_mib,       "0",      0, 1 << 30, "memory offered to guests; 0: what the machine has")
     NUMBER (cpus,             "0",      0, 65536,   "CPUs offered to guests; 0: what the machine has")
     NUMBER (http_loops,       "2",      1, 64,      "threads that serve HTTP")
-    NUMBER (workers,          "4",      1, 256,     "threads for files")
+    NUMBER (workers,          "16",     1, 256,     "threads for files; at most half of them at one SR")
     NUMBER (transfers,        "64",     1, 1024,    "exports and imports at work at once, but for those that wait for their clients")
     NUMBER (transfer_requests, "256",   1, 1024,    "exports and imports there at once; beyond that a very slow client gives way")
     NUMBER (transfer_kib_per_s, "0",    0, 1LL << 40, "bandwidth of all exports and imports together; 0: no bound")

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "shared/log.h"
+#include "slave/places.h"
 #include "slave/qcow2_read.h"
 
 /* What a dummy SR says of itself. */
@@ -138,7 +139,7 @@ static int run_unchecked(struct op *op, const struct value *map, void (*fn)(void
     job->ret = VALUE_EMPTY_MAP;
     if (r < 0 || sr->type == SR_DUMMY)
         return r;
-    r = op_work(op, fn, job);
+    r = op_work_in(op, (const char *[]){sr->place.directory}, 1, fn, job);
     if (r < 0)
         return r;
     if (job->error == -ENOTEMPTY)
@@ -194,14 +195,19 @@ static void check_job(void *arg)
 int storage_check(struct op *op, const struct value *maps, uint32_t count)
 {
     struct check check = {.maps = maps, .count = count};
+    const char **directories = arena_alloc_array(op->arena, count + 1, sizeof *directories);
     bool has_shared = false;
     int r;
 
-    for (uint32_t i = 0; i < count; i++)
-        has_shared |= sr_place_of_disk(&maps[i]).marker != MARKER_NONE;
+    for (uint32_t i = 0; i < count; i++) {
+        struct sr_place place = sr_place_of_disk(&maps[i]);
+
+        directories[i] = place.marker != MARKER_NONE ? place.directory : NULL;
+        has_shared |= place.marker != MARKER_NONE;
+    }
     if (!has_shared)
         return 0;
-    r = op_work(op, check_job, &check);
+    r = op_work_in(op, directories, count, check_job, &check);
     if (r < 0)
         return r;
     return check.error < 0 ? storage_place_failed(op, check.error, check.text) : 0;

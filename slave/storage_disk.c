@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "shared/log.h"
+#include "slave/places.h"
 
 /* What a worker does; paths and names are the op's. */
 struct disk_job {
@@ -84,7 +85,7 @@ static int run_job(struct op *op, int (*fn)(struct disk_job *, int dir), struct 
     int r;
 
     job->fn = fn;
-    r = op_work(op, work, job);
+    r = op_work_in(op, (const char *[]){job->place.directory, job->to_place.directory}, 2, work, job);
     if (r < 0)
         return r;
     return job->error < 0 ? disk_failed(op, job) : 0;

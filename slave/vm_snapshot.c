@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "shared/log.h"
+#include "slave/places.h"
 #include "slave/storage.h"
 #include "slave/vms.h"
 
@@ -44,12 +45,15 @@ static void run_step(void *arg)
 
 static int do_step(struct snapshot *snapshot, int (*step)(int dir, struct disk_clone *))
 {
+    const char **directories = arena_alloc_array(snapshot->op->arena, (size_t) snapshot->count + 1, sizeof *directories);
     struct disk_clone *clone;
     int r;
 
+    for (int i = 0; i < snapshot->count; i++)
+        directories[i] = snapshot->clones[i].place.directory;
     snapshot->step = step;
     snapshot->error = 0;
-    r = op_work(snapshot->op, run_step, snapshot);
+    r = op_work_in(snapshot->op, directories, (size_t) snapshot->count, run_step, snapshot);
     if (r < 0 || snapshot->error == 0)
         return r;
     clone = &snapshot->clones[snapshot->failed];

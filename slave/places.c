@@ -1,0 +1,134 @@
+/* places.c - work on files, counted by where they lie
+ *
+ *   op_work_in(A, B) -- is a place of it full? -- wait until one there has ended, look again
+ *                    -- none: count one more at A and at B -- worker -- one less, wake who waits there
+ *
+ * Places are those at which something is going on; a host has few. */
+#include "slave/places.h"
+
+#include "shared/fiber.h"
+#include "shared/workers.h"
+
+struct place {
+    struct place *next;
+    char *directory;
+    unsigned at_work;
+    struct waitq freed; /* one less is at work here */
+};
+
+static struct place *find(struct agent *agent, const char *directory)
+{
+    for (struct place *place = agent->places; place; place = place->next)
+        if (streq(place->directory, directory))
+            return place;
+    return NULL;
+}
+
+/* The first that nobody more may enter, or NULL. */
+static struct place *full(struct agent *agent, const char *const directories[], size_t count)
+{
+    unsigned most = MAX(workers_threads(agent->workers) / 2, 1u);
+
+    for (size_t i = 0; i < count; i++) {
+        struct place *place = find(agent, directories[i]);
+
+        if (place && place->at_work >= most)
+            return place;
+    }
+    return NULL;
+}
+
+static void enter(struct agent *agent, const char *directory)
+{
+    struct place *place = find(agent, directory);
+
+    if (!place) {
+        place = new0(struct place);
+        place->directory = dup_text(directory);
+        place->next = agent->places;
+        agent->places = place;
+    }
+    place->at_work++;
+}
+
+static void place_free(struct place *place)
+{
+    free(place->directory);
+    free(place);
+}
+
+static void leave(struct agent *agent, const char *directory)
+{
+    struct place **at = &agent->places, *place;
+
+    while (!streq((*at)->directory, directory))
+        at = &(*at)->next;
+    place = *at;
+    waitq_wake_all(&place->freed); /* some of them wait for another place, too */
+    if (--place->at_work > 0)
+        return;
+    *at = place->next;
+    place_free(place);
+}
+
+/* Each once. */
+static size_t unique(const char *const directories[], size_t count, const char *ret[])
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        bool is_there = !directories[i];
+
+        for (size_t j = 0; j < kept && !is_there; j++)
+            is_there = streq(ret[j], directories[i]);
+        if (!is_there)
+            ret[kept++] = directories[i];
+    }
+    return kept;
+}
+
+int op_work_in(struct op *op, const char *const directories[], size_t count, void (*fn)(void *arg), void *arg)
+{
+    struct agent *agent = op->agent;
+    const char **places = arena_alloc_array(op->arena, count + 1, sizeof *places);
+    struct place *place;
+    int r;
+
+    count = unique(directories, count, places);
+    fiber_uncancellable_begin();
+    while ((place = full(agent, places, count)))
+        waitq_wait(&place->freed, 0);
+    fiber_uncancellable_end();
+    for (size_t i = 0; i < count; i++)
+        enter(agent, places[i]);
+    r = op_work(op, fn, arg);
+    for (size_t i = 0; i < count; i++)
+        leave(agent, places[i]);
+    return r;
+}
+
+int op_work_at_paths(struct op *op, const char *paths, void (*fn)(void *arg), void *arg)
+{
+    size_t count = 0, capacity = 0;
+    const char **directories, *end;
+
+    for (const char *at = paths; (at = strchr(at, '\n')); at++)
+        capacity++;
+    directories = arena_alloc_array(op->arena, capacity + 1, sizeof *directories);
+    for (const char *at = paths; (end = strchr(at, '\n')); at = end + 1) {
+        const char *slash = memrchr(at, '/', (size_t) (end - at));
+
+        directories[count++] = op_text(op, "%.*s", (int) (slash ? slash - at : 0), at);
+    }
+    return op_work_in(op, directories, count, fn, arg);
+}
+
+void places_destroy(struct place **places)
+{
+    struct place *place;
+
+    while ((place = *places)) {
+        *places = place->next;
+        place_free(place);
+    }
+}
