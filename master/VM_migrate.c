@@ -369,7 +369,9 @@ static void commit(struct move *move, ref_t host, ref_t other)
     log_commit(call, move->work.vm, host, epoch);
 }
 
-/* Claim and INTENT end with what the VM is in the end. */
+/* Claim and INTENT end with what the VM is in the end. A guest that has ended where it went did so
+ * by itself: what the VM's owner wants then is done, and its host forgets it before the VM is
+ * Halted. */
 static void conclude(struct move *move, ref_t host, enum guest_is guest, int64_t domid,
                      const char *message)
 {
@@ -381,9 +383,9 @@ static void conclude(struct move *move, ref_t host, enum guest_is guest, int64_t
     if (message)
         message_about_vm(txn, call->core, message, MESSAGE_VM_PRIORITY, work->vm, host,
                          "has been moved");
-    if (guest == GUEST_IS_ENDED)
-        vm_put_halted(txn, work->vm);
     call_commit(call, &txn);
+    if (guest == GUEST_IS_ENDED)
+        guest_compare_later(call->core, work->vm);
     move->is_over = true;
 }
 

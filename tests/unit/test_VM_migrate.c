@@ -484,7 +484,6 @@ static void a_guest_that_ends_ends_the_move(void **state)
     assert_quiet();
 }
 
-/* Three VMs at a host that sends two at a time. */
 static void a_refused_move_shows_what_was_missed(void **state)
 {
     (void) state;
@@ -497,6 +496,43 @@ static void a_refused_move_shows_what_was_missed(void **state)
     assert_quiet();
 }
 
+/* It runs where it went, and crashes before the move is concluded: as anywhere, it begins anew if its owner wants that. */
+static void a_guest_that_crashes_where_it_went(void **state)
+{
+    static const enum on_crash_behaviour wanted[] = {on_crash_behaviour_restart, on_crash_behaviour_destroy};
+    struct value options = VALUE_EMPTY_MAP;
+    struct VM_pool_migrate_args args = {world->vm, world->hosts[TARGET].ref, &options};
+    struct api api;
+
+    (void) state;
+    for (size_t i = 0; i < ARRAY_SIZE(wanted); i++) {
+        int64_t before;
+
+        bring_up();
+        before = VM_get_epoch(vm_now());
+        assert_int_equal(API(VM_set_actions_after_crash, .self = world->vm, .value = wanted[i]), 0);
+        world->slow_over = false;
+        world->slow_call = SLAVE_CALL_vm_unpause;
+        api_begin(&api, "VM.pool_migrate", AS_RUN(VM_pool_migrate), &args);
+        pass_ms(1000);
+        guest_ends(TARGET, "crashed");
+        world->slow_over = true;
+        pass_ms(20000);
+        assert_int_equal(api.result, 0);
+        api_done(&api);
+        if (wanted[i] == on_crash_behaviour_restart) {
+            assert_int_equal(power(), vm_power_state_Running);
+            assert_true(VM_get_epoch(vm_now()) > before + 1); /* the move gave one right, the new start another */
+            assert_int_equal(API(VM_hard_shutdown, .vm = world->vm), 0);
+        }
+        assert_int_equal(power(), vm_power_state_Halted);
+        assert_int_equal(runners(vm_uuid()), 0);
+        assert_string_equal(guest_on(TARGET)->state, "none");
+        assert_quiet();
+    }
+}
+
+/* Three VMs at a host that sends two at a time. */
 static void moves_wait_their_turn(void **state)
 {
     struct value options = VALUE_EMPTY_MAP;
@@ -673,6 +709,7 @@ int main(void)
         WORLD_TEST(hard_reboot_after_commit),
         WORLD_TEST(a_guest_that_ends_ends_the_move),
         WORLD_TEST(a_refused_move_shows_what_was_missed),
+        WORLD_TEST(a_guest_that_crashes_where_it_went),
         WORLD_TEST(moves_wait_their_turn),
         WORLD_TEST(nobody_starves_between_busy_hosts),
         WORLD_TEST(a_host_is_emptied),
