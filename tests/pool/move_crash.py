@@ -40,17 +40,30 @@ def move_called_off(case):
 
 def move_settled(case):
     """The master dies when everything was sent; the next one asks both hosts how far it came."""
-    first = Armed(case.pool, "master", "master.vm_send.reply.before", "kill")
-    first.arm()
+    case.first_master_dies()
     task = move(case)
-    wait(lambda: first.now() == "gone", case.what + ": the master dies when all was sent")
+    case.wait_master_gone()
     case.start_next_master()
     return task
 
 
+def move_taken_back(case):
+    """The same, but the copy is lost meanwhile: the next master has the source run it again, which stands since it has sent all."""
+    guests = "guests" + case.processes["destination"]
+    case.first_master_dies()
+    task = move(case)
+    case.wait_master_gone()
+    case.pool.kill(guests)
+    case.pool.start(guests)
+    case.start_next_master()
+    return task
+
+
+NEXT_MASTERS = (move_settled, move_taken_back) # what is to happen in a master happens in the second one
+
 # A message that a move sends and that is not here fails the test: so does one that is here and never comes.
 TRIGGERS = {"vm_receive_open": move, "vm_send": move, "vm_unpause": move, "vm_forget": move,
-            "vm_receive_abort": move_called_off, "vm_send_abort": move_called_off, "vm_ask": move_settled}
+            "vm_receive_abort": move_called_off, "vm_send_abort": move_taken_back, "vm_ask": move_settled}
 
 
 class World:
@@ -62,7 +75,7 @@ class World:
         self.pool = pool
         crashlib.quick(pool)
         vms = pool.vms()
-        self.vms = {move: vms["vm1"], move_settled: vms["vm1"], move_called_off: vms["vm2"]}
+        self.vms = {move: vms["vm1"], move_settled: vms["vm1"], move_taken_back: vms["vm1"], move_called_off: vms["vm2"]}
         pool("VM.add_to_other_config", vms["vm2"], "sim-move-ms-min", str(SLOW_MS))
         pool("VM.hard_reboot", vms["vm2"])
         self.room = self.free()
@@ -119,6 +132,13 @@ class Case:
     def sends(self):
         return crashlib.logged(self.pool, self.processes["source"], r"\] vm_send$")
 
+    def first_master_dies(self):
+        self.first = Armed(self.pool, "master", "master.vm_send.reply.before", "kill")
+        self.first.arm()
+
+    def wait_master_gone(self):
+        wait(lambda: self.first.now() == "gone", self.what + ": the master dies when all was sent")
+
     def start_next_master(self):
         if self.armed.process == "master":
             self.armed.arm_dead()
@@ -128,7 +148,7 @@ class Case:
     def run(self):
         self.place()
         self.armed = Armed(self.pool, self.processes[self.side], self.point, "hold" if self.victim else self.action)
-        if self.trigger != move_settled or self.side != "master":
+        if self.trigger not in NEXT_MASTERS or self.side != "master":
             self.armed.arm()
         boots = self.pool.journal(self.vm).boots
         task = self.trigger(self)
@@ -196,7 +216,7 @@ class Undisturbed(Case):
         self.place()
         self.traces = {side: os.path.join(self.pool.dir, "trace.%s.%s" % (self.what, side)) for side in SIDES}
         for side in SIDES:
-            if side != "master" or self.trigger != move_settled:
+            if side != "master" or self.trigger not in NEXT_MASTERS:
                 self.restart(side, DROVER_CRASH_TRACE=self.traces[side])
         boots = self.pool.journal(self.vm).boots
         self.judge(self.trigger(self), boots)

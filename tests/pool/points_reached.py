@@ -86,6 +86,20 @@ def moves(life):
     p("task.cancel", task)
     p.wait_task(task)
 
+    # The master dies when all was sent, the copy goes: the next one has the source run it again.
+    p("VM.remove_from_other_config", vm, "sim-move-ms-min")
+    p("VM.hard_reboot", vm)
+    guests = "guests%d" % (p.hosts().index(life.elsewhere()) + 1)
+    p.kill("master")
+    crashlib.start(p, "master", DROVER_CRASH_AT="master.vm_send.reply.before")
+    pid = p.pid("master")
+    task = crashlib.try_call(p, "Async.VM.pool_migrate", vm, life.elsewhere(), {"live": "true"})
+    wait(lambda: crashlib.state_of(pid) == "gone", "the master dies")
+    p.kill(guests)
+    p.start(guests)
+    crashlib.start(p, "master")
+    check(p.wait_task(task)["status"] == "failure", "the move is taken back")
+
 
 def storage(life):
     p = life.pool

@@ -204,8 +204,8 @@ class Pool:
             return [(r["name_label"], r["current_operations"], r["scheduled_to_be_resident_on"])
                     for r in self("VM.get_all_records").values()
                     if r["current_operations"] or r["scheduled_to_be_resident_on"] != NULL]
-        end = time.monotonic() + seconds
-        while quiet() and time.monotonic() < end:
+        left, end = quiet(), time.monotonic() + seconds
+        while left and time.monotonic() < end:
             time.sleep(0.05)
-        left = quiet()
+            left = quiet() # what comes later is of something else
         check(left == [], what + ": no claim and no reservation is left", left)
