@@ -41,11 +41,14 @@ static void put_ended(struct op *op, struct vm *vm, uint64_t epoch)
  * ledger, and then the guest. */
 int vm_let_run(struct op *op, struct vm *vm, uint64_t epoch, const char *disks)
 {
-    bool was_sent = vm->state == GUEST_SENT;
+    enum guest_state before = vm->state;
+    bool was_sent = before == GUEST_SENT;
     int r = owner_take(op, vm, disks, epoch, epoch);
 
     if (r == 0)
         r = op_check_master(op);
+    if (r == 0 && vm->state != before)
+        r = vm_bad_state(op, vm, "paused"); /* it ended while we waited, and has not run by this right */
     if (r < 0)
         return r;
     vm_put(vm, epoch, VM_RAN);

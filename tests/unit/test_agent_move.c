@@ -75,6 +75,41 @@ static void a_copy_runs_only_by_the_masters_word(void **state)
     assert_int_equal(guest(f)->runs, 1);
 }
 
+static bool copy_is_lost(void *arg, const char *point)
+{
+    if (streq(point, "slave.vm_unpause.begun"))
+        fake_guest_changes(&((struct fixture *) arg)->fake, vm1, GUEST_VANISHED);
+    return false;
+}
+
+/* Its guests process dies when the right has come, and before the disks are its own: it never ran, and the move is taken back. */
+static void a_copy_that_is_lost_meanwhile_never_ran(void **state)
+{
+    struct fixture *f = *state;
+    char dir[] = "/tmp/drover-agent-XXXXXX", command[128];
+    struct value disk[] = {value_text("sr_location"), value_text(dir), value_text("location"), value_text("a.raw")};
+    struct value map = VALUE_MAP(2, disk), disks = VALUE_SET(1, &map);
+    struct slave_vm_receive_open_args args = {
+        .vm = vm1_text, .epoch = 4, .move = "m1", .config = &no_options, .disks = &disks, .nics = &no_disks};
+    ref_t opened;
+    int fd;
+
+    assert_non_null(mkdtemp(dir));
+    opened = call(f, SLAVE_CALL_vm_receive_open, &args);
+    fd = connect_as_source(f, opened, NULL);
+    UNTIL(f, fake_find(&f->fake, vm1) && guest(f)->found.state == GUEST_PAUSED);
+    run(f);
+    close(fd);
+    crash_set_hook(copy_is_lost, f);
+    assert_string_equal(code_of(f, simple(f, SLAVE_CALL_vm_unpause, 4)), "VM_BAD_POWER_STATE");
+    crash_set_hook(NULL, NULL);
+    assert_int_equal(guest(f)->runs, 0);
+    assert_string_equal(state_of(f, move_call(f, SLAVE_CALL_vm_receive_abort, 4, "m1")), "ended");
+    assert_string_equal(code_of(f, simple(f, SLAVE_CALL_vm_unpause, 4)), "VM_BAD_POWER_STATE");
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
 static void unpause_waits_for_the_copy(void **state)
 {
     struct fixture *f = *state;
@@ -315,6 +350,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_copy_runs_only_by_the_masters_word),
+        TEST(a_copy_that_is_lost_meanwhile_never_ran),
         TEST(unpause_waits_for_the_copy),
         TEST(an_aborted_copy_never_runs),
         TEST(a_wrong_token_gets_nothing),
