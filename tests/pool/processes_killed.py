@@ -72,12 +72,15 @@ def slave_stopped(pool):
     if pool("VM.get_resident_on", vms[other]) == here:
         pool("VM.pool_migrate", vms[other], hosts[victim % len(hosts)], {})
 
-    def time_of_calls():
+    def once():
         began = time.monotonic()
         for _ in range(20):
             pool("VM.pause", vms[other])
             pool("VM.unpause", vms[other])
         return time.monotonic() - began
+
+    def time_of_calls():
+        return min(once() for _ in range(3)) # what else goes on at this machine is not the host's doing
 
     before = time_of_calls()
     pool.stop(str(victim))
