@@ -29,7 +29,7 @@
 #include "shared/random.h"
 #include "shared/workers.h"
 #include "slave/ledger.h"
-#include "slave/places.h"
+#include "slave/work_in.h"
 #include "slave/sockets.h"
 #include "slave/vms.h"
 
@@ -412,6 +412,6 @@ void agent_destroy(struct agent **agent_p)
         arena_destroy(&arena);
     }
     refmap_done(&agent->running);
-    places_destroy(&agent->places);
+    work_in_forget(&agent->worked_in);
     free(agent);
 }

@@ -29,7 +29,7 @@ struct random;
 struct samples;
 struct standing;
 struct transfers;
-struct place;
+struct worked_in;
 struct workers;
 
 struct agent_config {
@@ -57,7 +57,7 @@ struct agent {
     struct loop *loop;
     struct random *random;
     struct workers *workers;
-    struct place *places;         /* where they are at work (places.h) */
+    struct worked_in *worked_in;  /* where they are at work (work_in.h) */
     struct ledger *ledger;
     struct hypervisor *hypervisor;
     struct agent_sockets *sockets;
@@ -128,7 +128,7 @@ void op_sync(struct op *);
 /* From here on the operation may have an effect: the same, unless that it has begun is in the file already. */
 void op_write_down(struct op *);
 
-/* Have fn(arg) run by a worker; for what touches disks see places.h. 0, or op_fail(INTERNAL_ERROR) when too many wait. */
+/* Have fn(arg) run by a worker; for what touches disks see work_in.h. 0, or op_fail(INTERNAL_ERROR) when too many wait. */
 int op_work(struct op *, void (*fn)(void *arg), void *arg);
 
 /* ---- notes ---- */

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #include "shared/log.h"
-#include "slave/places.h"
+#include "slave/work_in.h"
 #include "slave/vms.h"
 
 struct taking {

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "shared/log.h"
-#include "slave/places.h"
+#include "slave/work_in.h"
 #include "slave/qcow2_read.h"
 
 /* What a dummy SR says of itself. */

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "shared/log.h"
-#include "slave/places.h"
+#include "slave/work_in.h"
 
 /* What a worker does; paths and names are the op's. */
 struct disk_job {

@@ -1,36 +1,36 @@
-/* places.c - work on files, counted by where they lie
+/* work_in.c - work on files, counted by where they lie
  *
- *   op_work_in(A, B) -- is a place of it full? -- wait until one there has ended, look again
+ *   op_work_in(A, B) -- is one of them full? -- wait until one there has ended, look again
  *                    -- none: count one more at A and at B -- worker -- one less, wake who waits there
  *
  * Places are those at which something is going on; a host has few. */
-#include "slave/places.h"
+#include "slave/work_in.h"
 
 #include "shared/fiber.h"
 #include "shared/workers.h"
 
-struct place {
-    struct place *next;
+struct worked_in {
+    struct worked_in *next;
     char *directory;
     unsigned at_work;
     struct waitq freed; /* one less is at work here */
 };
 
-static struct place *find(struct agent *agent, const char *directory)
+static struct worked_in *find(struct agent *agent, const char *directory)
 {
-    for (struct place *place = agent->places; place; place = place->next)
+    for (struct worked_in *place = agent->worked_in; place; place = place->next)
         if (streq(place->directory, directory))
             return place;
     return NULL;
 }
 
 /* The first that nobody more may enter, or NULL. */
-static struct place *full(struct agent *agent, const char *const directories[], size_t count)
+static struct worked_in *full(struct agent *agent, const char *const directories[], size_t count)
 {
     unsigned most = MAX(workers_threads(agent->workers) / 2, 1u);
 
     for (size_t i = 0; i < count; i++) {
-        struct place *place = find(agent, directories[i]);
+        struct worked_in *place = find(agent, directories[i]);
 
         if (place && place->at_work >= most)
             return place;
@@ -40,18 +40,18 @@ static struct place *full(struct agent *agent, const char *const directories[], 
 
 static void enter(struct agent *agent, const char *directory)
 {
-    struct place *place = find(agent, directory);
+    struct worked_in *place = find(agent, directory);
 
     if (!place) {
-        place = new0(struct place);
+        place = new0(struct worked_in);
         place->directory = dup_text(directory);
-        place->next = agent->places;
-        agent->places = place;
+        place->next = agent->worked_in;
+        agent->worked_in = place;
     }
     place->at_work++;
 }
 
-static void place_free(struct place *place)
+static void worked_in_free(struct worked_in *place)
 {
     free(place->directory);
     free(place);
@@ -59,7 +59,7 @@ static void place_free(struct place *place)
 
 static void leave(struct agent *agent, const char *directory)
 {
-    struct place **at = &agent->places, *place;
+    struct worked_in **at = &agent->worked_in, *place;
 
     while (!streq((*at)->directory, directory))
         at = &(*at)->next;
@@ -68,7 +68,7 @@ static void leave(struct agent *agent, const char *directory)
     if (--place->at_work > 0)
         return;
     *at = place->next;
-    place_free(place);
+    worked_in_free(place);
 }
 
 /* Each once. */
@@ -91,7 +91,7 @@ int op_work_in(struct op *op, const char *const directories[], size_t count, voi
 {
     struct agent *agent = op->agent;
     const char **places = arena_alloc_array(op->arena, count + 1, sizeof *places);
-    struct place *place;
+    struct worked_in *place;
     int r;
 
     count = unique(directories, count, places);
@@ -123,12 +123,12 @@ int op_work_at_paths(struct op *op, const char *paths, void (*fn)(void *arg), vo
     return op_work_in(op, directories, count, fn, arg);
 }
 
-void places_destroy(struct place **places)
+void work_in_forget(struct worked_in **places)
 {
-    struct place *place;
+    struct worked_in *place;
 
     while ((place = *places)) {
         *places = place->next;
-        place_free(place);
+        worked_in_free(place);
     }
 }

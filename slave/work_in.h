@@ -1,4 +1,4 @@
-/* places.h - work on files, counted by where they lie
+/* work_in.h - work on files, counted by where they lie
  *
  * A disk that does not answer keeps each thread that touches it. So at most half of the workers are at one directory at a time;
  * what else is to be done there waits, and the other half is left for the other disks. Whoever needs several directories takes
@@ -13,4 +13,4 @@ int op_work_in(struct op *, const char *const directories[], size_t count, void 
 /* With the directories of paths, each with a newline. */
 int op_work_at_paths(struct op *, const char *paths, void (*fn)(void *arg), void *arg);
 
-void places_destroy(struct place **);
+void work_in_forget(struct worked_in **);
