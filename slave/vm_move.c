@@ -499,13 +499,13 @@ int do_vm_send(struct op *op, const struct slave_vm_send_args *args, struct valu
     row = vm_row(vm);
     if (row.epoch != (uint64_t) args->epoch)
         return vm_bad_state(op, vm, "running");
+    if (streq(row.aborted, args->move))
+        return op_fail(op, TASK_CANCELLED, op->id_text);
     if (row.progress == VM_PAUSED_FOR_MOVE && vm->state == GUEST_SENT && streq(row.move, args->move)) {
         promise(vm, args->move); /* sent before the agent was restarted: adopting has written it */
         *ret = vm_answer(op, vm);
         return 0;
     }
-    if (streq(row.aborted, args->move))
-        return op_fail(op, TASK_CANCELLED, op->id_text);
     if (vm->state != GUEST_RUNNING || row.progress != VM_RAN || vm->sending)
         return vm_bad_state(op, vm, "running");
     r = send_guest(op, vm, args);
@@ -542,8 +542,7 @@ int do_vm_send_abort(struct op *op, const struct slave_vm_send_abort_args *args,
         if (r < 0)
             return r;
         row = vm_row(vm);
-        row.progress = VM_RAN;
-        row.move[0] = '\0';
+        row.progress = VM_RAN; /* the move keeps its name: the next agent must know it if this one ends here */
         ledger_put_vm(op->agent->ledger, &row);
         op_sync(op);
         r = DRIVE(op, vm, resume_sent, vm->uuid, vm_row(vm).epoch);

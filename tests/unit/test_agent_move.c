@@ -267,6 +267,26 @@ static void a_sent_guest_that_was_left_behind_never_runs(void **state)
     assert_int_equal(guest(f)->runs, 1);
 }
 
+/* The agent ends when it is about to let the guest run on: the next one knows which move it was. */
+static void a_guest_that_was_about_to_run_on_is_still_that_moves(void **state)
+{
+    struct fixture *f = *state;
+    const struct value *told;
+
+    start(f, 3);
+    send_begun(f, 3, "m1");
+    fake_send_end(&f->fake, vm1, 0);
+    run(f);
+    f->fake.fail_next = -ERR_INTERNAL_ERROR;
+    assert_string_equal(code_of(f, move_call(f, SLAVE_CALL_vm_send_abort, 3, "m1")), "INTERNAL_ERROR");
+    agent_restart(f);
+    told = &last_of(f, WIRE_HELLO)->guests.items[0];
+    assert_string_equal(value_map_text(told, "progress", ""), "paused-for-move");
+    assert_string_equal(value_map_text(told, "move", ""), "m1");
+    assert_string_equal(code_of(f, send_to(f, 3, "m1", 1)), "TASK_CANCELLED");
+    assert_string_equal(state_of(f, move_call(f, SLAVE_CALL_vm_send_abort, 3, "m1")), "running");
+}
+
 static void the_promise_is_kept_by_the_next_agent(void **state)
 {
     struct fixture *f = *state;
@@ -357,6 +377,7 @@ int main(void)
         TEST(a_copy_survives_its_agent),
         TEST(a_sent_guest_comes_back_only_by_the_masters_word),
         TEST(a_sent_guest_that_was_left_behind_never_runs),
+        TEST(a_guest_that_was_about_to_run_on_is_still_that_moves),
         TEST(the_promise_is_kept_by_the_next_agent),
         TEST(a_send_can_be_called_off_while_it_runs),
         TEST(the_source_gets_it_back_with_a_higher_right),
