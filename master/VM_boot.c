@@ -335,17 +335,27 @@ int reserve_disks(struct call *call, struct txn *txn, ref_t vm, bool only_attach
     return 0;
 }
 
-void reserve_free_disks(struct call *call, struct txn *txn, ref_t vm)
+int reserve_free_disks(struct call *call, struct txn *txn, ref_t vm, ref_t host)
 {
+    struct boot boot = {call, txn_view(txn), txn_get(txn, VM, vm), txn_get(txn, host, host), 0};
     struct failure before = call->failure;
     const struct object *vbd;
     struct view_iter vbds;
+    int r = 0;
 
     view_each_inverse(&vbds, txn_view(txn), VM_INVERSE(VBDs), vm);
-    while ((vbd = view_next(&vbds)))
-        if (!VBD_get_currently_attached(vbd) && assert_disk_free(call, txn_view(txn), vbd) == 0)
+    while (r == 0 && (vbd = view_next(&vbds))) {
+        bool has_it = VBD_get_currently_attached(vbd);
+
+        if (!has_it && assert_disk_free(call, txn_view(txn), vbd) < 0)
+            continue;
+        r = boot.host && !VBD_get_empty(vbd) ? check_sr(&boot, VBD_get_VDI(vbd)) : 0;
+        if (r == 0 && !has_it)
             VBD_put_reserved(txn, vbd->ref, true);
-    call->failure = before;
+    }
+    if (r == 0)
+        call->failure = before;
+    return r;
 }
 
 /* ---- choosing ---- */

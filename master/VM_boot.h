@@ -24,8 +24,9 @@ int assert_lets_in(struct call *, const struct view *, ref_t host);
  * disks. When somebody has one: -ERR_VDI_IN_USE, -ERR_VDI_READONLY, or -ERR_OTHER_OPERATION_IN_PROGRESS while someone works on
  * it; the transaction is then to be given up. */
 int reserve_disks(struct call *, struct txn *, ref_t vm, bool only_attached);
-/* For a guest that begins anew, and keeps what it has: also the drives that it has not, as far as nobody has their disks. */
-void reserve_free_disks(struct call *, struct txn *, ref_t vm);
+/* For a guest that begins anew on that host, and keeps what it has: also the drives that it has not, as far as nobody has their
+ * disks. -ERR_VM_REQUIRES_SR [vm, sr] when the host does not see one of all these; the transaction is then to be given up. */
+int reserve_free_disks(struct call *, struct txn *, ref_t vm, ref_t host);
 
 /* What placement wants to know of a VM. */
 struct placement_vm boot_needs(const struct object *vm);

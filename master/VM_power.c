@@ -171,8 +171,7 @@ static int restart_begin(struct work *work, struct txn *txn)
         return fail(work->call, VM_BAD_POWER_STATE, ref_text(work->call, work->vm), "running",
                     "halted");
     work->epoch = vm_put_fresh_epoch(core_of(work), txn, work->vm);
-    reserve_free_disks(work->call, txn, work->vm);
-    return 0;
+    return reserve_free_disks(work->call, txn, work->vm, work->host);
 }
 
 static void restart_done(struct work *work, struct txn *txn, enum guest_is guest, int64_t domid)
@@ -405,11 +404,11 @@ int VM_shutdown(struct call *call, const struct VM_shutdown_args *args, struct v
 /* ---- rebooting ---- */
 
 /* A reboot keeps the host and the epoch: the right to run does not change. Nor do the devices: what was unplugged, and is
- * another VM's by now, stays that one's. */
+ * another VM's by now, stays that one's. No guest ends for one that its host could not make: what a start would check of the
+ * disks is checked first. */
 static int reboot_begin(struct work *work, struct txn *txn)
 {
-    reserve_free_disks(work->call, txn, work->vm);
-    return 0;
+    return reserve_free_disks(work->call, txn, work->vm, work->host);
 }
 
 static void reboot_undone(struct work *work, struct txn *txn)

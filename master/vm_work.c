@@ -278,9 +278,11 @@ static int begin_hard(struct work *work)
     if (ref_is_null(VM_get_resident_on(vm)))
         return 0; /* what we waited for has ended it; the handler looks */
     txn = store_begin(call->core->store);
-    begin_all(work, txn);
-    call->depends = MAX(call->depends, store_apply(&txn));
-    return 0;
+    r = begin_all(work, txn);
+    if (r == 0)
+        call->depends = MAX(call->depends, store_apply(&txn));
+    txn_end(&txn);
+    return r;
 }
 
 int work_begin(struct work *work, struct call *call, const struct work_kind *kind, ref_t vm)

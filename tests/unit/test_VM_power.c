@@ -643,6 +643,40 @@ static void what_another_vm_has_stays_with_it(void **state)
     assert_quiet();
 }
 
+/* A drive whose disk only another host sees: a reboot would end a guest for one that cannot be made. */
+static ref_t put_drive_of_elsewhere(void)
+{
+    struct txn *txn = store_begin(world->core.store);
+    ref_t sr = new_object(txn, CLASS_OF(SR)), vdi = new_object(txn, CLASS_OF(VDI)), vbd;
+
+    VDI_put_SR(txn, vdi, sr);
+    VDI_put_managed(txn, vdi, true);
+    vbd = new_drive(txn, world->vm, vdi, "1");
+    store_apply(&txn);
+    settle_now();
+    return vbd;
+}
+
+static void no_reboot_ends_what_it_cannot_begin_anew(void **state)
+{
+    int64_t epoch;
+    ref_t vbd;
+
+    (void) state;
+    assert_int_equal(start(false), 0);
+    epoch = VM_get_epoch(vm_now());
+    vbd = put_drive_of_elsewhere();
+    assert_int_equal(op_hard_reboot(), -ERR_VM_REQUIRES_SR);
+    assert_int_equal(op_clean_reboot(), -ERR_VM_REQUIRES_SR);
+    assert_int_equal(world->calls[SLAVE_CALL_vm_reboot], 0);
+    assert_int_equal(power(), vm_power_state_Running);
+    assert_int_equal(VM_get_epoch(vm_now()), epoch);
+    assert_false(VBD_get_reserved(view_get(model(), VBD, vbd)));
+    assert_false(has_message("VM_CRASHED"));
+    assert_string_equal(guest_on(resident())->state, "running");
+    assert_quiet();
+}
+
 static void a_guest_crashes(void **state)
 {
     (void) state;
@@ -921,6 +955,7 @@ int main(void)
         WORLD_TEST(hard_shutdown_ends_a_clean_one),
         WORLD_TEST(operations_wait_for_one_another),
         WORLD_TEST(a_guest_shuts_down),
+        WORLD_TEST(no_reboot_ends_what_it_cannot_begin_anew),
         WORLD_TEST(a_guest_reboots_where_it_is),
         WORLD_TEST(a_guest_that_stands_after_its_snapshot_failed_goes_on),
         WORLD_TEST(what_another_vm_has_stays_with_it),
