@@ -59,6 +59,8 @@ static int check_host_is_there(struct boot *boot)
     if (!(boot->flags & BOOT_DISABLED) && !host_get_enabled(boot->host)
         && !VM_get_is_control_domain(boot->vm))
         return fail(boot->call, HOST_DISABLED, ref_text(boot->call, boot->host->ref));
+    if (host_get_guests_away(boot->host))
+        return fail(boot->call, HOST_STILL_BOOTING);
     return 0;
 }
 

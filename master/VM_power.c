@@ -208,13 +208,27 @@ const struct work_kind work_restart = {
     .was_done = start_was_done,
 };
 
-int vm_restart(struct call *call, ref_t vm)
+/* *epoch is only changed when the work has begun. */
+static int run_again(struct call *call, const struct work_kind *kind, ref_t vm, uint64_t *epoch)
 {
     _cleanup_(work_end) struct work work = {0};
     int r;
 
-    r = work_begin(&work, call, &work_restart, vm);
-    return r < 0 ? r : start_run(&work);
+    r = work_begin(&work, call, kind, vm);
+    if (r < 0)
+        return r;
+    *epoch = work.epoch;
+    return start_run(&work);
+}
+
+int vm_restart(struct call *call, ref_t vm, uint64_t *epoch)
+{
+    return run_again(call, &work_restart, vm, epoch);
+}
+
+int vm_start_again(struct call *call, ref_t vm, uint64_t *epoch)
+{
+    return run_again(call, &work_start, vm, epoch);
 }
 
 /* ---- pause, unpause ---- */

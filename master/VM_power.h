@@ -13,7 +13,9 @@ extern const struct work_kind work_snapshot;                                    
 /* A guest that ended by itself begins anew on the host where it was, in the same power state all
  * the while; if that fails the VM is Halted. (guest_changes.c, a reboot that was interrupted) */
 extern const struct work_kind work_restart;
-int vm_restart(struct call *, ref_t vm);
+int vm_restart(struct call *, ref_t vm, uint64_t *epoch);
+/* One that is Halted by now, on any host. Both set *epoch to that of the new right when it was given. */
+int vm_start_again(struct call *, ref_t vm, uint64_t *epoch);
 
 /* Run a new guest on the work's host: the slave call of start, restart and start_on. */
 int start_run(struct work *);

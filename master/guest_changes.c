@@ -9,7 +9,8 @@
  * everybody else away, then its host is asked, and only what it says then is written down. And as
  * an operation may still be under way there that nobody here waits for any more - a reboot that was
  * overtaken - no VM becomes Halted by what a host says: first the host has forgotten the guest, and
- * thereby its epoch is over there for good (docs/protocol.md, Notes).
+ * thereby its epoch is over there for good (docs/protocol.md, Notes). What is to begin anew does so in
+ * guest_again.c.
  *
  * The master believes hosts about what runs, and the model about who owns it (design.md section 5).
  * So a VM that should run on the host and does not is Halted; a guest that runs there without the
@@ -34,12 +35,6 @@
 #include "shared/fiber.h"
 #include "shared/log.h"
 
-/* A guest that ran for less than this before it wants to begin anew is kept waiting, longer each
- * time. */
-#define BOUNCE_RAN_S    120
-#define BOUNCE_FIRST_MS 1000
-#define BOUNCE_LAST_MS  60000
-
 /* Hello says that a guest has ended, its note says why and comes at once; without one we do
  * without. */
 #define NOTE_COMES_MS 2000
@@ -47,11 +42,6 @@
 /* Between two attempts to have a host forget a guest that has ended. */
 #define FORGET_FIRST_MS 1000
 #define FORGET_LAST_MS  60000
-
-/* A VM that begins anew too often. */
-struct bounce {
-    uint64_t delay_ms;
-};
 
 struct guests *guests_new(struct core *core)
 {
@@ -80,24 +70,6 @@ void guests_destroy(struct guests **guests_p)
 
 /* ---- a guest that has ended ---- */
 
-enum ending {
-    ENDING_SHUT_DOWN,
-    ENDING_REBOOTED,
-    ENDING_CRASHED,
-    ENDING_VANISHED,
-    ENDING_LOST,
-    ENDING_NONE /* nothing was told */
-};
-
-/* One guest to look after, in a fiber of its own. */
-struct ward {
-    ref_t host, vm_uuid;
-    uint64_t epoch;
-    enum ending ending;
-    int64_t domid;    /* of the guest that ended; not above 0: unknown */
-    uint64_t wait_ms; /* before the next attempt to have the host forget it */
-};
-
 static const struct object *vm_of(struct call *call, const struct ward *ward)
 {
     char uuid[UUID_TEXT_BYTES];
@@ -116,9 +88,8 @@ static bool is_current(const struct object *vm, const struct ward *ward)
                || VM_get_power_state(vm) == vm_power_state_Paused);
 }
 
-/* Wait until nobody works on the VM. False when the matter is settled meanwhile. A guest may end
- * before the record says that it runs: its start is concluded later than it is told. */
-static bool wait_until_idle(struct call *call, const struct ward *ward, ref_t *ret_vm)
+/* A guest may end before the record says that it runs: its start is concluded later than it is told. */
+bool ward_wait_until_idle(struct call *call, const struct ward *ward, ref_t *ret_vm)
 {
     const struct object *vm;
 
@@ -142,12 +113,11 @@ static bool is_at_epoch(const struct value *state, uint64_t epoch)
     return epoch_of(state) == epoch;
 }
 
-/* Claim the VM when nobody works on it any more. False when the matter is settled meanwhile. */
-static bool claim_when_idle(struct call *call, const struct ward *ward, struct claim *claim)
+bool ward_claim_when_idle(struct call *call, const struct ward *ward, struct claim *claim)
 {
     ref_t vm;
 
-    while (wait_until_idle(call, ward, &vm)) {
+    while (ward_wait_until_idle(call, ward, &vm)) {
         struct txn *txn = store_begin(call->core->store);
         int r =
             claim_take_txn(claim, call, txn, CLASS_OF(VM), vm, vm_operations_clean_shutdown, false);
@@ -170,7 +140,7 @@ static int ask(struct call *call, const struct ward *ward, struct value *ret_sta
                         &(struct slave_vm_ask_args){uuid_print(uuid, ward->vm_uuid)}, ret_state);
 }
 
-static int forget(struct call *call, const struct ward *ward, uint64_t epoch)
+int ward_forget(struct call *call, const struct ward *ward, uint64_t epoch)
 {
     char uuid[UUID_TEXT_BYTES];
 
@@ -208,67 +178,6 @@ static void put_present(struct call *call, struct claim *claim, const struct val
                  value_map_text(state, "nics", NULL));
     claim_end_txn(claim, txn);
     call_commit(call, &txn);
-}
-
-static bool wants_restart(const struct object *vm, enum ending ending)
-{
-    switch (ending) {
-    case ENDING_SHUT_DOWN:
-        return VM_get_actions_after_shutdown(vm) == on_normal_exit_restart;
-    case ENDING_REBOOTED:
-        return VM_get_actions_after_reboot(vm) == on_normal_exit_restart;
-    case ENDING_CRASHED:
-    case ENDING_VANISHED:
-        return VM_get_actions_after_crash(vm) == on_crash_behaviour_restart
-               || VM_get_actions_after_crash(vm) == on_crash_behaviour_coredump_and_restart
-               || VM_get_actions_after_crash(vm) == on_crash_behaviour_rename_restart;
-    default:
-        return false;
-    }
-}
-
-/* How long the VM has to wait before it begins anew. */
-static uint64_t bounce_delay_ms(struct call *call, const struct object *vm)
-{
-    struct guests *guests = call->core->guests;
-    const struct object *metrics = view_get(call_view(call), VM_metrics, VM_get_metrics(vm));
-    int64_t ran_s =
-        metrics ? clock_utc_s(call->core->clock) - VM_metrics_get_start_time(metrics) : 0;
-    struct bounce *bounce = refmap_get(&guests->bounces, vm->ref);
-
-    if (ran_s >= BOUNCE_RAN_S || ran_s < 0) {
-        free(refmap_take(&guests->bounces, vm->ref));
-        return 0;
-    }
-    if (!bounce) {
-        bounce = new0(struct bounce);
-        bounce->delay_ms = BOUNCE_FIRST_MS;
-        refmap_put(&guests->bounces, vm->ref, bounce);
-        return bounce->delay_ms;
-    }
-    bounce->delay_ms = MIN(2 * bounce->delay_ms, (uint64_t) BOUNCE_LAST_MS);
-    return bounce->delay_ms;
-}
-
-static void tell_crash(struct call *call, ref_t vm, const struct ward *ward)
-{
-    struct txn *txn = store_begin(call->core->store);
-
-    message_about_vm(txn, call->core, "VM_CRASHED", MESSAGE_VM_CRASHED_PRIORITY, vm, ward->host,
-                     "has crashed");
-    call_commit(call, &txn);
-}
-
-static void begin_anew(struct call *call, ref_t vm, const struct ward *ward)
-{
-    if (ward->ending == ENDING_CRASHED || ward->ending == ENDING_VANISHED)
-        tell_crash(call, vm, ward);
-    if (fiber_sleep(bounce_delay_ms(call, view_get(call_view(call), VM, vm))) < 0
-        || !wait_until_idle(call, ward, &vm))
-        return;
-    if (vm_restart(call, vm) < 0)
-        log_warning(call->tag, "a guest that ended by itself was not started anew: %s",
-                    call->failure.text);
 }
 
 /* The host would not forget it: it has begun it anew meanwhile, or there is trouble. True: look
@@ -327,10 +236,10 @@ static bool look_claimed(struct call *call, struct ward *ward, struct claim *cla
         claim_end(claim);
         return fiber_sleep(NOTE_COMES_MS) == 0;
     }
-    if (wants_restart(vm, ward->ending)) {
+    if (ward_wants_restart(vm, ward)) {
         claim_end(claim);
-        begin_anew(call, ref, ward);
-    } else if (forget(call, ward, MAX(ward->epoch, epoch_of(&state))) == 0) {
+        ward_begin_anew(call, ref, ward);
+    } else if (ward_forget(call, ward, MAX(ward->epoch, epoch_of(&state))) == 0) {
         put_ended(call, claim, ward);
     } else {
         return after_refusal(call, ward, claim);
@@ -345,7 +254,7 @@ static void look_after(struct call *call, struct ward *ward)
     do {
         _cleanup_(claim_end) struct claim claim = {0};
 
-        again = claim_when_idle(call, ward, &claim) && look_claimed(call, ward, &claim);
+        again = ward_claim_when_idle(call, ward, &claim) && look_claimed(call, ward, &claim);
     } while (again);
 }
 

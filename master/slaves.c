@@ -156,6 +156,26 @@ static void put_live(struct peer *peer, bool is_live)
         peer->slaves->live_hooks[i](core, peer->host, is_live);
 }
 
+static void put_guests_away(struct core *core, ref_t ref, bool is_away)
+{
+    const struct object *host = view_get(store_core_view(core->store), host, ref);
+    struct txn *txn;
+
+    if (!host || host_get_guests_away(host) == is_away)
+        return;
+    log_warning(host_get_uuid(host), is_away ? "no guests can be made there: what runs them is away"
+                                             : "guests can be made there again");
+    txn = store_begin(core->store);
+    host_put_guests_away(txn, ref, is_away);
+    store_apply(&txn);
+    txn_end(&txn);
+}
+
+static void on_hypervisor(struct core *core, const struct slave_note *note)
+{
+    put_guests_away(core, note->host, streq(value_map_text(note->body, "state", ""), "away"));
+}
+
 static void give_up(struct peer *peer)
 {
     link_over(peer, "no beats");
@@ -327,6 +347,7 @@ void hello_take(struct peer *peer, const struct wire_frame *frame)
         send_raw(peer, &welcome);
     CRASH_POINT("master.welcome.after");
     take_own_socket(peer, frame);
+    put_guests_away(core, peer->host, streq(value_map_text(&frame->about, "hypervisor_state", ""), "away"));
     put_live(peer, true);
     slave_calls_relinked(peer);
     waitq_wake_all(&peer->changed);
@@ -597,6 +618,7 @@ void slaves_start(struct slaves *slaves)
     while ((host = view_next(&it)))
         meet(slaves, host);
     slaves->seen_generation = view_generation(view);
+    slaves_on_note(slaves, "hypervisor", on_hypervisor);
     store_add_listener(slaves->core->store, &slaves->listener);
     slaves->transport->receiver = (struct link_receiver){on_frame, on_down, slaves};
     timer_start(slaves->core->loop, &slaves->beat_timer, BEAT_MS, beat, slaves);

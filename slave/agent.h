@@ -76,6 +76,7 @@ struct agent {
     struct transfers *transfers;  /* transfer.h; NULL in tests and the simulator, which serve no HTTP */
     struct timer list_timer;      /* until the driver can tell what runs */
     bool is_adopted, is_stopping;
+    bool is_driver_away;          /* since it was adopted: no guest can be made here now */
 };
 
 /* Everything given is the caller's and outlives the agent - but for the hypervisor's events, which the agent sets. The

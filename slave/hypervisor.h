@@ -2,7 +2,7 @@
  * hypervisor_sim.c (simulated guests in the process drover-guests) and later by hypervisor_qemu.c.
  *
  * An operation never blocks: the function starts it and returns 0, or a negative ERR_ code when it is refused at
- * once; its end comes as events->done with the operation's number. Everything happens on the agent's core thread.
+ * once - HOST_STILL_BOOTING while what runs the guests is away, and nothing was asked of it; its end comes as events->done with the operation's number. Everything happens on the agent's core thread.
  * Guests outlive the agent: a driver that starts up finds what runs and reports it through list().
  *
  * Sockets are handed in, already connected and authenticated by the agents; the driver owns the descriptor from
@@ -108,6 +108,9 @@ struct hypervisor_events {
     /* A guest changed by itself. Not called for what an operation did. Each change is told once to each agent that
      * is connected; one that connects later sees it in list(). */
     void (*changed)(void *arg, ref_t vm, uint64_t epoch, enum guest_change change);
+    /* The driver has lost what runs its guests, or has it again: meanwhile list() and new operations fail. It says nothing of
+     * the guests: those that are known to have ended with it are told by changed(). NULL: nobody asks. */
+    void (*reachable)(void *arg, bool is_reachable);
     void *arg;
 };
 

@@ -295,6 +295,12 @@ static int bury(void *arg, struct guest_node *node)
     return 0;
 }
 
+static void tell_reachable(struct sim *sim, bool is_reachable)
+{
+    if (sim->driver.events.reachable)
+        sim->driver.events.reachable(sim->driver.events.arg, is_reachable);
+}
+
 static void forget_pid(struct sim *sim)
 {
     if (sim->pid_fd >= 0)
@@ -309,6 +315,7 @@ static void peer_died(struct sim *sim)
 
     forget_pid(sim);
     sim->instance[0] = '\0';
+    sim->is_dead = true;
     guest_table_each(&sim->known, bury, &batch);
     for (size_t i = 0; i < batch.count; i++) {
         const struct known *known = sim_find_known(sim, batch.keys[i]);
@@ -363,10 +370,13 @@ static bool pid_has_ended(const struct sim *sim)
 static void peer_lost(void *arg, _unused_ const char *why)
 {
     struct sim *sim = arg;
+    bool was_ready = sim->state == SIM_READY;
 
     guest_link_destroy(&sim->link);
     sim->state = SIM_LOST;
     retry_later(sim);
+    if (was_ready) /* first: nobody is to begin what has ended anew here */
+        tell_reachable(sim, false);
     if (!sim->instance[0])
         forget_pid(sim); /* it never answered, so we do not know whose the pidfd is */
     else if (pid_has_ended(sim))
@@ -400,6 +410,7 @@ static void hello_told(struct sim *sim, const struct guest_message *message)
         return;
     }
     strcpy(sim->instance, instance);
+    sim->is_dead = false;
     guest_table_each(&sim->known, unlist, NULL);
 }
 
@@ -423,6 +434,7 @@ static void listed_told(struct sim *sim)
     if (sim->told_ms)
         log_info(NULL, "drover-guests is there");
     sim->away_ms = sim->told_ms = 0;
+    tell_reachable(sim, true);
     settle_pending(sim, "the connection to the host's guests was lost");
 }
 

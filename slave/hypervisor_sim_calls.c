@@ -23,7 +23,7 @@ static int request_begin(struct sim *sim, struct guest_frame *frame, const char 
 {
     assert(!sim_find_pending(sim, operation)); /* numbers are the agent's promise */
     if (sim->state != SIM_READY)
-        return -ERR_INTERNAL_ERROR;
+        return -ERR_HOST_STILL_BOOTING;
     guest_frame_begin(frame, word);
     guest_frame_uint(frame, "op", operation);
     guest_frame_uuid(frame, "vm", vm);
@@ -179,12 +179,18 @@ static int sim_ask_shutdown(struct hypervisor *driver, uint64_t operation, ref_t
     return request_send(sim, &frame, operation, vm, LEAVES_NOTHING_TO_SEE, 0);
 }
 
+/* Is it certain that no process has this guest? */
+static bool is_gone(const struct sim *sim, const struct known *known)
+{
+    return known ? known->is_ghost : sim->is_dead;
+}
+
 static int sim_kill(struct hypervisor *driver, uint64_t operation, ref_t vm)
 {
     struct sim *sim = sim_of(driver);
     const struct known *known = sim_find_known(sim, vm);
 
-    if (known && known->is_ghost)
+    if (is_gone(sim, known))
         return answer_locally(sim, operation, vm);
     return request_plain(driver, "kill", operation, vm, LEAVES_ENDED);
 }
@@ -342,8 +348,9 @@ static int sim_forget(struct hypervisor *driver, uint64_t operation, ref_t vm)
     struct sim *sim = sim_of(driver);
     struct known *known = sim_find_known(sim, vm);
 
-    if (known && known->is_ghost) {
-        sim_drop_known(sim, known);
+    if (is_gone(sim, known)) {
+        if (known)
+            sim_drop_known(sim, known);
         return answer_locally(sim, operation, vm);
     }
     return request_plain(driver, "forget", operation, vm, LEAVES_FORGOTTEN);

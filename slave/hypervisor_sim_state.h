@@ -58,6 +58,7 @@ struct sim {
     struct guest_link *link;
     int pid_fd;        /* of the process whose guests we know; -1: none, or no pidfds here */
     char instance[64]; /* which it is; empty: none yet, or dead */
+    bool is_dead;      /* it is certain, and no other has said hello: there are no guests but those that we remember */
     struct timer retry_timer;
     uint64_t retry_ms;
     uint64_t away_ms,

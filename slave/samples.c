@@ -128,6 +128,8 @@ struct value agent_about(struct agent *agent, struct arena *arena)
     put(items, &pairs, "cpu_model", model);
     put(items, &pairs, "cpu_mhz", mhz);
     put(items, &pairs, "cpu_flags", flags);
+    if (agent->is_driver_away)
+        put(items, &pairs, "hypervisor_state", "away");
     put(items, &pairs, "kernel", uname(&machine) == 0 ? arena_strdup(arena, machine.release) : "");
     put(items, &pairs, "start", arena_text(arena, "%llu", (unsigned long long) agent->start_number));
     return VALUE_MAP(pairs, items);

@@ -189,22 +189,45 @@ uint64_t driving_begin(struct agent *agent, struct op *op, struct vm *vm)
     return number;
 }
 
-/* The driver's code with details that fit its row: the VM first, the text last. */
+/* The driver has a code and a text for people; its row wants to know what it is about. What has no place for the text is told
+ * to the log. */
 static int driver_failed(struct op *op, const struct vm *vm, int result, const char *text)
 {
-    const struct error_row *row;
-    const char *params[FAILURE_PARAMS_MAX];
-
-    if (-result <= ERR_NONE_ || -result >= ERR_END_)
-        return op_fail(op, INTERNAL_ERROR, op_text(op, "the hypervisor failed: %s", text));
-    row = model_error(-result);
-    if (-result == ERR_VM_BAD_POWER_STATE)
+    log_info(vm->text, "the hypervisor: %s", text);
+    switch (-result) {
+    case ERR_VM_BAD_POWER_STATE:
         return vm_bad_state(op, vm, "running");
-    if (-result == ERR_TASK_CANCELLED)
+    case ERR_TASK_CANCELLED:
         return op_fail(op, TASK_CANCELLED, op->id_text);
-    for (int i = 0; i < row->param_count; i++)
-        params[i] = i == row->param_count - 1 ? text : i == 0 ? vm->text : "";
-    return failure_set_counted(&op->failure, op->arena, -result, (unsigned) row->param_count, params);
+    case ERR_HOST_STILL_BOOTING:
+        return op_fail(op, HOST_STILL_BOOTING);
+    case ERR_SR_BACKEND_FAILURE:
+        return op_fail(op, SR_BACKEND_FAILURE, op_text(op, "%d", EIO), "", text);
+    case ERR_INVALID_VALUE: /* the options are all that a driver reads */
+        return op_fail(op, INVALID_VALUE, "other_config", text);
+    case ERR_DOMAIN_EXISTS:
+        return op_fail(op, DOMAIN_EXISTS, vm->text, op_text(op, "%lld", (long long) vm->domid));
+    case ERR_OTHER_OPERATION_IN_PROGRESS:
+        return op_fail(op, OTHER_OPERATION_IN_PROGRESS, "VM", vm->text, "", "");
+    case ERR_VM_MIGRATE_FAILED:
+        return op_fail(op, VM_MIGRATE_FAILED, vm->text, "", "", text);
+    case ERR_HOST_NOT_ENOUGH_FREE_MEMORY: /* how much that guest wants its caller knows */
+        return op_fail(op, HOST_NOT_ENOUGH_FREE_MEMORY, "0", "0");
+    case ERR_DEVICE_DETACH_REJECTED: /* which device that is, too (vm_devices.c) */
+        return op_fail(op, DEVICE_DETACH_REJECTED, "", "", text);
+    case ERR_DEVICE_ALREADY_EXISTS:
+        return op_fail(op, DEVICE_ALREADY_EXISTS, "");
+    case ERR_INVALID_DEVICE:
+        return op_fail(op, INVALID_DEVICE, "");
+    case ERR_BOOTLOADER_FAILED:
+        return op_fail(op, BOOTLOADER_FAILED, vm->text, text);
+    case ERR_FAILED_TO_START_EMULATOR:
+        return op_fail(op, FAILED_TO_START_EMULATOR, vm->text, "", text);
+    case ERR_INTERNAL_ERROR:
+        return op_fail(op, INTERNAL_ERROR, text);
+    default:
+        return op_fail(op, INTERNAL_ERROR, op_text(op, "the hypervisor failed: %s", text));
+    }
 }
 
 int driving_wait(struct op *op, struct vm *vm, uint64_t number, int started)
@@ -222,7 +245,7 @@ int driving_wait(struct op *op, struct vm *vm, uint64_t number, int started)
     }
     refmap_take(&agent->driving, driving_key(number));
     if (result < 0)
-        result = driver_failed(op, vm, result, driving->text[0] ? driving->text : "refused");
+        result = driver_failed(op, vm, result, driving->text[0] ? driving->text : "refused at once");
     free(driving);
     return result;
 }
@@ -313,6 +336,19 @@ static void on_changed(void *arg, ref_t uuid, uint64_t epoch, enum guest_change 
     if (vm->is_being_killed)
         return; /* the operation that does it tells it */
     vm_tell_ended(vm, row.epoch, change);
+}
+
+/* Guests that ended with it are told behind this: the master looks for another host then. */
+static void on_reachable(void *arg, bool is_reachable)
+{
+    struct agent *agent = arg;
+    struct value items[] = {value_text("state"), value_text(is_reachable ? "there" : "away")}, body = VALUE_MAP(1, items);
+
+    if (!agent->is_adopted || agent->is_driver_away == !is_reachable)
+        return;
+    agent->is_driver_away = !is_reachable;
+    log_info(NULL, is_reachable ? "guests can be made here again" : "no guests can be made here for now");
+    agent_note(agent, "hypervisor", NULL_REF, 0, &body, true);
 }
 
 /* ---- adopting ---- */
@@ -434,6 +470,7 @@ void vms_init(struct agent *agent)
         .done = on_done,
         .progress = on_progress,
         .changed = on_changed,
+        .reachable = on_reachable,
         .arg = agent,
     };
 }
