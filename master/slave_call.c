@@ -113,6 +113,7 @@ static int take_outcome(struct call *call, const struct wire_frame *frame, struc
 {
     const char *params[FAILURE_PARAMS_MAX];
     unsigned count = 0;
+    int r;
 
     if (!frame->code) {
         *ret = frame->body.kind == KIND_VOID ? VALUE_EMPTY_MAP : value_copy(call->arena, &frame->body);
@@ -121,7 +122,9 @@ static int take_outcome(struct call *call, const struct wire_frame *frame, struc
     for (uint32_t i = 0; i < frame->params.length && count < FAILURE_PARAMS_MAX; i++)
         if (frame->params.items[i].kind == KIND_STRING)
             params[count++] = frame->params.items[i].text;
-    return failure_set_text(&call->failure, call->arena, frame->code, count, params);
+    r = failure_set_text(&call->failure, call->arena, frame->code, count, params);
+    slave_failure_name(call);
+    return r;
 }
 
 void slave_call_reply(struct peer *peer, const struct wire_frame *frame)

@@ -121,6 +121,9 @@ void slave_call_reply(struct peer *, const struct wire_frame *);
 void slave_call_answer(struct peer *, const struct wire_frame *);
 bool slave_call_is_under_way(const struct peer *, ref_t operation);
 
+/* slave_failure.c: the failure of the call, as a slave has told it, names things as clients know them. */
+void slave_failure_name(struct call *);
+
 /* slave_notes.c */
 void slave_note_take(struct peer *, const struct wire_frame *);
 void slave_notes_drop(struct peer *);

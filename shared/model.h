@@ -181,7 +181,7 @@ struct method {
 struct error_row {
     const char *code;
     const char *life;
-    const char *params;       /* names, separated by blanks */
+    const char *params;       /* names, separated by commas */
     int param_count;
 };
 

@@ -163,10 +163,11 @@ int owner_take(struct op *op, const struct vm *vm, const char *disks, uint64_t e
     if (r < 0)
         return r;
     name = strrchr(taking->disk, '/') ? strrchr(taking->disk, '/') + 1 : taking->disk;
-    if (taking->found_epoch)
-        return op_fail(op, VDI_IN_USE, name,
-                       op_text(op, "epoch %llu has taken it, ours is %llu", (unsigned long long) taking->found_epoch,
-                               (unsigned long long) MIN(epoch, last_epoch)));
+    if (taking->found_epoch) {
+        log_warning(vm->text, "%s: epoch %llu has taken it, ours is %llu", name, (unsigned long long) taking->found_epoch,
+                    (unsigned long long) MIN(epoch, last_epoch));
+        return op_fail(op, VDI_IN_USE, name, "attach");
+    }
     if (taking->error < 0)
         return op_fail(op, SR_BACKEND_FAILURE, op_text(op, "%d", -taking->error), "",
                        op_text(op, "owner record of %s: %s", name, strerror(-taking->error)));

@@ -161,7 +161,9 @@ static int run_job(struct op *op, const struct value *map, int (*fn)(struct sr_j
 struct check {
     const struct value *maps;
     uint32_t count;
+    bool with_files;
     int error;
+    uint32_t missing; /* [out] without an error: which one has no file; count: none */
     char text[STORAGE_TEXT_BYTES];
 };
 
@@ -177,6 +179,25 @@ static bool was_checked(const struct check *check, uint32_t index, const struct 
     return false;
 }
 
+static const char *location_of(const struct value *map)
+{
+    return value_map_text(map, "location", "");
+}
+
+static bool has_file(const struct value *map)
+{
+    return location_of(map)[0] && !streq(value_map_text(map, "sr_type", ""), "dummy");
+}
+
+/* Other errors than this one are the driver's to meet. */
+static bool is_missing(const struct value *map, const struct sr_place *place)
+{
+    _cleanup_(close_fd) int dir = open(place->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct stat st;
+
+    return dir < 0 ? errno == ENOENT : fstatat(dir, location_of(map), &st, 0) < 0 && errno == ENOENT;
+}
+
 static void check_job(void *arg)
 {
     struct check *check = arg;
@@ -185,32 +206,50 @@ static void check_job(void *arg)
         struct sr_place place = sr_place_of_disk(&check->maps[i]);
         _cleanup_(close_fd) int dir = -1;
 
-        if (place.marker == MARKER_NONE || was_checked(check, i, &place))
-            continue;
-        dir = sr_open(&place, check->text);
-        check->error = MIN(dir, 0);
+        if (place.marker != MARKER_NONE && !was_checked(check, i, &place)) {
+            dir = sr_open(&place, check->text);
+            check->error = MIN(dir, 0);
+        }
+        if (check->error == 0 && check->missing == check->count && check->with_files && has_file(&check->maps[i])
+            && is_missing(&check->maps[i], &place))
+            check->missing = i;
     }
 }
 
-int storage_check(struct op *op, const struct value *maps, uint32_t count)
+static int run_check(struct op *op, const struct value *maps, uint32_t count, bool with_files)
 {
-    struct check check = {.maps = maps, .count = count};
+    struct check check = {.maps = maps, .count = count, .with_files = with_files, .missing = count};
     const char **directories = arena_alloc_array(op->arena, count + 1, sizeof *directories);
-    bool has_shared = false;
+    bool is_needed = false;
     int r;
 
     for (uint32_t i = 0; i < count; i++) {
         struct sr_place place = sr_place_of_disk(&maps[i]);
+        bool is_looked_at = place.marker != MARKER_NONE || (with_files && has_file(&maps[i]));
 
-        directories[i] = place.marker != MARKER_NONE ? place.directory : NULL;
-        has_shared |= place.marker != MARKER_NONE;
+        directories[i] = is_looked_at ? place.directory : NULL;
+        is_needed |= is_looked_at;
     }
-    if (!has_shared)
+    if (!is_needed)
         return 0;
     r = op_work_in(op, directories, count, check_job, &check);
     if (r < 0)
         return r;
-    return check.error < 0 ? storage_place_failed(op, check.error, check.text) : 0;
+    if (check.error < 0)
+        return storage_place_failed(op, check.error, check.text);
+    return check.missing == count ? 0
+                                  : op_fail(op, VDI_LOCATION_MISSING, value_map_text(&maps[check.missing], "sr", ""),
+                                            location_of(&maps[check.missing]));
+}
+
+int storage_check(struct op *op, const struct value *maps, uint32_t count)
+{
+    return run_check(op, maps, count, false);
+}
+
+int storage_check_files(struct op *op, const struct value *maps, uint32_t count)
+{
+    return run_check(op, maps, count, true);
 }
 
 /* ---- create, attach, detach, destroy ---- */

@@ -49,9 +49,10 @@ int sr_marker_write(int dir, const char *uuid);
 /* If it is this SR's. */
 void sr_marker_remove(int dir, const char *uuid);
 
-/* Before a guest gets disks or an image, from fibers: are the directories of these maps the SRs'? 0 or
- * -ERR_SR_BACKEND_FAILURE. */
+/* Before a guest gets disks or an image, from fibers: are the directories of these maps the SRs'? -ERR_SR_BACKEND_FAILURE. */
 int storage_check(struct op *op, const struct value *maps, uint32_t count);
+/* And are the files there? -ERR_VDI_LOCATION_MISSING [uuid of the SR, name]. Empty drives and dummy SRs have none. */
+int storage_check_files(struct op *op, const struct value *maps, uint32_t count);
 
 /* ---- names ---- */
 
@@ -89,7 +90,7 @@ int storage_check_pair(struct op *op, const char *source, const char *name);
 struct value storage_disk_answer(struct op *op, const char *name, const char *format, const struct disk_facts *facts);
 /* What went wrong with a disk: a negative errno, with qemu-img's words or "". bytes: what did not fit. Returns -ERR_SR_FULL,
  * -ERR_VDI_LOCATION_MISSING, -ERR_SR_BACKEND_FAILURE. */
-int storage_disk_failed(struct op *op, int error, const char *text, const char *directory, const char *name, int64_t bytes);
+int storage_disk_failed(struct op *op, int error, const char *text, const char *sr, const char *name, int64_t bytes);
 
 /* ---- storage_file.c: in workers; they return 0 or a negative errno ---- */
 

@@ -26,12 +26,12 @@ struct disk_job {
     struct disk_facts facts;       /* [out] of the disk that was made or changed */
 };
 
-int storage_disk_failed(struct op *op, int error, const char *text, const char *directory, const char *name, int64_t bytes)
+int storage_disk_failed(struct op *op, int error, const char *text, const char *sr, const char *name, int64_t bytes)
 {
     if (error == -ENOSPC || error == -EDQUOT)
         return op_fail(op, SR_FULL, op_text(op, "%lld", (long long) bytes), "0");
     if (error == -ENOENT && !text[0])
-        return op_fail(op, VDI_LOCATION_MISSING, directory, name);
+        return op_fail(op, VDI_LOCATION_MISSING, sr, name);
     return op_fail(op, SR_BACKEND_FAILURE, op_text(op, "%d", -error), "",
                    op_text(op, "%s: %s", name, text[0] ? text : strerror(-error)));
 }
@@ -40,7 +40,7 @@ static int disk_failed(struct op *op, const struct disk_job *job)
 {
     bool is_missing = job->error == -ENOENT && job->source;
 
-    return storage_disk_failed(op, job->error, job->text, job->place.directory, is_missing ? job->source : job->name,
+    return storage_disk_failed(op, job->error, job->text, job->place.uuid, is_missing ? job->source : job->name,
                                job->virtual_size);
 }
 

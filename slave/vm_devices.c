@@ -93,6 +93,8 @@ static int name_device(struct op *op, const char *class, const char *device, int
         return op_fail(op, DEVICE_DETACH_REJECTED, class, device, text);
     if (r == -ERR_DEVICE_ALREADY_EXISTS)
         return op_fail(op, DEVICE_ALREADY_EXISTS, device);
+    if (r == -ERR_INVALID_DEVICE)
+        return op_fail(op, INVALID_DEVICE, device);
     return r;
 }
 
@@ -118,7 +120,7 @@ int do_vbd_plug(struct op *op, const struct slave_vbd_plug_args *args, struct va
     if (r == 0)
         r = take_guest(op, args->vm, args->epoch, &vm);
     if (r == 0)
-        r = storage_check(op, args->disk, 1);
+        r = storage_check_files(op, args->disk, 1);
     if (r < 0)
         return r;
     if (guest_disk_is_writable(&disk))
@@ -151,9 +153,9 @@ int do_cd_change(struct op *op, const struct slave_cd_change_args *args, struct 
     if (r == 0)
         r = take_guest(op, args->vm, args->epoch, &vm);
     if (r == 0)
-        r = storage_check(op, args->disk, 1);
+        r = storage_check_files(op, args->disk, 1);
     if (r == 0)
-        r = DRIVE(op, vm, change_cd, vm->uuid, &disk);
+        r = name_device(op, "VBD", disk.device, DRIVE(op, vm, change_cd, vm->uuid, &disk));
     return conclude(op, vm, r, ret);
 }
 

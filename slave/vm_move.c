@@ -293,7 +293,7 @@ static int open_receive(struct op *op, struct vm *vm, const struct slave_vm_rece
     r = guest_plan_make(op, vm, (uint64_t) args->epoch, args->config, args->disks, args->nics, receive->arena,
                         &receive->plan);
     if (r == 0)
-        r = storage_check(op, args->disks->items, args->disks->length);
+        r = storage_check_files(op, args->disks->items, args->disks->length);
     if (r < 0) {
         receive_release(receive);
         return r;

@@ -73,12 +73,13 @@ struct begin {
     bool is_paused;
 };
 
-/* Owner records, locks and what the guest writes go beside its disks: nothing of that where an SR is not mounted. */
+/* Owner records, locks and what the guest writes go beside its disks: nothing of that where an SR is not mounted, or beside a
+ * disk whose file is gone. */
 static int check_places(struct op *op, const struct begin *begin)
 {
-    int r = storage_check(op, begin->disks->items, begin->disks->length);
+    int r = storage_check_files(op, begin->disks->items, begin->disks->length);
 
-    return r == 0 && begin->image ? storage_check(op, begin->image_map, 1) : r;
+    return r == 0 && begin->image ? storage_check_files(op, begin->image_map, 1) : r;
 }
 
 /* With epoch and progress seen to: make the guest, have it run. */
@@ -110,6 +111,8 @@ static int make_guest(struct op *op, const struct begin *begin)
     if (r < 0)
         return r;
     r = begin->image ? DRIVE(op, vm, restore, &plan.config, begin->image) : DRIVE(op, vm, start, &plan.config);
+    if (r == -ERR_HOST_NOT_ENOUGH_FREE_MEMORY)
+        r = op_fail(op, HOST_NOT_ENOUGH_FREE_MEMORY, op_text(op, "%lld", (long long) plan.config.memory_target_bytes), "0");
     if (r < 0)
         return r;
     vm_set_state(vm, GUEST_PAUSED);

@@ -57,7 +57,7 @@ static int do_step(struct snapshot *snapshot, int (*step)(int dir, struct disk_c
     if (r < 0 || snapshot->error == 0)
         return r;
     clone = &snapshot->clones[snapshot->failed];
-    return storage_disk_failed(snapshot->op, snapshot->error, clone->text, clone->place.directory, clone->source,
+    return storage_disk_failed(snapshot->op, snapshot->error, clone->text, clone->place.uuid, clone->source,
                                clone->facts.virtual_size);
 }
 

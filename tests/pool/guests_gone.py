@@ -35,9 +35,10 @@ def runs_elsewhere(p, vms, host):
 
 def one_of_three_dies(p, hosts, vms):
     second, wanted, other = hosts[1], [vms["vm1"], vms["vm2"]], vms["vm3"]
-    for vm in wanted + [other]:
-        if home(p, vm) != second:
-            p("VM.pool_migrate", vm, second, {})
+    for name, vm in vms.items():
+        there = hosts[0] if name == "vm4" else second
+        if home(p, vm) != there:
+            p("VM.pool_migrate", vm, there, {})
     for vm in vms.values():
         p("VM.set_actions_after_crash", vm, "destroy" if vm == other else "restart")
     p.kill("guests2")

@@ -55,6 +55,7 @@ struct host {
     struct hypervisor *driver;
     struct change changes[CHANGES];
     int change_count;
+    int losses, returns; /* how often what runs the guests was told to be away, and there */
 };
 
 struct world {
@@ -118,6 +119,16 @@ static void told_progress(_unused_ void *arg, uint64_t operation, double share)
     assert_false(world.results[operation].is_done);
     assert_true(share >= 0 && share <= 1);
     world.results[operation].progress++;
+}
+
+static void told_reachable(void *arg, bool is_reachable)
+{
+    struct host *host = arg;
+
+    if (is_reachable)
+        host->returns++;
+    else
+        host->losses++;
 }
 
 static void told_changed(void *arg, ref_t vm, uint64_t epoch, enum guest_change change)
@@ -209,7 +220,7 @@ static bool is_not_ready(void *arg)
 static void connect_driver(struct host *host)
 {
     host->driver = hypervisor_sim_new(world.loop, host->socket_path);
-    host->driver->events = (struct hypervisor_events){told_done, told_progress, told_changed, host};
+    host->driver->events = (struct hypervisor_events){told_done, told_progress, told_changed, told_reachable, host};
     assert_true(is_not_ready(host));
     assert_true(wait_for(is_ready, host, WAIT_MS));
 }

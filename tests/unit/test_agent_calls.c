@@ -109,6 +109,41 @@ static void an_interrupted_start_is_finished_when_repeated(void **state)
     assert_int_equal(guest(f)->runs, 1);
 }
 
+/* Whatever a driver fails with, clients get what the row of the code says. */
+static void a_drivers_failure_fits_its_row(void **state)
+{
+    struct fixture *f = *state;
+    static const struct {
+        int code;
+        const char *first;
+    } cases[] = {
+        {ERR_SR_BACKEND_FAILURE, "5"},
+        {ERR_INVALID_VALUE, "other_config"},
+        {ERR_DOMAIN_EXISTS, vm1_text},
+        {ERR_OTHER_OPERATION_IN_PROGRESS, "VM"},
+        {ERR_HOST_NOT_ENOUGH_FREE_MEMORY, "134217728"}, /* what a guest of no options has */
+        {ERR_VM_MIGRATE_FAILED, vm1_text},
+        {ERR_FAILED_TO_START_EMULATOR, vm1_text},
+        {ERR_INVALID_DEVICE, ""},
+        {ERR_HOST_STILL_BOOTING, NULL},
+        {ERR_INTERNAL_ERROR, "it failed"},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        const struct error_row *row = model_error(cases[i].code);
+        struct wire_frame *reply;
+        ref_t id;
+
+        f->fake.fail_next = -cases[i].code;
+        id = start(f, (int64_t) i + 3);
+        assert_string_equal(code_of(f, id), row->code);
+        reply = of_id(f, WIRE_REPLY, id);
+        assert_int_equal(reply->params.length, row->param_count);
+        if (cases[i].first)
+            assert_string_equal(reply->params.items[0].text, cases[i].first);
+    }
+}
+
 static void a_start_that_fails_leaves_nothing(void **state)
 {
     struct fixture *f = *state;
@@ -196,6 +231,7 @@ int main(void)
         TEST(never_is_said_only_when_it_is_in_the_file),
         TEST(an_effect_waits_until_its_id_is_in_the_file),
         TEST(an_interrupted_start_is_finished_when_repeated),
+        TEST(a_drivers_failure_fits_its_row),
         TEST(a_start_that_fails_leaves_nothing),
         TEST(a_start_that_fails_when_repeated_leaves_nothing),
         TEST(replies_are_lost_at_named_points),

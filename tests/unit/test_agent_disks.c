@@ -5,6 +5,21 @@
 
 /* ---- disks ---- */
 
+static void put_owner(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+/* The file of a disk, or of an image. */
+static void put_file(struct fixture *f, const char *directory, const char *name)
+{
+    put_owner(arena_text(f->arena, "%s/%s", directory, name), "");
+}
+
 static void a_higher_owner_record_keeps_the_disk_shut(void **state)
 {
     struct fixture *f = *state;
@@ -15,6 +30,7 @@ static void a_higher_owner_record_keeps_the_disk_shut(void **state)
     ref_t id;
 
     assert_non_null(mkdtemp(dir));
+    put_file(f, dir, "a.raw");
     disk[0] = value_text("sr_location");
     disk[1] = value_text(dir);
     disk[2] = value_text("location");
@@ -51,15 +67,6 @@ static void a_higher_owner_record_keeps_the_disk_shut(void **state)
     assert_int_equal(system(command), 0);
 }
 
-static void put_owner(const char *path, const char *text)
-{
-    FILE *file = fopen(path, "w");
-
-    assert_non_null(file);
-    fputs(text, file);
-    fclose(file);
-}
-
 /* Memory fits to what the disks were when it was saved; a resume that failed has not changed them, and one that ran has. */
 static void memory_that_is_older_than_its_disks_is_not_resumed(void **state)
 {
@@ -77,6 +84,8 @@ static void memory_that_is_older_than_its_disks_is_not_resumed(void **state)
                                         .image_epoch = 3};
 
     assert_non_null(mkdtemp(dir));
+    put_file(f, dir, "a.raw");
+    put_file(f, dir, "image");
     snprintf(path, sizeof path, "%s/a.raw.owner", dir);
     put_owner(path, "3 somebody\n");
     f->fake.fail_next = -ERR_INTERNAL_ERROR;
@@ -123,6 +132,7 @@ static struct value third_disk(struct fixture *f, const struct two_disks *two)
 {
     struct value *items = arena_alloc_array(f->arena, 8, sizeof *items);
 
+    put_file(f, two->dir, "c.raw");
     items[0] = value_text("sr_location");
     items[1] = value_text(two->dir);
     items[2] = value_text("location");
@@ -356,6 +366,7 @@ static void no_guest_is_let_where_an_sr_is_not_mounted(void **state)
     assert_null(fake_find(&f->fake, vm1));
 
     put_owner(arena_text(f->arena, "%s/.drover-sr", mount), "sr-a\n");
+    put_file(f, mount, "a.raw");
     start_args.epoch = 4;
     assert_string_equal(state_of(f, call(f, SLAVE_CALL_vm_start, &start_args)), "running");
     assert_int_equal(rename(mount, away), 0);
@@ -388,6 +399,43 @@ static void no_guest_is_let_where_an_sr_is_not_mounted(void **state)
     assert_int_equal(system(arena_text(f->arena, "rm -rf %s", top)), 0);
 }
 
+/* A start, reboot or plug of a disk whose file is gone makes nothing and ends nothing. */
+static void a_disk_whose_file_is_gone_is_missed_first(void **state)
+{
+    struct fixture *f = *state;
+    char dir[] = "/tmp/drover-agent-XXXXXX";
+    struct value disk, second, disks;
+    struct slave_vm_start_args start_args = {.vm = vm1_text, .epoch = 3, .config = &no_options, .nics = &no_disks};
+    struct slave_vm_reboot_args reboot_args = {
+        .vm = vm1_text, .epoch = 4, .config = &no_options, .nics = &no_disks, .is_hard = true};
+    struct wire_frame *reply;
+    ref_t id;
+
+    assert_non_null(mkdtemp(dir));
+    put_owner(arena_text(f->arena, "%s/.drover-sr", dir), "sr-a\n");
+    disk = shared_disk(f, dir, "a.raw", "0");
+    second = shared_disk(f, dir, "b.raw", "1");
+    disks = VALUE_SET(1, &disk);
+    start_args.disks = reboot_args.disks = &disks;
+    id = call(f, SLAVE_CALL_vm_start, &start_args);
+    assert_string_equal(code_of(f, id), "VDI_LOCATION_MISSING");
+    reply = of_id(f, WIRE_REPLY, id);
+    assert_string_equal(reply->params.items[0].text, "sr-a");
+    assert_string_equal(reply->params.items[1].text, "a.raw");
+    assert_null(fake_find(&f->fake, vm1));
+
+    put_file(f, dir, "a.raw");
+    start_args.epoch = 4;
+    assert_string_equal(state_of(f, call(f, SLAVE_CALL_vm_start, &start_args)), "running");
+    id = call(f, SLAVE_CALL_vbd_plug, &(struct slave_vbd_plug_args){vm1_text, 4, &second});
+    assert_string_equal(code_of(f, id), "VDI_LOCATION_MISSING");
+    assert_int_equal(unlink(arena_text(f->arena, "%s/a.raw", dir)), 0);
+    assert_string_equal(code_of(f, call(f, SLAVE_CALL_vm_reboot, &reboot_args)), "VDI_LOCATION_MISSING");
+    assert_int_equal(guest(f)->starts, 1);
+    assert_int_equal(guest(f)->found.state, GUEST_RUNNING);
+    assert_int_equal(system(arena_text(f->arena, "rm -rf %s", dir)), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -399,6 +447,7 @@ int main(void)
         TEST(a_disk_that_was_given_back_is_free_for_another_vm),
         TEST(memory_that_is_older_than_its_disks_is_not_resumed),
         TEST(no_guest_is_let_where_an_sr_is_not_mounted),
+        TEST(a_disk_whose_file_is_gone_is_missed_first),
     };
 
     no_log();

@@ -174,9 +174,34 @@ static void a_late_abort_leaves_a_running_guest_its_right(void **state)
     assert_string_equal(state_of(f, id), "paused");
 }
 
+/* A guest cannot be made while what runs them is away: told at once, and with each hello. */
+static void a_driver_that_is_away_is_told(void **state)
+{
+    struct fixture *f = *state;
+    struct hypervisor_events *events = &f->fake.hypervisor.events;
+    int notes;
+
+    pass_ms(f, 100);
+    notes = count_of(f, WIRE_NOTE);
+    events->reachable(events->arg, true); /* as it was */
+    pass_ms(f, 100);
+    assert_int_equal(count_of(f, WIRE_NOTE), notes);
+    events->reachable(events->arg, false);
+    pass_ms(f, 100);
+    assert_string_equal(last_of(f, WIRE_NOTE)->name, "hypervisor");
+    assert_string_equal(value_map_text(&last_of(f, WIRE_NOTE)->body, "state", ""), "away");
+    agent_link_renew(f->agent);
+    pass_ms(f, 1000);
+    assert_string_equal(value_map_text(&last_of(f, WIRE_HELLO)->about, "hypervisor_state", ""), "away");
+    events->reachable(events->arg, true);
+    pass_ms(f, 100);
+    assert_string_equal(value_map_text(&last_of(f, WIRE_NOTE)->body, "state", ""), "there");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(a_driver_that_is_away_is_told),
         TEST(pause_unpause_kill_and_forget),
         TEST(a_shutdown_is_answered_when_the_guest_has_ended),
         TEST(a_kill_ends_what_waits),

@@ -95,6 +95,8 @@ static void a_copy_that_is_lost_meanwhile_never_ran(void **state)
     int fd;
 
     assert_non_null(mkdtemp(dir));
+    snprintf(command, sizeof command, "touch %s/a.raw", dir);
+    assert_int_equal(system(command), 0);
     opened = call(f, SLAVE_CALL_vm_receive_open, &args);
     fd = connect_as_source(f, opened, NULL);
     UNTIL(f, fake_find(&f->fake, vm1) && guest(f)->found.state == GUEST_PAUSED);

@@ -446,10 +446,11 @@ static void failed_save_lets_the_guest_run_on(_unused_ void **state)
 
 static void killed_process_takes_its_guests_along(_unused_ void **state)
 {
-    struct test_vm vm, ended;
+    struct test_vm vm, ended, never_there;
     uint64_t op;
 
     host_up(0);
+    vm_make(&never_there, 4, 1, NULL);
     vm_run(0, vm_make(&ended, 2, 1, NULL));
     OK(VM_CALL(0, kill, &ended));
     vm_run(0, vm_make(&vm, 1, 3, "sim-suspend-ms=60000", NULL));
@@ -461,11 +462,17 @@ static void killed_process_takes_its_guests_along(_unused_ void **state)
     assert_int_equal(wait_change(0, 1).epoch, 3);
     assert_int_equal(wait_op(op), -(int) ERR_INTERNAL_ERROR);
     assert_true(is_not_ready(&world.hosts[0]));
-    assert_true(VM_CALL(0, unpause, &vm) < 0);
+    assert_int_equal(world.hosts[0].losses, 1);
+    assert_int_equal(world.hosts[0].returns, 1);
+    assert_int_equal(VM_CALL(0, unpause, &vm), -ERR_HOST_STILL_BOOTING);
+    assert_int_equal(begin_start(0, &vm), -ERR_HOST_STILL_BOOTING);
     assert_true(lock_is_free(&vm));
+    OK(VM_CALL(0, kill, &never_there)); /* nobody can have it */
+    OK(VM_CALL(0, forget, &never_there));
 
     world.hosts[0].pid = spawn(&world.hosts[0]);
     assert_true(wait_for(is_ready, &world.hosts[0], WAIT_MS));
+    assert_int_equal(world.hosts[0].returns, 2);
     assert_ended(0, &vm, GUEST_VANISHED);
     assert_ended(0, &ended, GUEST_KILLED);
     OK(VM_CALL(0, kill, &vm));
@@ -489,6 +496,7 @@ static void stopped_process_is_not_dead(_unused_ void **state)
     pass_ms(300);
     assert_state(0, &vm, GUEST_RUNNING); /* as far as anybody knows */
     assert_int_equal(world.hosts[0].change_count, 0);
+    assert_int_equal(world.hosts[0].losses, 0);
     assert_false(world.results[op].is_done);
     assert_false(lock_is_free(&vm));
 
@@ -496,7 +504,7 @@ static void stopped_process_is_not_dead(_unused_ void **state)
         &world.hosts[0].driver); /* an agent that starts now knows nothing yet */
     world.hosts[0].driver = hypervisor_sim_new(world.loop, world.hosts[0].socket_path);
     driver(0)->events =
-        (struct hypervisor_events){told_done, told_progress, told_changed, &world.hosts[0]};
+        (struct hypervisor_events){told_done, told_progress, told_changed, told_reachable, &world.hosts[0]};
     pass_ms(100);
     assert_true(is_not_ready(&world.hosts[0]));
     host_signal(0, SIGCONT);

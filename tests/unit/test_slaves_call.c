@@ -39,6 +39,56 @@ static void a_failure_comes_with_its_details(void **state)
     caller_end(&caller);
 }
 
+/* Slaves know uuids, files and operations, clients know references. */
+static void a_failure_names_what_clients_know(void **state)
+{
+    struct fixture *f = *state;
+    struct core *core = &f->mini.core;
+    struct txn *txn = store_begin(core->store);
+    ref_t sr = txn_create_new(txn, core->random, CLASS_OF(SR), NULL);
+    ref_t vdi = txn_create_new(txn, core->random, CLASS_OF(VDI), NULL);
+    ref_t old = txn_create_new(txn, core->random, CLASS_OF(VDI), NULL);
+    const char *sr_uuid, *file;
+    struct arena *arena = arena_new();
+
+    sr_uuid = arena_strdup(arena, SR_get_uuid(txn_get(txn, SR, sr)));
+    file = arena_text(arena, "%s.raw", VDI_get_uuid(txn_get(txn, VDI, vdi)));
+    VDI_put_location(txn, vdi, file);
+    VDI_put_location(txn, old, "from-before.raw");
+    store_apply(&txn);
+    mini_run(&f->mini);
+    {
+        const struct {
+            const char *code, *first, *second, *expected_second;
+            ref_t expected;
+        } cases[] = {
+            {"VDI_LOCATION_MISSING", sr_uuid, "a.raw", "a.raw", sr},
+            {"VDI_IN_USE", file, "attach", "attach", vdi},
+            {"VDI_IN_USE", "from-before.raw", "attach", "attach", old},
+            {"VDI_IN_USE", "of-nobody.raw", "attach", "attach", NULL_REF},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+            struct value params[] = {value_text(cases[i].first), value_text(cases[i].second)};
+            struct asker caller = {0};
+            const struct failure *failure = &caller.call.failure;
+
+            caller_begin(f, &caller);
+            say(f, (struct wire_frame){.type = WIRE_REPLY,
+                                       .id = last_of(f, WIRE_CALL)->id,
+                                       .code = cases[i].code,
+                                       .params = VALUE_SET(2, params)});
+            assert_true(caller.r < 0);
+            assert_string_equal(failure->params[0], ref_is_null(cases[i].expected)
+                                                        ? cases[i].first
+                                                        : ref_text(&caller.call, cases[i].expected));
+            assert_string_equal(failure->params[1], cases[i].expected_second);
+            caller_end(&caller);
+        }
+    }
+    arena_destroy(&arena);
+}
+
 static void a_result_of_the_wrong_form_is_an_error(void **state)
 {
     struct fixture *f = *state;
@@ -291,6 +341,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_call_is_answered_and_confirmed),
         TEST(a_failure_comes_with_its_details),
+        TEST(a_failure_names_what_clients_know),
         TEST(a_result_of_the_wrong_form_is_an_error),
         TEST(a_lost_reply_is_asked_for_on_the_next_link),
         TEST(never_means_that_it_may_be_sent_anew),

@@ -206,6 +206,33 @@ static void a_host_joins_by_the_secret_only(void **state)
     assert_non_null(last_of(f, WIRE_JOINED));
 }
 
+static bool is_told_away(struct fixture *f)
+{
+    return host_get_guests_away(view_get(store_core_view(f->mini.core.store), host, f->mini.core.host));
+}
+
+static void a_host_says_whether_guests_can_be_made_there(void **state)
+{
+    struct fixture *f = *state;
+    struct value state_of[] = {value_text("state"), value_text("away")};
+    struct value about[] = {value_text("hypervisor_state"), value_text("away")};
+
+    assert_false(is_told_away(f));
+    for (uint64_t number = 1; number <= 2; number++) {
+        say(f, (struct wire_frame){
+                   .type = WIRE_NOTE, .number = number, .name = "hypervisor", .body = VALUE_MAP(1, state_of)});
+        assert_int_equal(is_told_away(f), number == 1);
+        assert_true(is_live(f));
+        state_of[1] = value_text("there");
+    }
+    f->about = VALUE_MAP(1, about);
+    hello(f); /* to a master that may know nothing of it */
+    assert_true(is_told_away(f));
+    f->about = VALUE_VOID;
+    hello(f);
+    assert_false(is_told_away(f));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -215,6 +242,7 @@ int main(void)
         TEST(the_key_says_who_it_is),
         TEST(a_host_that_follows_another_master_is_not_welcomed),
         TEST(beats_keep_a_host_alive_and_silence_does_not),
+        TEST(a_host_says_whether_guests_can_be_made_there),
         TEST(a_lost_frame_ends_the_link),
         TEST(a_host_that_left_the_pool_is_shut_out),
         TEST(a_host_joins_by_the_secret_only),
