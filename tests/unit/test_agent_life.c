@@ -193,6 +193,7 @@ static void a_driver_that_is_away_is_told(void **state)
     agent_link_renew(f->agent);
     pass_ms(f, 1000);
     assert_string_equal(value_map_text(&last_of(f, WIRE_HELLO)->about, "hypervisor_state", ""), "away");
+    welcome(f);
     events->reachable(events->arg, true);
     pass_ms(f, 100);
     assert_string_equal(value_map_text(&last_of(f, WIRE_NOTE)->body, "state", ""), "there");
