@@ -60,6 +60,7 @@ static const struct setting settings[] = {
     TEXT(log_file, "", true, "log to this file (standard error); reopened on SIGHUP"),
     TEXT(log_level, "info", true, "debug, info, warning or error"),
     NUMBER(http_loops, "2", 1, 64, "threads that serve HTTP"),
+    NUMBER(bodies_mb, "64", 16, 1048576, "MiB that calls being read may hold; more are answered 503"),
     NUMBER(workers, "4", 1, 256, "threads for what blocks: passwords, files"),
     NUMBER(fibers_max, "4096", 16, 65536, "calls and tasks at work at once"),
     NUMBER(queue_max, "20000", 1, 1000000, "calls that wait for their turn, and as many tasks"),

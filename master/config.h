@@ -22,7 +22,7 @@ struct config {
     const char *redis_user, *redis_password;
     const char *log_file;     /* "": stderr */
     const char *log_level;
-    int64_t http_loops;
+    int64_t http_loops, bodies_mb;
     int64_t workers;
     int64_t fibers_max;
     int64_t queue_max;

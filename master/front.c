@@ -419,6 +419,7 @@ struct front *front_new(struct core *core, const struct front_config *config)
     front->core = core;
     front->rpc_bytes_max = config->rpc_bytes_max;
     http.loops = config->loops;
+    http.bodies_bytes_max = config->bodies_bytes_max;
     http.handle = handle;
     http.loop_start = loop_start;
     http.loop_stop = loop_stop_readers;

@@ -15,7 +15,7 @@ struct front;
 
 struct front_config {
     unsigned loops;
-    size_t rpc_bytes_max;
+    size_t rpc_bytes_max, bodies_bytes_max; /* of one call's text, and of all together (http.h) */
 };
 
 struct front *front_new(struct core *, const struct front_config *);

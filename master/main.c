@@ -273,7 +273,8 @@ static int start_calls(struct master *master)
         .tasks_max = (size_t) config->queue_max,
     };
     struct front_config front = {.loops = (unsigned) config->http_loops,
-                                 .rpc_bytes_max = RPC_BYTES_MAX};
+                                 .rpc_bytes_max = RPC_BYTES_MAX,
+                                 .bodies_bytes_max = (size_t) config->bodies_mb << 20};
 
     if (!secret) {
         log_error(NULL, "%s: %s", secret_file, strerror(errno));

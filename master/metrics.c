@@ -157,6 +157,7 @@ static void metrics(struct http_request *http, void *arg)
     line(&question->out, "http_requests_total", "counter", stats.requests);
     line(&question->out, "http_connections_total", "counter", stats.connections);
     line(&question->out, "http_connections", "gauge", stats.connections_now);
+    line(&question->out, "http_bodies_bytes", "gauge", stats.bodies_bytes);
     line(&question->out, "http_refused_total", "counter", stats.refused);
     loop_call(front_core(question->front)->loop, gather, question);
 }

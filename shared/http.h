@@ -45,6 +45,8 @@ struct http_config {
     unsigned connections_max; /* of the server */
     /* An IPv6 /64 counts as one address; loopback and unix sockets are exempt. */
     unsigned connections_per_address_max;
+    /* What the bodies of http_read_body may hold together, beyond a little of each: see there. */
+    size_t bodies_bytes_max;
 
     int handshake_ms;         /* TLS: from accept */
     int head_ms;              /* from its first byte; of the first request, from accept */
@@ -65,8 +67,8 @@ struct http_config {
 /* The limits of design.md; the caller adds handle and what else it wants different. */
 #define HTTP_CONFIG_DEFAULT                                                         \
     .loops = 2, .head_bytes_max = 32768, .connections_max = 20000,                  \
-    .connections_per_address_max = 1000, .handshake_ms = 10000, .head_ms = 10000,   \
-    .body_ms = 30000, .idle_ms = 60000, .linger_ms = 2000, .rate_window_ms = 20000, \
+    .connections_per_address_max = 1000, .bodies_bytes_max = 64u << 20,             \
+    .handshake_ms = 10000, .head_ms = 10000, .body_ms = 30000, .idle_ms = 60000, .linger_ms = 2000, .rate_window_ms = 20000, \
     .rate_window_bytes = 16384
 
 /* --- the server ------------------------------------------------------------------------------ */
@@ -100,6 +102,7 @@ void http_server_destroy(struct http_server **server);
 
 struct http_stats {
     uint64_t requests, connections, connections_now, refused;
+    uint64_t bodies_bytes; /* now, of bodies_bytes_max */
 };
 
 void http_server_stats(struct http_server *server, struct http_stats *ret_stats);
@@ -178,8 +181,12 @@ void http_close_after(struct http_request *request);
 
 /* --- answers --------------------------------------------------------------------------------- */
 
+/* A body that is read whole counts for bodies_bytes_max with what of it has come beyond these bytes, until its request ends. */
+#define HTTP_BODY_FREE_BYTES 16384u
+
 /* Read the whole body, then call fn; what it is given is good until it returns. A longer body is
- * answered with 413. A request without a body has one of 0 bytes. */
+ * answered with 413, one that the bodies of others leave no room for with 503: small ones always have room.
+ * A request without a body has one of 0 bytes. */
 void http_read_body(struct http_request *request, size_t bytes_max,
                     void (*fn)(struct http_request *request, const char *body, size_t bytes,
                                void *arg),

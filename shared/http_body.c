@@ -4,6 +4,9 @@
  * full the loop leaves the socket alone, so TCP holds the client back; when half of it is free
  * again the consumer's thread posts the loop. Once both have let go of it, it is freed.
  *
+ * A whole body costs memory before anybody knows whose it is, so all of them share a bound. A client can hold its part for
+ * body_ms and come again, so nobody waits for room: who finds none is told, and who sends little needs none.
+ *
  * The free part of the ring belongs to the loop: unless the body comes in chunks, the socket is
  * read right into it, without the lock. */
 #include "shared/http_internal.h"
@@ -345,10 +348,37 @@ void http_body_invite(struct exchange *ex)
         evbuffer_add(conn->out, "HTTP/1.1 100 Continue\r\n\r\n", 25);
 }
 
+/* Count what is gathered and so many bytes more; false when there is no room for them. */
+static bool body_count(struct exchange *ex, size_t bytes)
+{
+    struct http_server *server = ex->connection->loop->server;
+    size_t all = ex->gathered.end + bytes, counted, more;
+
+    counted = all > HTTP_BODY_FREE_BYTES ? all - HTTP_BODY_FREE_BYTES : 0;
+    more = counted - ex->body_counted;
+    if (more == 0)
+        return true;
+    if (atomic_fetch_add(&server->bodies_bytes, more) + more > server->config.bodies_bytes_max) {
+        atomic_fetch_sub(&server->bodies_bytes, more);
+        return false;
+    }
+    ex->body_counted = counted;
+    return true;
+}
+
+void http_body_uncount(struct exchange *ex)
+{
+    if (ex->body_counted > 0)
+        atomic_fetch_sub(&ex->connection->loop->server->bodies_bytes, ex->body_counted);
+    ex->body_counted = 0;
+}
+
+/* What the handler makes of the body takes about as much, as long as the request: so that is still counted. */
 static void body_deliver(struct exchange *ex, const char *data, size_t bytes)
 {
     ex->body = BODY_DONE;
     ex->on_body(&ex->request, bytes > 0 ? data : "", bytes, ex->on_body_arg);
+    http_input_clear(&ex->gathered);
     http_exchange_check(ex);
 }
 
@@ -382,6 +412,10 @@ static bool body_whole_step(struct exchange *ex)
         case BODY_RUN:
             if (bytes > ex->body_bytes_max - ex->gathered.end) {
                 http_connection_refuse(conn, 413);
+                return true;
+            }
+            if (!body_count(ex, bytes)) {
+                http_connection_refuse(conn, 503);
                 return true;
             }
             http_input_append(&ex->gathered, data, bytes);

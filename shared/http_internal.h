@@ -151,6 +151,7 @@ struct exchange {
     bool expects_continue; /* not yet answered */
     size_t body_bytes_max;
     struct input gathered; /* BODY_WHOLE, when it came in pieces */
+    size_t body_counted;   /* of it, in the server's bodies_bytes */
     void (*on_body)(struct http_request *, const char *, size_t, void *);
     void *on_body_arg;
     struct http_upload *upload;
@@ -239,6 +240,7 @@ struct http_server {
 
     atomic_uint connections_now;
     _Atomic uint64_t connections, refused;
+    _Atomic size_t bodies_bytes; /* what is gathered of all bodies, beyond the free bytes of each */
 };
 
 /* --- http.c ---------------------------------------------------------------------------------- */
@@ -307,6 +309,9 @@ bool http_body_is_wanted(const struct exchange *ex);
 
 /* "100 Continue", where the client waits for it. */
 void http_body_invite(struct exchange *ex);
+
+/* The request ends: what its body counted for is free for others. */
+void http_body_uncount(struct exchange *ex);
 void http_body_upload_end(struct exchange *ex, enum http_upload_state state);
 
 /* --- http_reply.c ---------------------------------------------------------------------------- */

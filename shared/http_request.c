@@ -40,6 +40,7 @@ void http_exchange_free(struct exchange *ex)
     if (ex->request.user_destroy)
         ex->request.user_destroy(ex->request.user);
     http_input_clear(&ex->gathered);
+    http_body_uncount(ex);
     free(ex->params);
     free(ex->param_text);
     free(ex->cookies);

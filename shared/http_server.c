@@ -558,6 +558,7 @@ void http_server_stats(struct http_server *server, struct http_stats *ret_stats)
         .connections = atomic_load(&server->connections),
         .connections_now = atomic_load(&server->connections_now),
         .refused = atomic_load(&server->refused),
+        .bodies_bytes = atomic_load(&server->bodies_bytes),
     };
     for (unsigned i = 0; i < server->config.loops; i++)
         ret_stats->requests +=

@@ -222,6 +222,7 @@ static int serve_http(struct slave *slave)
     });
     slave->front = slave_front_new(&(struct slave_front_config){
         .loops = (unsigned) settings->http_loops,
+        .bodies_bytes_max = (size_t) settings->bodies_mb << 20,
         .standing = slave->standing,
         .local = slave->local_calls,
     });

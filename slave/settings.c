@@ -43,6 +43,7 @@ static const struct setting rows[] = {
     NUMBER (memory_mib,       "0",      0, 1 << 30, "memory offered to guests; 0: what the machine has")
     NUMBER (cpus,             "0",      0, 65536,   "CPUs offered to guests; 0: what the machine has")
     NUMBER (http_loops,       "2",      1, 64,      "threads that serve HTTP")
+    NUMBER (bodies_mb,        "64",     1, 1 << 20, "MiB that calls being read may hold; more are answered 503")
     NUMBER (workers,          "16",     1, 256,     "threads for files; at most half of them at one SR")
     NUMBER (transfers,        "64",     1, 1024,    "exports and imports at work at once, but for those that wait for their clients")
     NUMBER (transfer_requests, "256",   1, 1024,    "exports and imports there at once; beyond that a very slow client gives way")

@@ -10,7 +10,7 @@ struct settings {
     const char *certificate, *key, *unix_socket;
     const char *dir, *host, *name, *address, *storage, *hypervisor, *guests, *join, *pool_secret_file;
     const char *log_file, *log_level;
-    int64_t memory_mib, cpus, workers, fibers_max, http_loops, transfers, transfer_requests, transfer_kib_per_s;
+    int64_t memory_mib, cpus, workers, fibers_max, http_loops, bodies_mb, transfers, transfer_requests, transfer_kib_per_s;
     struct arena *memory; /* of the texts */
 };
 

@@ -241,6 +241,7 @@ struct slave_front *slave_front_new(const struct slave_front_config *config)
     front->standing = config->standing;
     front->local = config->local;
     http.loops = config->loops;
+    http.bodies_bytes_max = config->bodies_bytes_max;
     http.handle = handle;
     http.arg = front;
     front->server = http_server_new(&http);

@@ -16,6 +16,7 @@ struct standing;
 
 struct slave_front_config {
     unsigned loops;
+    size_t bodies_bytes_max;   /* http.h */
     struct standing *standing; /* the caller's, who keeps both */
     struct local_calls *local;
 };

@@ -34,7 +34,8 @@ _unused_ static void serve_new(struct served *served)
 
     mini_start_real(&served->mini);
     served->front =
-        front_new(core, &(struct front_config){.loops = 2, .rpc_bytes_max = RPC_BYTES_MAX});
+        front_new(core, &(struct front_config){
+                            .loops = 2, .rpc_bytes_max = RPC_BYTES_MAX, .bodies_bytes_max = 64u << 20});
 }
 
 _unused_ static void serve_start(struct served *served)

@@ -673,6 +673,74 @@ static void connections_are_limited(void **state)
     http_server_destroy(&small);
 }
 
+static size_t bodies_bytes(struct http_server *of)
+{
+    struct http_stats stats;
+
+    http_server_stats(of, &stats);
+    return stats.bodies_bytes;
+}
+
+/* Until the server has read, or let go of, as much. */
+static void wait_for_bodies(struct http_server *of, size_t bytes)
+{
+    for (int ms = 0; bodies_bytes(of) != bytes && ms < RAW_TIMEOUT_S * 1000; ms++)
+        usleep(1000);
+    assert_int_equal(bodies_bytes(of), bytes);
+}
+
+static void bodies_share_a_bound(void **state)
+{
+    static const char small[] = "POST /echo HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
+    enum { EACH = 60000, COUNTED = EACH - HTTP_BODY_FREE_BYTES };
+    struct http_config config = {HTTP_CONFIG_DEFAULT, .handle = handle, .arg = &server};
+    struct http_server *tight;
+    struct raw *half[2], *one;
+    char large[EACH + 1], chunked[EACH + 64];
+    uint16_t tight_port;
+
+    (void) state;
+    memset(large, 'x', EACH);
+    large[EACH] = '\0';
+    config.bodies_bytes_max = 2 * COUNTED + COUNTED / 2;
+    tight = http_server_new(&config);
+    assert_int_equal(http_listen_tcp(tight, "127.0.0.1", 0, NULL, &tight_port), 0);
+    assert_int_equal(http_server_start(tight), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(half); i++) { /* two that do not end, */
+        half[i] = raw_connect("127.0.0.1", tight_port);
+        raw_send(half[i], "POST /echo HTTP/1.1\r\nContent-Length: 60001\r\n\r\n");
+        raw_send(half[i], large);
+        wait_for_bodies(tight, (i + 1) * COUNTED);
+    }
+    one = raw_connect("127.0.0.1", tight_port); /* a third that is one too many, */
+    raw_send(one, "POST /echo HTTP/1.1\r\nContent-Length: 60001\r\n\r\n");
+    raw_send(one, large);
+    raw_expect(one, "", 503, "");
+    raw_close(&one);
+    one = raw_connect("127.0.0.1", tight_port); /* whatever it says of its length, */
+    snprintf(chunked, sizeof chunked,
+             "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s", EACH, large);
+    raw_send(one, chunked);
+    raw_expect(one, "", 503, "");
+    raw_close(&one);
+    wait_for_bodies(tight, 2 * COUNTED);
+
+    one = raw_connect("127.0.0.1", tight_port); /* and small ones, in pieces too, are served */
+    raw_send(one, small);
+    wait_for_bodies(tight, 2 * COUNTED);
+    raw_expect(one, "hello", 200, "hello");
+    raw_close(&half[0]);
+    wait_for_bodies(tight, COUNTED);
+    raw_send(one, "POST /echo HTTP/1.1\r\nContent-Length: 60000\r\n\r\n");
+    raw_expect(one, large, 200, large);
+    raw_send(half[1], "x");
+    free(raw_answer(half[1], 200, NULL));
+    wait_for_bodies(tight, 0);
+    raw_close(&half[1]);
+    raw_close(&one);
+    http_server_destroy(&tight);
+}
+
 static void stopping_tells_those_who_wait(void **state)
 {
     struct http_config config = {HTTP_CONFIG_DEFAULT, .handle = handle, .arg = &server};
@@ -750,6 +818,7 @@ int main(void)
         cmocka_unit_test(a_unix_peer_is_known),
         cmocka_unit_test(ports_and_sockets_are_not_shared_by_accident),
         cmocka_unit_test(connections_are_limited),
+        cmocka_unit_test(bodies_share_a_bound),
         cmocka_unit_test(stopping_tells_those_who_wait),
         cmocka_unit_test(a_server_may_stop_as_soon_as_it_started),
         cmocka_unit_test(each_request_ends_once),

@@ -69,7 +69,7 @@ static int serve(void **state)
                                                                  .pool_secret = SECRET});
     assert_int_equal(pthread_create(&served->thread, NULL, run_loop, served->loop), 0);
     served->front = slave_front_new(
-        &(struct slave_front_config){.loops = 1, .standing = served->standing, .local = served->local});
+        &(struct slave_front_config){.loops = 1, .bodies_bytes_max = 1u << 20, .standing = served->standing, .local = served->local});
     slave_front_add(served->front, HTTP_GET, "/export", export, NULL);
     assert_int_equal(http_listen_tcp(slave_front_server(served->front), "127.0.0.1", 0, NULL, &served->port), 0);
     assert_int_equal(slave_front_start(served->front), 0);
