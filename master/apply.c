@@ -3,6 +3,7 @@
  *
  *   settle    objects put back to what they were get their old version again: no change
  *   touch     what a told reference left or joined gets a new version without a difference
+ *   follow    so does what is shown otherwise because of the change (lifecycle_follow.c)
  *   list      struct changes: creates, modifies, touches, deletes
  *   finish    index by generation, retire what was superseded, commit the trees, publish */
 #include "master/versions.h"
@@ -132,6 +133,22 @@ static void touch(struct txn *txn)
     }
 }
 
+/* Touch those whose shown fields follow from what was changed. A touch alone moves nobody: what is shown follows from stored
+ * fields only. */
+static void follow(struct txn *txn)
+{
+    struct txn_entry **end = txn->last; /* what is touched comes behind */
+
+    if (!txn->store->follow)
+        return;
+    for (struct txn_entry **p = &txn->first; p != end; p = &(*p)->next) {
+        const struct txn_entry *entry = *p;
+
+        if (!entry->before || !entry->after || entry->differences > 0)
+            txn->store->follow(txn, &txn->store->core, entry->before, entry->after);
+    }
+}
+
 static enum change_kind entry_kind(const struct txn_entry *entry)
 {
     if (!entry->before)
@@ -252,6 +269,7 @@ uint64_t store_apply(struct txn **txn_p)
     assert(txn->is_open);
     settle(txn);
     touch(txn);
+    follow(txn);
     if (!txn->first) {
         txn_end(txn_p);
         return store_newest(store);

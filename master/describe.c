@@ -117,7 +117,7 @@ static void print_fields(FILE *out)
             if (field->flags & FIELD_INVERSE)
                 fprintf(out, "%s.%s", field->inverse_class->name,
                         field->inverse_class->fields[field->inverse_field].name);
-            else if (field->told)
+            else if (field->told && !(field->told->flags & FIELD_OURS))
                 fprintf(out, "%s.%s", field->told->class->name, field->told->name);
             fputc('\n', out);
         }

@@ -6,6 +6,7 @@
 #include "master/events_internal.h"
 
 #include "master/core.h"
+#include "master/lifecycle.h"
 #include "shared/http.h"
 
 #define HEARTBEAT_MS \
@@ -326,6 +327,7 @@ struct events *events_new(struct core *core)
     store_add_sink(core->store, &events->sink);
     events->listener = (struct store_listener){.visible = became_visible};
     store_add_listener(core->store, &events->listener);
+    store_set_follow(core->store, lifecycle_follow);
     timer_start(core->loop, &events->heartbeat, HEARTBEAT_MS, heartbeat, events);
     return events;
 }
@@ -340,6 +342,7 @@ void events_destroy(struct events **events_p)
     for (unsigned i = 0; i < events->ended_count; i++)
         reader_loop_free(events->ended[i]);
     timer_stop(&events->heartbeat);
+    store_set_follow(events->core->store, NULL);
     store_remove_listener(events->core->store, &events->listener);
     for (size_t i = 0; i < ARRAY_SIZE(events->registrations); i++)
         while (events->registrations[i])

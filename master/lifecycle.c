@@ -2,7 +2,8 @@
  *
  * The rules stand in lifecycle_vm.c, lifecycle_device.c (VBD, VIF), lifecycle_storage.c (VDI, SR)
  * and lifecycle_host.c (host, pool), each in the order of wire.md section 10, since the first
- * refusal is what the client is told. */
+ * refusal is what the client is told. Whose rules look at what of other objects is the table of
+ * lifecycle_follow.c. */
 #include "master/lifecycle_rules.h"
 
 #include <stdio.h>
@@ -39,29 +40,51 @@ int operation_check(const struct view *view, const struct object *object, int op
     return rules[object->class->number].check(&check);
 }
 
+/* Is the operation among the object's allowed_operations? */
+static bool is_allowed(const struct view *view, const struct object *object, int operation)
+{
+    int number = object->class->number;
+    struct failure ignored;
+    /* A NULL arena: only whether is asked, and no details are made. */
+    struct check check = {view, object, operation, true, NULL, &ignored};
+
+    return !(rules[number].is_listed && !rules[number].is_listed(operation))
+           && rules[number].check(&check) == 0;
+}
+
+static const struct enum_type *operations_type(const struct object *object)
+{
+    int field = rules[object->class->number].allowed_field;
+
+    return object->class->fields[field].type->element->enum_type;
+}
+
 struct value allowed_operations(const struct view *view, const struct object *object,
                                 struct arena *arena)
 {
-    int number = object->class->number;
     const struct enum_type *type;
-    struct failure ignored;
     struct value *items;
     uint32_t count = 0;
 
-    if (!rules[number].check)
+    if (!rules[object->class->number].check)
         return VALUE_EMPTY_SET;
-    type = object->class->fields[rules[number].allowed_field].type->element->enum_type;
+    type = operations_type(object);
     items = arena_alloc(arena, (size_t) type->count * sizeof *items);
-    for (int i = 0; i < type->count; i++) {
-        if (rules[number].is_listed && !rules[number].is_listed(i))
-            continue;
-        /* A NULL arena: only whether is asked, and no details are made. */
-        struct check check = {view, object, i, true, NULL, &ignored};
-
-        if (rules[number].check(&check) == 0)
+    for (int i = 0; i < type->count; i++)
+        if (is_allowed(view, object, i))
             items[count++] = (struct value){.kind = KIND_ENUM, .e = {type, i}};
-    }
     return VALUE_SET(count, items);
+}
+
+bool allowed_operations_differ(const struct view *a, const struct view *b,
+                               const struct object *object)
+{
+    int count = operations_type(object)->count;
+
+    for (int i = 0; i < count; i++)
+        if (is_allowed(a, object, i) != is_allowed(b, object, i))
+            return true;
+    return false;
 }
 
 const char *power_state_text(enum vm_power_state state)

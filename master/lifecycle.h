@@ -3,7 +3,8 @@
  *
  * Pure functions of a view. The calls check with them when they claim an object (claim.h), and
  * allowed_operations is not stored anywhere: it is computed from the same rules when a record is
- * read, so it is always exact. */
+ * read, so it is always exact. What moves it without a change of the object itself is told by
+ * lifecycle_follow(): a rule that looks at another object has a row there, too. */
 #pragma once
 
 #include "master/store.h"
@@ -23,6 +24,11 @@ int operation_check(const struct view *, const struct object *, int operation, b
 
 /* The set for the field allowed_operations; an empty set for classes without rules. */
 struct value allowed_operations(const struct view *, const struct object *, struct arena *);
+
+/* Touches the objects whose allowed_operations are others by a change of this one, for store_set_follow(): so they have an
+ * event, as if the field were stored. */
+void lifecycle_follow(struct txn *, const struct view *before, const struct object *old,
+                      const struct object *new);
 
 /* "halted", as error parameters spell states. */
 const char *power_state_text(enum vm_power_state);

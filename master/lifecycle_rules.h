@@ -26,6 +26,11 @@ int check_pool(struct check *);
 /* May the operation appear in VM.allowed_operations at all? */
 bool vm_operation_is_listed(int operation);
 
+/* Are allowed_operations of the object, which is the same in both views, others in `b` than in `a`? Of a class with rules. */
+bool allowed_operations_differ(const struct view *a, const struct view *b, const struct object *);
+/* Has the SR a PBD that is attached? */
+bool sr_is_attached(const struct view *, ref_t sr);
+
 /* The refusal and its details. Without an arena only the answer no is wanted, and no details are
  * made. */
 #define refuse(check, code, ...)                                                         \

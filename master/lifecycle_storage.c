@@ -66,12 +66,12 @@ static bool sr_can(const struct view *view, const struct object *sr, const char 
     return false;
 }
 
-static bool sr_is_attached(const struct view *view, const struct object *sr)
+bool sr_is_attached(const struct view *view, ref_t sr)
 {
     const struct object *pbd;
     struct view_iter pbds;
 
-    view_each_inverse(&pbds, view, &CLASS_OF(SR)->fields[F_SR_PBDs], sr->ref);
+    view_each_inverse(&pbds, view, &CLASS_OF(SR)->fields[F_SR_PBDs], sr);
     while ((pbd = view_next(&pbds)))
         if (PBD_get_currently_attached(pbd))
             return true;
@@ -154,7 +154,7 @@ int check_VDI(struct check *check)
             return refuse_busy(check, vdi, "; ");
     if (!sr)
         return refuse(check, HANDLE_INVALID, "SR", check_ref(check, VDI_get_SR(vdi)));
-    if (check->operation == vdi_operations_resize && !sr_is_attached(check->view, sr))
+    if (check->operation == vdi_operations_resize && !sr_is_attached(check->view, sr->ref))
         return refuse_unlisted(check, "SR_NO_PBDS", 1, check_ref(check, sr->ref));
     r = check_vdi_users(check);
     if (r < 0)
@@ -203,7 +203,7 @@ int check_SR(struct check *check)
 
     if (check->operation == storage_operations_destroy
         || check->operation == storage_operations_forget) {
-        if (sr_is_attached(check->view, sr))
+        if (sr_is_attached(check->view, sr->ref))
             return refuse(check, SR_HAS_PBD, check_self(check));
     }
     if (check->operation == storage_operations_destroy) {

@@ -431,6 +431,11 @@ void store_destroy(struct store **store_p)
     free(store);
 }
 
+void store_set_follow(struct store *store, store_follow_fn *fn)
+{
+    store->follow = fn;
+}
+
 void store_keep_deletions(struct store *store, size_t count)
 {
     store->deletions_kept = MAX(count, (size_t) DELETIONS_KEPT_LEAST);

@@ -141,9 +141,17 @@ void txn_delete(struct txn *, const struct class *, ref_t);
 void txn_touch(struct txn *, const struct class *, ref_t);
 
 /* Close the transaction: its changes are generation g of the core's state and go to the sinks.
- * Inverse fields count: objects that a changed reference left or joined are modified too. Returns
- * g, or the newest generation when nothing was changed. Nobody else sees g before it is durable. */
+ * Inverse fields count: objects that a changed reference left or joined are modified too, and so do
+ * those of store_set_follow(). Returns g, or the newest generation when nothing was changed. Nobody else sees g before it is durable. */
 uint64_t store_apply(struct txn **);
+
+/* What is shown of an object without being stored may follow from others (lifecycle_follow.c). For each object that a
+ * transaction changes, as it is applied, fn is called with the view before and the object before and after: NULL before it
+ * was there, and after it has gone. It touches those whose shown fields are others now, in the transaction's view, and
+ * changes nothing else. NULL: nothing follows from anything, as in a new store. */
+typedef void store_follow_fn(struct txn *, const struct view *before, const struct object *old,
+                             const struct object *new);
+void store_set_follow(struct store *, store_follow_fn *fn);
 
 uint64_t store_newest(const struct store *);         /* core's newest generation */
 uint64_t store_newest_durable(const struct store *); /* the newest one with a durable change */

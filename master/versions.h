@@ -128,6 +128,7 @@ struct store {
     struct view core; /* the newest generation */
     size_t deletions_kept;
     uint64_t epoch;
+    store_follow_fn *follow; /* or NULL */
 
     bool is_read_only;     /* durable changes are dropped: store_set_read_only() */
     uint64_t dropped;      /* how many were */

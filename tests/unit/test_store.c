@@ -1,6 +1,7 @@
 /* test_store.c - generations, transactions, indexes, visibility, pins, loading */
 #include "random_pool.h"
 
+#include "master/lifecycle.h"
 #include "shared/fiber.h"
 
 #include <errno.h>
@@ -243,6 +244,67 @@ static void inverse_sets_touch_both_ends(_unused_ void **state)
     assert_int_equal(store_apply(&txn), 6);
     assert_false(spy.is_durable);
     assert_int_equal(view_get(core, VM, a)->modified, 6);
+    world_done(&world);
+}
+
+static struct value operations(struct value *items, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        items[2 * i] = value_text(i == 0 ? "first" : "second");
+        items[2 * i + 1] = VALUE_ENUM(vm_operations, i == 0 ? vm_operations_pause : vm_operations_suspend);
+    }
+    return VALUE_MAP(count, items);
+}
+
+/* A VM's disk may be plugged while the VM runs and nobody stops it. */
+static void what_is_shown_otherwise_is_touched(_unused_ void **state)
+{
+    struct world world;
+    struct spy spy = {.sink.append = spy_append};
+    struct value items[4], none = VALUE_MAP(0, NULL), one = operations(items, 1);
+    const struct view *core;
+    struct txn *txn;
+    ref_t a, vbd, other;
+
+    world_init(&world);
+    store_add_sink(world.store, &spy.sink);
+    store_set_follow(world.store, lifecycle_follow);
+    core = store_core_view(world.store);
+    a = create_vm(&world, "a");
+    vbd = create_vbd(&world, a);
+    other = create_vbd(&world, create_vm(&world, "b"));
+    assert_int_equal(view_get(core, VBD, vbd)->modified, 2);
+    assert_int_equal(view_get(core, VBD, other)->modified, 4);
+
+    txn = store_begin(world.store);
+    VM_put_power_state(txn, a, vm_power_state_Running);
+    store_apply(&txn);
+    assert_int_equal(view_get(core, VBD, vbd)->modified, 5);
+    assert_int_equal(spy.counts[CHANGE_MODIFY], 1);
+    assert_int_equal(spy.counts[CHANGE_TOUCH], 1);
+
+    txn = store_begin(world.store);
+    VM_put_current_operations(txn, a, &one);
+    store_apply(&txn);
+    assert_int_equal(view_get(core, VBD, vbd)->modified, 6);
+    assert_int_equal(spy.counts[CHANGE_TOUCH], 1);
+    assert_false(spy.is_durable);
+
+    txn = store_begin(world.store); /* the same is allowed: nothing */
+    one = operations(items, 2);
+    VM_put_current_operations(txn, a, &one);
+    VM_put_name_label(txn, a, "c");
+    store_apply(&txn);
+    assert_int_equal(view_get(core, VM, a)->modified, 7);
+    assert_int_equal(view_get(core, VBD, vbd)->modified, 6);
+
+    txn = store_begin(world.store); /* changed itself: told as that, once */
+    VM_put_current_operations(txn, a, &none);
+    VBD_put_device(txn, vbd, "xvda");
+    store_apply(&txn);
+    assert_int_equal(spy.counts[CHANGE_MODIFY], 2);
+    assert_int_equal(spy.counts[CHANGE_TOUCH], 0);
+    assert_int_equal(view_get(core, VBD, other)->modified, 4);
     world_done(&world);
 }
 
@@ -688,6 +750,7 @@ int main(void)
         cmocka_unit_test(what_is_not_applied_leaves_nothing),
         cmocka_unit_test(put_back_is_no_change),
         cmocka_unit_test(inverse_sets_touch_both_ends),
+        cmocka_unit_test(what_is_shown_otherwise_is_touched),
         cmocka_unit_test(deletions_are_remembered),
         cmocka_unit_test(an_iterator_outlives_changes),
         cmocka_unit_test(visible_when_the_required_sinks_have_it),
