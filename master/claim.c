@@ -124,11 +124,12 @@ int claim_wait_object(struct call *call, ref_t ref, uint64_t deadline_ms)
 int claim_wait(struct call *call, uint64_t since_ms)
 {
     uint64_t deadline_ms = since_ms + WAIT_MS_MAX;
-    ref_t busy;
+    ref_t busy = call->failure.in_way;
 
     assert(call->failure.code == ERR_OTHER_OPERATION_IN_PROGRESS);
     if (loop_now_ms(call->core->loop) >= deadline_ms
-        || !ref_parse(call->failure.params[1], strlen(call->failure.params[1]), &busy))
+        || (ref_is_null(busy)
+            && !ref_parse(call->failure.params[1], strlen(call->failure.params[1]), &busy)))
         return -ERR_OTHER_OPERATION_IN_PROGRESS;
     return claim_wait_object(call, busy, deadline_ms);
 }

@@ -7,7 +7,7 @@
  *     r = claim_begin(&claim, call, CLASS_OF(VM), args->vm, vm_operations_start);
  *
  * An object that is busy with another operation is waited for (up to 2 h, cancellable, woken when
- * an operation on that object ends); every other refusal is returned at once. Claims are volatile.
+ * an operation ends on the object that has the operation in the way); every other refusal is returned at once. Claims are volatile.
  * What must be finished or undone after a restart of the master is the durable INTENT row, which
  * begins in the transaction of the claim where the caller has more to write in it (claim_begin_txn,
  * and vm_work.h for the operations of VMs).
@@ -52,8 +52,8 @@ int claim_take_txn(struct claim *, struct call *, struct txn *, const struct cla
                    int operation, bool beside_others);
 
 /* For callers of claim_begin_txn after that refusal, outside of the transaction: wait until an
- * operation has ended on the object that call->failure names. 0: try again; -ERR_TASK_CANCELLED, or
- * the refusal after 2 h of `since_ms`. */
+ * operation has ended on the object that is in the way by call->failure (lifecycle.h). 0: try again;
+ * -ERR_TASK_CANCELLED, or the refusal after 2 h of `since_ms`. */
 int claim_wait(struct call *, uint64_t since_ms);
 
 /* Wait until any operation has ended on the object, or until the deadline: 0 or

@@ -17,7 +17,9 @@
  * (VM_IS_IMMOBILE)
  *
  * 0, or the first refusal in wire.md's order with its details in `failure`.
- * -ERR_OTHER_OPERATION_IN_PROGRESS means: try again when an operation on the object has ended.
+ * -ERR_OTHER_OPERATION_IN_PROGRESS means: try again when an operation has ended on the object that
+ * is in the way, which is the one that the details name or else failure->in_way (a disk is refused
+ * for what is done with a drive of it).
  * Classes: VM VBD VIF VDI SR host pool network; others allow nothing. */
 int operation_check(const struct view *, const struct object *, int operation, bool strict,
                     struct arena *, struct failure *failure);

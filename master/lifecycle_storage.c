@@ -102,6 +102,7 @@ static int check_vdi_users(struct check *check)
     const struct object *vdi = check->object, *vbd;
     const char *operation = operation_text(&enum_type_vdi_operations, check->operation);
     struct view_iter vbds;
+    int r;
 
     view_each_inverse(&vbds, check->view, &CLASS_OF(VDI)->fields[F_VDI_VBDs], vdi->ref);
     while ((vbd = view_next(&vbds))) {
@@ -115,9 +116,11 @@ static int check_vdi_users(struct check *check)
         if (operations->length > 0) {
             if (!check->arena)
                 return -ERR_OTHER_OPERATION_IN_PROGRESS;
-            return refuse(check, OTHER_OPERATION_IN_PROGRESS, "VDI", check_self(check),
-                          operation_text(&enum_type_vbd_operations, operations->items[1].e.index),
-                          operations->items[0].text);
+            r = refuse(check, OTHER_OPERATION_IN_PROGRESS, "VDI", check_self(check),
+                       operation_text(&enum_type_vbd_operations, operations->items[1].e.index),
+                       operations->items[0].text);
+            check->failure->in_way = vbd->ref;
+            return r;
         }
     }
     return 0;

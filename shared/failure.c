@@ -48,6 +48,7 @@ static const char *clean_copy(struct arena *arena, const char *text)
 
 static void set_params(struct failure *failure, struct arena *arena, unsigned count, const char *const *params)
 {
+    failure->in_way = (ref_t){0};
     failure->count = MIN(count, (unsigned) FAILURE_PARAMS_MAX);
     for (unsigned i = 0; i < failure->count; i++)
         failure->params[i] = clean_copy(arena, params[i]);
@@ -80,4 +81,5 @@ void failure_copy(struct failure *to, struct arena *arena, const struct failure 
     to->code = from->code;
     to->text = from->text ? clean_copy(arena, from->text) : NULL;
     set_params(to, arena, from->count, from->params);
+    to->in_way = from->in_way;
 }

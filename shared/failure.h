@@ -10,6 +10,7 @@
 #include "shared/arena.h"
 #include "shared/base.h"
 #include "shared/model.h"
+#include "shared/ref.h"
 
 #define FAILURE_PARAMS_MAX 8 /* no row has more than 5; some messages of a slave are longer */
 
@@ -21,6 +22,8 @@ struct failure {
     const char *text; /* the code as on the wire */
     unsigned count;
     const char *params[FAILURE_PARAMS_MAX];
+    ref_t in_way; /* OTHER_OPERATION_IN_PROGRESS: the object whose operation is in the way, when the details name another
+                     one; else null. Clients do not see it */
 };
 
 /* Sets the failure and returns -ERR_<code>. The texts are copied to the arena. */

@@ -5,6 +5,8 @@ struct claimer {
     struct call call;
     struct arena *arena;
     struct claim claim;
+    const struct class *class; /* NULL: the world's VM is claimed, */
+    ref_t ref;                 /* else this */
     int operation;
     struct waitq until; /* holds the claim so long */
     int result;
@@ -17,7 +19,8 @@ static void claimer_main(void *arg)
     struct claimer *claimer = arg;
 
     claimer->result =
-        claim_begin(&claimer->claim, &claimer->call, CLASS_OF(VM), world->vm, claimer->operation);
+        claim_begin(&claimer->claim, &claimer->call, claimer->class ? claimer->class : CLASS_OF(VM),
+                    claimer->class ? claimer->ref : world->vm, claimer->operation);
     if (claimer->result == 0 && claimer->wants_alone)
         claimer->result = claim_alone(&claimer->claim);
     if (claimer->result == 0) {
@@ -34,7 +37,14 @@ static void claimer_begin(struct claimer *claimer, const char *tag, int operatio
 {
     bool wants_alone = claimer->wants_alone, keeps = claimer->keeps;
 
-    *claimer = (struct claimer){.operation = operation, .wants_alone = wants_alone, .keeps = keeps};
+    const struct class *class = claimer->class;
+    ref_t ref = claimer->ref;
+
+    *claimer = (struct claimer){.operation = operation,
+                                .wants_alone = wants_alone,
+                                .keeps = keeps,
+                                .class = class,
+                                .ref = ref};
     claimer->arena = arena_new();
     claimer->call = (struct call){.core = &world->core, .arena = claimer->arena, .tag = tag};
     claimer->fiber = fiber_spawn(world->core.loop, claimer_main, claimer, tag);
@@ -196,6 +206,38 @@ static void an_object_that_goes_ends_the_wait(void **state)
     arena_destroy(&next.arena);
 }
 
+static ref_t the_drive(void)
+{
+    struct view_iter vbds;
+
+    view_each_inverse(&vbds, model(), &CLASS_OF(VM)->fields[F_VM_VBDs], world->vm);
+    return view_next(&vbds)->ref;
+}
+
+/* What is in the way of the disk is the drive's operation, whatever the refusal names. */
+static void a_disk_waits_for_what_is_done_with_its_drive(void **state)
+{
+    struct claimer plug = {.class = CLASS_OF(VBD), .ref = the_drive()};
+    struct claimer snapshot = {.class = CLASS_OF(VDI), .ref = world->vdi};
+    struct claimer destroy = {.class = CLASS_OF(VDI), .ref = world->vdi};
+
+    (void) state;
+    run_vm();
+    claimer_begin(&plug, "plug", vbd_operations_plug);
+    assert_true(plug.has_it);
+    claimer_begin(&snapshot, "snapshot", vdi_operations_snapshot);
+    claimer_begin(&destroy, "destroy", vdi_operations_destroy);
+    assert_false(snapshot.has_it || snapshot.is_over || destroy.has_it || destroy.is_over);
+    assert_string_equal(snapshot.call.failure.params[0], "VDI");
+    assert_string_equal(snapshot.call.failure.params[2], "plug");
+    claimer_end(&plug);
+    assert_true(snapshot.has_it);
+    assert_false(destroy.has_it || destroy.is_over);
+    claimer_end(&snapshot);
+    assert_true(destroy.has_it);
+    claimer_end(&destroy);
+}
+
 #define WORLD_TEST(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)
 
 int main(void)
@@ -205,6 +247,7 @@ int main(void)
         WORLD_TEST(what_is_refused_does_not_wait),  WORLD_TEST(waiting_ends_by_cancel),
         WORLD_TEST(waiting_ends_after_two_hours),   WORLD_TEST(a_hard_operation_cancels_the_others),
         WORLD_TEST(a_kept_claim_outlives_its_call), WORLD_TEST(an_object_that_goes_ends_the_wait),
+        WORLD_TEST(a_disk_waits_for_what_is_done_with_its_drive),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
