@@ -13,7 +13,9 @@
 
 /* ---- devices ---- */
 
-static void find_taken(const struct view *view, ref_t vm, bool ret_taken[VBD_DEVICES_MAX])
+/* By the VM's drives but `self`. */
+static void find_taken(const struct view *view, ref_t vm, ref_t self,
+                       bool ret_taken[VBD_DEVICES_MAX])
 {
     const struct object *vbd;
     struct view_iter vbds;
@@ -23,7 +25,7 @@ static void find_taken(const struct view *view, ref_t vm, bool ret_taken[VBD_DEV
     while ((vbd = view_next(&vbds))) {
         int number = vbd_device_number(VBD_get_userdevice(vbd));
 
-        if (number >= 0)
+        if (number >= 0 && !ref_equal(vbd->ref, self))
             ret_taken[number] = true;
     }
 }
@@ -36,7 +38,7 @@ int VM_get_allowed_VBD_devices(struct call *call,
     bool taken[VBD_DEVICES_MAX];
     uint32_t count = 0;
 
-    find_taken(call_view(call), args->vm, taken);
+    find_taken(call_view(call), args->vm, NULL_REF, taken);
     for (int i = 0; i < VBD_DEVICES_MAX; i++)
         if (!taken[i])
             items[count++] = value_text(int_text(call, i));
@@ -44,14 +46,15 @@ int VM_get_allowed_VBD_devices(struct call *call,
     return 0;
 }
 
-/* Give the drive its place: the one asked for, or the first free one for "autodetect". */
-static int settle_device(struct call *call, const struct view *view, struct object *draft)
+/* The place of drive `self` (null: of one in the making): the one asked for, or the first free one
+ * for "autodetect". 0, -ERR_INVALID_DEVICE or -ERR_DEVICE_ALREADY_EXISTS [wanted]. */
+static int find_place(struct call *call, const struct view *view, ref_t vm, ref_t self,
+                      const char *wanted, const char **ret_device)
 {
-    const char *wanted = VBD_get_userdevice(draft);
     bool taken[VBD_DEVICES_MAX];
     int number = 0;
 
-    find_taken(view, VBD_get_VM(draft), taken);
+    find_taken(view, vm, self, taken);
     if (streq(wanted, "autodetect")) {
         while (number < VBD_DEVICES_MAX && taken[number])
             number++;
@@ -64,7 +67,7 @@ static int settle_device(struct call *call, const struct view *view, struct obje
         if (taken[number])
             return fail(call, DEVICE_ALREADY_EXISTS, wanted);
     }
-    draft->fields[F_VBD_userdevice] = value_text(int_text(call, number));
+    *ret_device = int_text(call, number);
     return 0;
 }
 
@@ -96,16 +99,19 @@ static int check_disk(struct call *call, const struct view *view, struct object 
 int vbd_create(struct call *call, struct txn *txn, struct object *draft, ref_t *ret)
 {
     const struct view *view = txn_view(txn);
+    const char *device;
     int r;
 
     if (!live(call, view, VM, VBD_get_VM(draft)))
         return -ERR_HANDLE_INVALID;
     r = check_disk(call, view, draft);
     if (r == 0)
-        r = settle_device(call, view, draft);
-    if (r == 0)
-        *ret = draft_create(call, txn, draft);
-    return r;
+        r = find_place(call, view, VBD_get_VM(draft), NULL_REF, VBD_get_userdevice(draft), &device);
+    if (r < 0)
+        return r;
+    draft->fields[F_VBD_userdevice] = value_text(device);
+    *ret = draft_create(call, txn, draft);
+    return 0;
 }
 
 int VBD_create(struct call *call, const struct VBD_create_args *args, struct value *ret)
@@ -146,10 +152,22 @@ void vbd_copy(struct call *call, struct txn *txn, ref_t vbd, ref_t vm, ref_t vdi
     draft_create(call, txn, draft);
 }
 
+static int check_idle(struct call *call, const struct object *vbd)
+{
+    const struct value *operations = VBD_get_current_operations(vbd);
+
+    return operations->length == 0
+               ? 0
+               : fail(call, OTHER_OPERATION_IN_PROGRESS, "VBD", ref_text(call, vbd->ref),
+                      enum_text(&enum_type_vbd_operations, operations->items[1].e.index),
+                      operations->items[0].text);
+}
+
 int VBD_destroy(struct call *call, const struct VBD_destroy_args *args, struct value *ret)
 {
     _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
     const struct object *vbd = live(call, txn_view(txn), VBD, args->self), *vm;
+    int r;
 
     (void) ret;
     if (!vbd)
@@ -160,13 +178,9 @@ int VBD_destroy(struct call *call, const struct VBD_destroy_args *args, struct v
                     arena_text(call->arena, "VBD '%s' still attached to '%s'", VBD_get_uuid(vbd),
                                vm ? VM_get_uuid(vm) : ""));
     }
-    if (VBD_get_current_operations(vbd)->length > 0) {
-        const struct value *operations = VBD_get_current_operations(vbd);
-
-        return fail(call, OTHER_OPERATION_IN_PROGRESS, "VBD", ref_text(call, args->self),
-                    enum_text(&enum_type_vbd_operations, operations->items[1].e.index),
-                    operations->items[0].text);
-    }
+    r = check_idle(call, vbd);
+    if (r < 0)
+        return r;
     txn_delete(txn, CLASS_OF(VBD), args->self);
     return call_commit(call, &txn);
 }
@@ -403,6 +417,57 @@ int VBD_insert(struct call *call, const struct VBD_insert_args *args, struct val
 }
 
 /* ---- fields ---- */
+
+/* What a guest knows the drive by, and what its disk was opened for, stays while it has it:
+ * suspended guests have theirs, too. */
+static int check_detached(struct call *call, const struct object *vbd)
+{
+    if (VBD_get_currently_attached(vbd) || VBD_get_reserved(vbd))
+        return fail(call, DEVICE_ALREADY_ATTACHED, ref_text(call, vbd->ref));
+    return check_idle(call, vbd);
+}
+
+int VBD_set_type(struct call *call, const struct VBD_set_type_args *args, struct value *ret)
+{
+    const struct object *vbd = live(call, call_view(call), VBD, args->self);
+    int r;
+
+    (void) ret;
+    if (!vbd)
+        return -ERR_HANDLE_INVALID;
+    if (args->value == VBD_get_type(vbd))
+        return 0;
+    if (args->value == vbd_type_CD && VBD_get_mode(vbd) != vbd_mode_RO)
+        return fail(call, VBD_CDS_MUST_BE_READONLY);
+    if (args->value != vbd_type_CD && VBD_get_empty(vbd))
+        return fail(call, VBD_NOT_REMOVABLE_MEDIA, ref_text(call, args->self));
+    r = check_detached(call, vbd);
+    if (r < 0)
+        return r;
+    return field_set(call, CLASS_OF(VBD), args->self, F_VBD_type,
+                     VALUE_ENUM(vbd_type, (int) args->value));
+}
+
+int VBD_set_userdevice(struct call *call, const struct VBD_set_userdevice_args *args,
+                       struct value *ret)
+{
+    const struct view *view = call_view(call);
+    const struct object *vbd = live(call, view, VBD, args->self);
+    const char *device;
+    int r;
+
+    (void) ret;
+    if (!vbd)
+        return -ERR_HANDLE_INVALID;
+    if (streq(args->value, VBD_get_userdevice(vbd)))
+        return 0;
+    r = find_place(call, view, VBD_get_VM(vbd), args->self, args->value, &device);
+    if (r == 0)
+        r = check_detached(call, vbd);
+    if (r < 0)
+        return r;
+    return field_set(call, CLASS_OF(VBD), args->self, F_VBD_userdevice, value_text(device));
+}
 
 int VBD_set_mode(struct call *call, const struct VBD_set_mode_args *args, struct value *ret)
 {

@@ -317,23 +317,23 @@ static int assert_disk_free(struct call *call, const struct view *view, const st
     return 0;
 }
 
+/* Each is looked at when those before it are reserved, for two drives of one VM may have the same disk. */
 int reserve_disks(struct call *call, struct txn *txn, ref_t vm, bool only_attached)
 {
     const struct object *vbd;
     struct view_iter vbds;
-    int r = 0;
 
-    /* First all are looked at: two drives of one VM may have the same disk. */
     view_each_inverse(&vbds, txn_view(txn), VM_INVERSE(VBDs), vm);
-    while (r == 0 && (vbd = view_next(&vbds)))
-        if (!only_attached || VBD_get_currently_attached(vbd))
-            r = assert_disk_free(call, txn_view(txn), vbd);
-    if (r < 0)
-        return r;
-    view_each_inverse(&vbds, txn_view(txn), VM_INVERSE(VBDs), vm);
-    while ((vbd = view_next(&vbds)))
-        if (!only_attached || VBD_get_currently_attached(vbd))
-            VBD_put_reserved(txn, vbd->ref, true);
+    while ((vbd = view_next(&vbds))) {
+        int r;
+
+        if (only_attached && !VBD_get_currently_attached(vbd))
+            continue;
+        r = assert_disk_free(call, txn_view(txn), vbd);
+        if (r < 0)
+            return r;
+        VBD_put_reserved(txn, vbd->ref, true);
+    }
     return 0;
 }
 

@@ -21,7 +21,7 @@ int assert_can_boot_here(struct call *, const struct view *, ref_t vm, ref_t hos
 int assert_lets_in(struct call *, const struct view *, ref_t host);
 
 /* Reserve the VM's drives for a guest that begins to run, all or those that are attached; from then on nobody else gets their
- * disks. When somebody has one: -ERR_VDI_IN_USE, -ERR_VDI_READONLY, or -ERR_OTHER_OPERATION_IN_PROGRESS while someone works on
+ * disks. When somebody has one, or two drives one: -ERR_VDI_IN_USE, -ERR_VDI_READONLY, or -ERR_OTHER_OPERATION_IN_PROGRESS while someone works on
  * it; the transaction is then to be given up. */
 int reserve_disks(struct call *, struct txn *, ref_t vm, bool only_attached);
 /* For a guest that begins anew on that host, and keeps what it has: also the drives that it has not, as far as nobody has their

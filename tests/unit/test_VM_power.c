@@ -1063,6 +1063,38 @@ static void reset_is_for_the_dead(void **state)
     assert_quiet();
 }
 
+static void put_mode(ref_t vbd, enum vbd_mode mode)
+{
+    struct txn *txn = store_begin(world->core.store);
+
+    VBD_put_mode(txn, vbd, mode);
+    store_apply(&txn);
+}
+
+/* Two drives of one VM are no better than those of two. */
+static void a_disk_is_written_by_one_drive(void **state)
+{
+    struct txn *txn = store_begin(world->core.store);
+    struct view_iter vbds;
+    ref_t first, second;
+
+    (void) state;
+    view_each_inverse(&vbds, txn_view(txn), &CLASS_OF(VM)->fields[F_VM_VBDs], world->vm);
+    first = view_next(&vbds)->ref;
+    second = new_drive(txn, world->vm, world->vdi, "5");
+    store_apply(&txn);
+    assert_int_equal(start(false), -ERR_VDI_IN_USE);
+    assert_halted();
+    put_mode(second, vbd_mode_RO);
+    assert_int_equal(start(false), -ERR_VDI_IN_USE);
+    assert_halted();
+    put_mode(first, vbd_mode_RO);
+    assert_int_equal(start(false), 0);
+    assert_true(VBD_get_currently_attached(view_get(model(), VBD, first)));
+    assert_true(VBD_get_currently_attached(view_get(model(), VBD, second)));
+    assert_quiet();
+}
+
 #define WORLD_TEST(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)
 
 int main(void)
@@ -1105,6 +1137,7 @@ int main(void)
         WORLD_TEST(a_host_comes_back_empty),
         WORLD_TEST(a_disk_goes_when_nobody_can_be_making_it),
         WORLD_TEST(reset_is_for_the_dead),
+        WORLD_TEST(a_disk_is_written_by_one_drive),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

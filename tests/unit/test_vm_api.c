@@ -414,7 +414,7 @@ static void drives_are_checked(_unused_ void **state)
 {
     struct world world;
     struct value ret;
-    ref_t vm, disk;
+    ref_t vm, disk, second;
 
     world_init(&world);
     vm = make_vm(&world, "a");
@@ -433,9 +433,30 @@ static void drives_are_checked(_unused_ void **state)
     FAILED(&world, DEVICE_ALREADY_EXISTS, "0");
     assert_int_equal(add_drive(&world, vm, disk, "autodetect", "RO", "Disk", false, &ret), 0);
     assert_string_equal(VBD_get_userdevice(GET(&world, VBD, ret.ref)), "1");
+    second = ret.ref;
     assert_int_equal(CALL(&world, &ret, VM_get_allowed_VBD_devices, .vm = vm), 0);
     assert_int_equal(ret.length, 253);
     assert_string_equal(ret.items[0].text, "2");
+
+    assert_true(CALL(&world, NULL, VBD_set_userdevice, .self = second, .value = "zzz") < 0);
+    FAILED(&world, INVALID_DEVICE, "zzz");
+    assert_true(CALL(&world, NULL, VBD_set_userdevice, .self = second, .value = "999") < 0);
+    FAILED(&world, INVALID_DEVICE, "999");
+    assert_true(CALL(&world, NULL, VBD_set_userdevice, .self = second, .value = "0") < 0);
+    FAILED(&world, DEVICE_ALREADY_EXISTS, "0");
+    assert_int_equal(CALL(&world, NULL, VBD_set_userdevice, .self = second, .value = "1"), 0);
+    assert_int_equal(CALL(&world, NULL, VBD_set_userdevice, .self = second, .value = "xvdh"), 0);
+    assert_string_equal(VBD_get_userdevice(GET(&world, VBD, second)), "7");
+    assert_int_equal(CALL(&world, NULL, VBD_set_type, .self = second, .value = vbd_type_CD), 0);
+    assert_true(CALL(&world, NULL, VBD_set_mode, .self = second, .value = vbd_mode_RW) < 0);
+    FAILED(&world, VBD_CDS_MUST_BE_READONLY);
+    assert_int_equal(CALL(&world, NULL, VBD_set_type, .self = second, .value = vbd_type_Disk), 0);
+    assert_int_equal(CALL(&world, NULL, VBD_set_mode, .self = second, .value = vbd_mode_RW), 0);
+    assert_true(CALL(&world, NULL, VBD_set_type, .self = second, .value = vbd_type_CD) < 0);
+    FAILED(&world, VBD_CDS_MUST_BE_READONLY);
+    assert_int_equal(add_drive(&world, vm, NULL_REF, "3", "RO", "CD", true, &ret), 0);
+    assert_true(CALL(&world, NULL, VBD_set_type, .self = ret.ref, .value = vbd_type_Disk) < 0);
+    FAILED(&world, VBD_NOT_REMOVABLE_MEDIA, text_of(&world, ret.ref));
 
     assert_int_equal(CALL(&world, NULL, VDI_set_read_only, .self = disk, .value = true), 0);
     assert_true(add_drive(&world, vm, disk, "2", "RW", "Disk", false, NULL) < 0);
