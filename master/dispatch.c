@@ -67,6 +67,8 @@ void request_destroy(struct request **request_p)
 
     if (!request)
         return;
+    if (request->uses_session)
+        session_use_end(request->call.core, request->call.caller.session);
     view_unpin(&request->pinned);
     arena_destroy(&(struct arena *){request->call.arena});
 }
@@ -163,6 +165,10 @@ int dispatch_check(struct request *request, const struct method *method)
 
     if (r < 0)
         return r;
+    if (!request->uses_session && !ref_is_null(call->caller.session)) {
+        session_use_begin(call->core, call->caller.session);
+        request->uses_session = true;
+    }
     if (request->is_internal && !call->caller.is_pool)
         return fail(call, INTERNAL_ERROR, SESSION_NOT_POOL_TEXT);
     r = role_check(call, method); /* may they */

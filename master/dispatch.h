@@ -44,6 +44,7 @@ struct request {
     void *user; /* of whoever made the request */
 
     const char *session; /* first parameter; the rest is dispatch's */
+    bool uses_session;   /* session_use_end() is owed */
     int bound;           /* result of args_bind */
     bool is_internal;    /* InternalAsync */
     bool is_early;       /* refused by the gate, which JSON-RPC tells in a form of its own */

@@ -1,6 +1,13 @@
-/* session.c - logins: who is asking */
+/* session.c - logins: who is asking
+ *
+ * When a session was last used is known twice. last_active and the core's lists are right to ten
+ * minutes, which is enough for sessions to expire by and costs a transaction as often. For whom to
+ * evict, the threads that check sessions also note each use in a table of atomics (`struct use`),
+ * which costs nothing. Its slots are shared: a session may be taken for used that is not, never the
+ * other way round. */
 #include "master/session.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 
 #include "master/core.h"
@@ -11,7 +18,8 @@
 #include "shared/passwords.h"
 
 #define REFRESH_S    600          /* last_active is written when it is older */
-#define IDLE_MS      (2 * 600000) /* not used for so long: may be evicted */
+#define IDLE_MS      60000        /* not used for so long: may be evicted */
+#define USE_SLOTS    16384
 #define SWEEP_MS     60000
 #define CROWD_FACTOR 2     /* a kind may grow to this many times its limit while none is idle */
 #define SESSIONS_MAX 20000 /* of all kinds: originators are whatever clients call themselves */
@@ -33,6 +41,12 @@ struct entry {
     struct entry *next;           /* in its hash chain */
 };
 
+/* Of all sessions whose reference falls here. Any thread. */
+struct use {
+    _Atomic uint32_t calls;   /* under way, those of waiting readers among them */
+    _Atomic uint64_t used_ms; /* the last beginning or end of one */
+};
+
 struct sessions {
     struct core *core;
     struct session_limits limits;
@@ -41,7 +55,39 @@ struct sessions {
     struct kind_list *kinds[BUCKETS];
     size_t count;
     struct timer sweep;
+    struct use uses[USE_SLOTS];
 };
+
+/* ---- use, as any thread notes it ---- */
+
+static struct use *use_of(struct sessions *sessions, ref_t ref)
+{
+    return &sessions->uses[ref.lo % USE_SLOTS];
+}
+
+static void note_use(struct sessions *sessions, struct use *use)
+{
+    atomic_store_explicit(&use->used_ms, clock_now_ms(sessions->core->clock), memory_order_relaxed);
+}
+
+void session_use_begin(struct core *core, ref_t ref)
+{
+    struct use *use = use_of(core->sessions, ref);
+
+    atomic_fetch_add_explicit(&use->calls, 1, memory_order_relaxed);
+    note_use(core->sessions, use);
+}
+
+void session_use_end(struct core *core, ref_t ref)
+{
+    struct use *use;
+
+    if (!core->sessions) /* the master stops, and this call is forgotten */
+        return;
+    use = use_of(core->sessions, ref);
+    note_use(core->sessions, use);
+    atomic_fetch_sub_explicit(&use->calls, 1, memory_order_relaxed);
+}
 
 /* ---- the core's index ---- */
 
@@ -219,17 +265,36 @@ static struct kind_list *kind_of(struct sessions *sessions, const struct session
     return *slot;
 }
 
+/* Is a call of it under way, or has one been of late? Then it takes its place in the list anew. */
+static bool is_in_use(struct sessions *sessions, struct entry *entry, uint64_t now)
+{
+    struct use *use = use_of(sessions, entry->ref);
+    uint64_t used_ms = atomic_load_explicit(&use->used_ms, memory_order_relaxed);
+
+    if (atomic_load_explicit(&use->calls, memory_order_relaxed) > 0)
+        used_ms = now;
+    if (MAX(entry->used_ms, used_ms) + IDLE_MS <= now)
+        return false;
+    if (used_ms > entry->used_ms) {
+        entry->used_ms = used_ms;
+        list_remove(entry);
+        list_append(entry);
+    }
+    return true;
+}
+
 /* The longest idle one of a full kind makes room. Is there room now? */
 static bool make_room(struct sessions *sessions, struct txn *txn, struct kind_list *kind)
 {
     uint64_t now = clock_now_ms(sessions->core->clock);
+    unsigned left = kind->count; /* those that go to the end of the list have been looked at */
     struct entry *next;
 
     for (struct entry *entry = kind->first;
-         entry && kind->count >= kind->limit && kind->count > 1 && entry->used_ms + IDLE_MS <= now;
-         entry = next) {
+         left > 0 && kind->count >= kind->limit && kind->count > 1 && entry->used_ms + IDLE_MS <= now;
+         entry = next, left--) {
         next = entry->after;
-        if (!has_work(txn_view(txn), entry->ref))
+        if (!is_in_use(sessions, entry, now) && !has_work(txn_view(txn), entry->ref))
             drop(sessions, txn, entry->ref);
     }
     return kind->count < kind->limit * CROWD_FACTOR && sessions->count < SESSIONS_MAX;
@@ -353,6 +418,7 @@ int session_check(struct call *call, const char *text, const struct method *meth
     is_local = session_get_is_local(session);
     if (is_local && method && !(method->flags & METHOD_EMERGENCY))
         return fail(call, SESSION_INVALID, text);
+    note_use(call->core->sessions, use_of(call->core->sessions, ref));
     caller->session = ref;
     caller->is_pool = session_get_pool(session);
     caller->is_local_superuser = session_get_is_local_superuser(session);

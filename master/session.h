@@ -3,10 +3,11 @@
  * A session is a volatile object of the store, so that any HTTP loop can check one in its pinned
  * view. The core keeps, beside the rows, when each was last used and how many there are of a kind:
  * sessions end 24 h after their last use, and of each kind (originator, user, nameless, pool) there
- * is a limited number, beyond which the longest idle ones make room. One that is in use is never
- * evicted; if all are, the login is refused.
- *
- * last_active is written at most every 10 min, so "idle" means: not used for at least twice that. */
+ * is a limited number, beyond which the longest idle ones make room. Idle is a session with which
+ * nothing has been asked for a minute, no call is under way or waiting (event.next), and no task is
+ * unfinished. One that is in use is never evicted: a kind may grow to twice its limit, and if all
+ * are in use then, the login is refused. So a client that logs in again and again without logging
+ * out is in its own way for a minute at most. */
 #pragma once
 
 #include "master/call.h"
@@ -53,6 +54,10 @@ struct session_identity {
 /* A new session, durable in the sense of volatile things: visible. 0 or
  * -ERR_SESSION_AUTHENTICATION_FAILED when there are too many that are all in use. */
 int session_create(struct call *, const struct session_identity *, ref_t *ret);
+
+/* A call of the session is under way from the first to the second: it is not idle. Any thread. */
+void session_use_begin(struct core *, ref_t session);
+void session_use_end(struct core *, ref_t session);
 
 /* Ends a session: its row goes, its blocked event calls are answered. */
 void session_drop(struct call *, ref_t);

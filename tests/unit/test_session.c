@@ -68,6 +68,66 @@ static void idle_sessions_are_evicted_oldest_first(void **state)
     mini_stop(&mini);
 }
 
+static ref_t ref_of(const char *session)
+{
+    ref_t ref;
+
+    assert_true(ref_parse(session, strlen(session), &ref));
+    return ref;
+}
+
+static int log_in(struct mini *mini, char *ret_session)
+{
+    struct mini_call call;
+
+    mini_call(mini, &call, "session.login_with_password", "root", MINI_PASSWORD, "1", "cron");
+    if (call.r == 0)
+        strcpy(ret_session, call.text);
+    return call.r;
+}
+
+/* Who never logs out is in his own way for a minute, and in no other's who uses his session. */
+static void a_crowd_of_unused_sessions_is_no_lock(void **state)
+{
+    struct mini mini;
+    struct mini_call call;
+    char sessions[6][REF_TEXT_BYTES], newcomer[REF_TEXT_BYTES];
+    struct session_limits limits = SESSION_LIMITS_DEFAULT;
+
+    (void) state;
+    limits.per_originator = 3;
+    mini_start_with(&mini, LIMITS, &limits, TASKS);
+    for (int i = 0; i < 6; i++)
+        assert_int_equal(log_in(&mini, sessions[i]), 0);
+    assert_true(log_in(&mini, newcomer) < 0);
+    mini_advance(&mini, 30000);
+    mini_call(&mini, &call, "pool.get_all", sessions[0]);         /* is used */
+    session_use_begin(&mini.core, ref_of(sessions[1]));           /* waits for an event */
+    mini_call(&mini, &call, "task.create", sessions[2], "x", ""); /* has a task */
+    mini_advance(&mini, 29000);
+    assert_true(log_in(&mini, newcomer) < 0);
+    mini_call(&mini, &call, "pool.get_all", sessions[2]);
+    mini_advance(&mini, 1000);
+    assert_int_equal(log_in(&mini, newcomer), 0);
+    assert_false(is_alive(&mini, sessions[3]) || is_alive(&mini, sessions[4])
+                 || is_alive(&mini, sessions[5]));
+    assert_true(is_alive(&mini, sessions[0]) && is_alive(&mini, sessions[1])
+                && is_alive(&mini, sessions[2]));
+    mini_advance(&mini, 60000); /* the first is unused now */
+    assert_int_equal(log_in(&mini, sessions[3]), 0);
+    assert_false(is_alive(&mini, sessions[0]));
+    assert_true(is_alive(&mini, sessions[1]) && is_alive(&mini, sessions[2]));
+    session_use_end(&mini.core, ref_of(sessions[1]));
+    mini_advance(&mini, 59000);
+    log_in(&mini, sessions[4]);
+    assert_true(is_alive(&mini, sessions[1]));
+    mini_advance(&mini, 61000);
+    assert_int_equal(log_in(&mini, sessions[5]), 0);
+    assert_false(is_alive(&mini, sessions[1]));
+    assert_true(is_alive(&mini, sessions[2]));
+    mini_stop(&mini);
+}
+
 static void a_guesser_waits_longer_and_longer(void **state)
 {
     struct mini mini;
@@ -279,6 +339,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_session_lives_a_day_after_its_last_use),
         cmocka_unit_test(idle_sessions_are_evicted_oldest_first),
+        cmocka_unit_test(a_crowd_of_unused_sessions_is_no_lock),
         cmocka_unit_test(a_guesser_waits_longer_and_longer),
         cmocka_unit_test(guessers_of_the_pool_secret_wait_too),
         cmocka_unit_test(a_local_session_is_for_the_calls_of_a_host_in_need),
