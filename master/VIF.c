@@ -147,7 +147,7 @@ int vif_create(struct call *call, struct txn *txn, struct object *draft, ref_t *
         r = settle_mac(call, vm, draft);
     if (r < 0)
         return r;
-    if (VIF_get_MTU(draft) <= 0)
+    if (VIF_get_MTU(draft) == 0)
         draft->fields[F_VIF_MTU] = VALUE_INT(MTU_DEFAULT);
     r = network_check_mtu(call, VIF_get_MTU(draft));
     if (r < 0)

@@ -322,6 +322,7 @@ int VM_set_actions_after_crash(struct call *call,
                      VALUE_ENUM(on_crash_behaviour, (int) args->value));
 }
 
+SETTER_WITHIN(VM, hardware_platform_version, self, INT64_MAX)
 SETTER_WITHIN(VM, start_delay, self, INT64_MAX)
 SETTER_WITHIN(VM, shutdown_delay, self, INT64_MAX)
 SETTER_WITHIN(VM, order, self, INT64_MAX)

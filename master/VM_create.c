@@ -47,8 +47,8 @@ int vm_check_shadow(struct call *call, const char *name, double multiplier)
 /* Numbers of a constructor's record whose setters would refuse them. */
 static int check_numbers(struct call *call, const struct object *draft)
 {
-    static const int from_zero[] = {F_VM_start_delay, F_VM_shutdown_delay, F_VM_order,
-                                    F_VM_memory_target};
+    static const int from_zero[] = {F_VM_hardware_platform_version, F_VM_start_delay,
+                                    F_VM_shutdown_delay, F_VM_order, F_VM_memory_target};
 
     for (size_t i = 0; i < ARRAY_SIZE(from_zero); i++) {
         const struct field *field = &CLASS_OF(VM)->fields[from_zero[i]];

@@ -76,6 +76,8 @@ static int set_limits(struct call *call, ref_t ref, enum vm_operations operation
                         limits.static_max);
     if (r < 0)
         return r;
+    if (limits.static_max < MIB) /* memory is given in these; none at all is for VMs in the making */
+        return fail(call, MEMORY_CONSTRAINT_VIOLATION, "1 MiB <= memory_static_max");
     if (VM_get_power_state(vm) == vm_power_state_Running && !VM_get_is_control_domain(vm)) {
         r = check_room(call, vm, limits.dynamic_min);
         if (r == 0)

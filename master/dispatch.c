@@ -138,16 +138,62 @@ static int ref_check(struct call *call, const struct class *class, ref_t ref, bo
     return fail(call, HANDLE_INVALID, class->name, ref_text(call, ref));
 }
 
+static bool is_live(struct call *call, const struct class *class, ref_t ref)
+{
+    return class->flags & CLASS_IN_DATABASE && view_object(call_view(call), class, ref);
+}
+
+/* What is written may be null or name what is gone (wire.md section 8), but no object of another class. */
+static int written_ref_check(struct call *call, const struct class *class, ref_t ref)
+{
+    if (ref_is_null(ref) || is_live(call, class, ref))
+        return 0;
+    for (int i = 0; i < CLASS_COUNT; i++)
+        if (is_live(call, &model_classes[i], ref))
+            return fail(call, HANDLE_INVALID, class->name, ref_text(call, ref));
+    return 0;
+}
+
+static int written_refs_check(struct call *call, const struct type *type, const struct value *value)
+{
+    int r = 0;
+
+    switch (type->kind) {
+    case KIND_REF:
+        return written_ref_check(call, type->class, value->ref);
+    case KIND_SET:
+        for (uint32_t i = 0; i < value->length && r == 0; i++)
+            r = written_refs_check(call, type->element, &value->items[i]);
+        return r;
+    case KIND_MAP:
+        for (uint32_t i = 0; i < value->length && r == 0; i++) {
+            r = written_refs_check(call, type->key, &value->items[2 * i]);
+            if (r == 0)
+                r = written_refs_check(call, type->element, &value->items[2 * i + 1]);
+        }
+        return r;
+    case KIND_RECORD:
+        for (int i = 0; i < type->class->field_count && r == 0; i++)
+            if (value->record.fields[i].kind != KIND_VOID)
+                r = written_refs_check(call, type->class->fields[i].type, &value->record.fields[i]);
+        return r;
+    default:
+        return 0;
+    }
+}
+
 static int refs_check(struct call *call, const struct method *method)
 {
     bool is_derived = method->kind != METHOD_CUSTOM;
 
-    for (int i = 0; i < (is_derived ? MIN(1, method->param_count) : method->param_count); i++) {
+    for (int i = 0; i < method->param_count; i++) {
         const struct type *type = method->params[i].type;
         const struct value *value = &call->values[i];
         int r = 0;
 
-        if (type->kind == KIND_REF)
+        if ((is_derived && i > 0) || type->kind == KIND_RECORD || type->kind == KIND_MAP)
+            r = written_refs_check(call, type, value);
+        else if (type->kind == KIND_REF)
             r = ref_check(call, type->class, value->ref, i > 0);
         else if (type->kind == KIND_SET && type->element->kind == KIND_REF)
             for (uint32_t j = 0; j < value->length && r == 0; j++)

@@ -214,14 +214,25 @@ static int events_lost(struct call *call)
     return fail(call, EVENTS_LOST);
 }
 
+static int not_registered(struct call *call)
+{
+    return fail(call, SESSION_NOT_REGISTERED, trackid(call));
+}
+
 void reader_answer(const struct reader *reader)
 {
     struct request *request = reader->request;
     struct call *call = &request->call;
+    struct subscription subscription;
+    uint64_t cursor;
     int r = 0;
 
     if (!view_get(call->view, session, call->caller.session))
         r = fail(call, SESSION_INVALID, ref_text(call, call->caller.session));
+    else if (reader->is_next
+             && !registration_read(call->core->events, call->caller.session, call->arena,
+                                   &subscription, &cursor))
+        r = not_registered(call); /* any more */
     else if (!subscription_missed(&reader->subscription, call->view, reader->cursor))
         tell_since(call, &reader->subscription, reader->cursor, reader->is_next);
     else if (reader->is_next)
@@ -284,7 +295,7 @@ int event_next(struct call *call, const struct event_next_args *args, struct val
     (void) ret;
     if (!registration_read(call->core->events, call->caller.session, call->arena,
                            &reader.subscription, &reader.cursor))
-        return fail(call, SESSION_NOT_REGISTERED, trackid(call));
+        return not_registered(call);
     if (subscription_missed(&reader.subscription, call->view, reader.cursor))
         return events_lost(call);
     return tell_or_park(&reader);

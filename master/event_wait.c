@@ -458,8 +458,10 @@ static void reread(void *arg)
             delist(waiter);
             waiter->reader.subscription = subscription;
             enlist(waiter);
+            wake(waiter);
+        } else {
+            look(waiter, true);
         }
-        wake(waiter);
     }
     free(message);
 }

@@ -217,6 +217,14 @@ int registration_change(struct events *events, struct call *call, const struct v
         arena_destroy(&arena);
         return r;
     }
+    if (elements.length == 0) { /* nothing is left that could be told */
+        if (*slot)
+            registration_free(slot);
+        pthread_mutex_unlock(&events->mutex);
+        arena_destroy(&arena);
+        reread_all(events, call->caller.session);
+        return 0;
+    }
     if (!*slot) {
         *slot = new0(struct registration);
         (*slot)->session = call->caller.session;

@@ -2,6 +2,8 @@
  */
 #include "master/lifecycle_rules.h"
 
+#include "master/storage.h"
+
 /* What an operation takes of the storage driver, by the names of SM.features. Operations without a
  * row take nothing. */
 static const char *const vdi_features[] = {
@@ -106,12 +108,12 @@ static int check_vdi_users(struct check *check)
 
     view_each_inverse(&vbds, check->view, &CLASS_OF(VDI)->fields[F_VDI_VBDs], vdi->ref);
     while ((vbd = view_next(&vbds))) {
-        bool only_read = VBD_get_mode(vbd) == vbd_mode_RO;
+        bool is_still = VBD_get_mode(vbd) == vbd_mode_RO || !storage_is_open(check->view, vbd);
         const struct value *operations = VBD_get_current_operations(vbd);
 
         if ((VBD_get_currently_attached(vbd) || VBD_get_reserved(vbd))
             && !is_live_capable(check->operation)
-            && !(check->operation == vdi_operations_copy && only_read))
+            && !(check->operation == vdi_operations_copy && is_still))
             return refuse(check, VDI_IN_USE, check_self(check), operation);
         if (operations->length > 0) {
             if (!check->arena)

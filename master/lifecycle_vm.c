@@ -14,7 +14,7 @@ enum rule_flags {
     ON_TEMPLATE = 2,     /* fits a template that is no snapshot */
     ON_OWN_TEMPLATE = 4, /* ... that is no default template */
     ON_SNAPSHOT = 8,
-    MOVES = 16, /* refused for a VM that must stay where it is */
+    MOVES = 16, /* refused for a VM that must stay where it is, unless it is forced to go */
     ON_CONTROL_DOMAIN = 32,
     NOT_ON_DOM0 = 64,
     RUNNING_IN_DOM0 = 128, /* for a control domain Running is as good as Halted */
@@ -32,7 +32,7 @@ static const struct {
     [vm_operations_copy] = {HALTED, ON_TEMPLATE | ON_SNAPSHOT | IN_UPGRADE},
     [vm_operations_create_template] = {HALTED | SUSPENDED, UNLISTED},
     [vm_operations_revert] = {ANY, ON_SNAPSHOT},
-    [vm_operations_checkpoint] = {PAUSED | SUSPENDED | RUNNING, 0},
+    [vm_operations_checkpoint] = {PAUSED | SUSPENDED | RUNNING, MOVES},
     [vm_operations_provision] = {HALTED, ON_TEMPLATE | IN_UPGRADE},
     [vm_operations_start] = {HALTED, ON_CONTROL_DOMAIN | IN_UPGRADE},
     [vm_operations_start_on] = {HALTED, ON_CONTROL_DOMAIN | IN_UPGRADE},
@@ -281,6 +281,12 @@ static int check_template_membership(struct check *check)
     return 0;
 }
 
+/* The calls that take `force`: they ask strictly unless it is given. */
+static bool can_be_forced(int operation)
+{
+    return operation == vm_operations_pool_migrate || operation == vm_operations_migrate_send;
+}
+
 static const struct object *the_pool(const struct view *view)
 {
     struct view_iter pools;
@@ -339,7 +345,7 @@ int check_VM(struct check *check)
     r = check_template(check, flags);
     if (r < 0)
         return r;
-    if (check->is_strict && flags & MOVES
+    if (flags & MOVES && (check->is_strict || !can_be_forced(check->operation))
         && (is_true(VM_get_platform(vm), "nomigrate")
             || is_true(VM_get_platform(vm), "nested-virt")))
         return refuse(check, VM_IS_IMMOBILE, check_self(check));

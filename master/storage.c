@@ -179,7 +179,7 @@ ref_t storage_writer(const struct view *view, ref_t vdi)
     return NULL_REF;
 }
 
-static bool has_disk(const struct view *view, const struct object *vbd)
+bool storage_is_open(const struct view *view, const struct object *vbd)
 {
     const struct object *vm = view_get(view, VM, VBD_get_VM(vbd));
 
@@ -197,7 +197,7 @@ bool storage_is_taken(const struct view *view, const struct object *vbd, const s
         return false;
     view_each_inverse(&others, view, &CLASS_OF(VDI)->fields[F_VDI_VBDs], vdi->ref);
     while ((other = view_next(&others)))
-        if (!ref_equal(other->ref, vbd->ref) && has_disk(view, other)
+        if (!ref_equal(other->ref, vbd->ref) && storage_is_open(view, other)
             && (VBD_get_mode(other) == vbd_mode_RW || VBD_get_mode(vbd) == vbd_mode_RW))
             return true;
     return false;

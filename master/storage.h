@@ -61,9 +61,11 @@ int storage_check_SR(struct call *, ref_t sr, enum storage_operations);
  * into one is opened by nobody yet. */
 ref_t storage_writer(const struct view *, ref_t vdi);
 
-/* Has another VM the disk that this drive is for, such that the two may not have it at once? A drive has its disk while it is
- * attached - but for those of suspended VMs, which nobody runs - and while it is reserved: a guest is about to get it, or it is
- * not known yet whether it did. */
+/* Has the drive its disk open, or is it about to? Not so those of suspended VMs, which nobody runs. */
+bool storage_is_open(const struct view *, const struct object *vbd);
+/* Has another drive the disk that this drive is for, such that the two may not have it at once? A drive has its disk while it is
+ * attached - but for those of suspended VMs - and while it is reserved: a guest is about to get it, or it is not known yet whether
+ * it did. */
 bool storage_is_taken(const struct view *, const struct object *vbd, const struct object *vdi);
 
 /* "raw" or "qcow2": VDI.sm_config["image-format"], else by the file's name. */

@@ -6,6 +6,7 @@ import sys
 import xmlrpc.client
 
 from drover import *
+from vm_records import create_vm
 
 START = '<?xml version="1.0"?><methodResponse><params><param>'
 END = "</param></params></methodResponse>"
@@ -198,6 +199,18 @@ def errors_come_in_their_order(m):
     s("pool.add_tags", pool, "x")
     assert s("pool.get_tags", pool) == ["x"]
     s("pool.remove_tags", pool, "y")
+    # References that are written: to what is gone, but to nothing of another class.
+    host = s("session.get_this_host", s.ref)
+    vm = create_vm(s)
+    assert failure(s, "pool.set_default_SR", pool, host) == ["HANDLE_INVALID", "SR", host]
+    assert failure(s, "VM.set_affinity", vm, vm) == ["HANDLE_INVALID", "host", vm]
+    s("VM.set_affinity", vm, host)
+    s("VM.set_affinity", vm, other)
+    s("VM.set_affinity", vm, NULL)
+    for member, of in (("affinity", "host"), ("suspend_SR", "SR"), ("appliance", "VM_appliance")):
+        assert failure(create_vm, s, **{member: vm}) == ["HANDLE_INVALID", of, vm]
+    assert failure(s, "VM.set_hardware_platform_version", vm, -1) == ["INVALID_VALUE", "hardware_platform_version", "-1"]
+    assert failure(create_vm, s, hardware_platform_version="-1") == ["INVALID_VALUE", "hardware_platform_version", "-1"]
     # Known, but not here.
     assert failure(s, "pool.recover_slaves") == ["NOT_IMPLEMENTED", "pool.recover_slaves"]
     host = s("session.get_this_host", s.ref)

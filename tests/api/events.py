@@ -218,6 +218,16 @@ def the_old_way_works_too(m):
     s("pool.set_name_label", pool, "b")
     s("task.set_progress", task, 0.5)
     assert [name(e) for e in s("event.next")] == [("task", "mod", task)]
+    # Who has given up everything has nothing to wait for.
+    w = Waiter(s, "event.next")
+    wait_for(lambda: waiting(m) == 1)
+    s("event.unregister", ["task"])
+    w.end()
+    assert w.error[0] == "SESSION_NOT_REGISTERED", w.error
+    assert failure(s, "event.next")[0] == "SESSION_NOT_REGISTERED"
+    s("event.register", ["pool"])
+    s("pool.set_name_label", pool, "c")
+    assert [name(e) for e in s("event.next")] == [("pool", "mod", pool)]
 
 
 def a_thousand_readers_wait(m):

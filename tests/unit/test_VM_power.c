@@ -3,6 +3,7 @@
 #include "pool_world.h"
 
 #include "master/VM_power.h"
+#include "master/lifecycle.h"
 
 static int start(bool is_paused)
 {
@@ -1095,6 +1096,35 @@ static void a_disk_is_written_by_one_drive(void **state)
     assert_quiet();
 }
 
+static bool is_allowed(int operation)
+{
+    struct arena *arena = arena_new();
+    struct value wanted = VALUE_ENUM(vm_operations, operation),
+                 allowed = allowed_operations(model(), vm_now(), arena);
+    bool is_in = value_set_has(&allowed, &wanted);
+
+    arena_destroy(&arena);
+    return is_in;
+}
+
+static void what_must_stay_is_not_suspended(void **state)
+{
+    struct txn *txn = store_begin(world->core.store);
+    struct value pair[2] = {value_text("nomigrate"), value_text("true")};
+    struct value platform = VALUE_MAP(1, pair);
+
+    (void) state;
+    VM_put_platform(txn, world->vm, &platform);
+    store_apply(&txn);
+    assert_int_equal(start(false), 0);
+    assert_false(is_allowed(vm_operations_suspend) || is_allowed(vm_operations_checkpoint)
+                 || is_allowed(vm_operations_pool_migrate));
+    assert_true(is_allowed(vm_operations_snapshot));
+    assert_int_equal(API(VM_suspend, .vm = world->vm), -ERR_VM_IS_IMMOBILE);
+    assert_int_equal(power(), vm_power_state_Running);
+    assert_quiet();
+}
+
 #define WORLD_TEST(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)
 
 int main(void)
@@ -1138,6 +1168,7 @@ int main(void)
         WORLD_TEST(a_disk_goes_when_nobody_can_be_making_it),
         WORLD_TEST(reset_is_for_the_dead),
         WORLD_TEST(a_disk_is_written_by_one_drive),
+        WORLD_TEST(what_must_stay_is_not_suspended),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -42,8 +42,8 @@ static int add_drive(struct world *world, ref_t vm, ref_t vdi, const char *devic
                                VALUE_BOOL(is_empty), "qos_algorithm_type", value_text(""), NULL));
 }
 
-static int add_nic(struct world *world, ref_t vm, const char *device, const char *mac,
-                   struct value *ret)
+static int add_nic_with(struct world *world, ref_t vm, const char *device, const char *mac,
+                        const char *mtu, struct value *ret)
 {
     struct view_iter networks;
 
@@ -51,8 +51,14 @@ static int add_nic(struct world *world, ref_t vm, const char *device, const char
     return CALL(world, ret, VIF_create,
                 .args = record(world, "VIF.create", "VM", VALUE_REF(vm), "network",
                                VALUE_REF(view_next(&networks)->ref), "device", value_text(device),
-                               "MAC", value_text(mac), "MTU", value_text("1500"),
+                               "MAC", value_text(mac), "MTU", value_text(mtu),
                                "qos_algorithm_type", value_text(""), NULL));
+}
+
+static int add_nic(struct world *world, ref_t vm, const char *device, const char *mac,
+                   struct value *ret)
+{
+    return add_nic_with(world, vm, device, mac, "1500", ret);
 }
 
 static void new_vm_has_all_that_a_halted_vm_has(_unused_ void **state)
@@ -116,6 +122,12 @@ static void memory_limits_keep_their_order(_unused_ void **state)
     assert_true(
         CALL(&world, NULL, VM_set_memory_static_range, .self = vm, .min = 0, .max = 5ll << 30) < 0);
     FAILED(&world, VM_BAD_POWER_STATE, text_of(&world, vm), "halted", "running");
+
+    vm = make_vm(&world, "b");
+    assert_true(CALL(&world, NULL, VM_set_memory_limits, .self = vm, .static_min = 0,
+                     .static_max = 0, .dynamic_min = 0, .dynamic_max = 0)
+                < 0);
+    FAILED(&world, MEMORY_CONSTRAINT_VIOLATION, "1 MiB <= memory_static_max");
     world_done(&world);
 }
 
@@ -410,10 +422,47 @@ static void copy_goes_to_another_sr_by_a_host_that_sees_both(_unused_ void **sta
     world_done(&world);
 }
 
+/* Nobody writes the disks of a suspended VM. */
+static void a_suspended_vm_is_copied(_unused_ void **state)
+{
+    struct world world;
+    struct value ret, vbds;
+    struct txn *txn;
+    ref_t vm, disk, image;
+
+    world_init(&world);
+    vm = make_vm(&world, "a");
+    disk = make_disk(&world, world.shared, "8388608");
+    image = make_disk(&world, world.shared, "8388608");
+    assert_int_equal(add_drive(&world, vm, disk, "0", "RW", "Disk", false, &ret), 0);
+    txn = store_begin(world.core.store);
+    VBD_put_currently_attached(txn, ret.ref, true);
+    store_apply(&txn);
+    make_running(&world, vm, world.h1);
+    assert_true(CALL(&world, NULL, VDI_copy, .vdi = disk, .sr = world.local) < 0);
+    FAILED(&world, VDI_IN_USE, text_of(&world, disk), "copy");
+
+    txn = store_begin(world.core.store);
+    VM_put_power_state(txn, vm, vm_power_state_Suspended);
+    VM_put_resident_on(txn, vm, NULL_REF);
+    VM_put_suspend_VDI(txn, vm, image);
+    store_apply(&txn);
+    assert_int_equal(CALL(&world, &ret, VM_copy, .vm = vm, .new_name = "b", .sr = NULL_REF), 0);
+    assert_int_equal(VM_get_power_state(GET(&world, VM, ret.ref)), vm_power_state_Suspended);
+    vbds = view_inverse(store_core_view(world.core.store), &CLASS_OF(VM)->fields[F_VM_VBDs],
+                        ret.ref, world.arena);
+    assert_int_equal(vbds.length, 1);
+    assert_false(ref_equal(VBD_get_VDI(GET(&world, VBD, vbds.items[0].ref)), disk));
+    assert_true(CALL(&world, NULL, VDI_destroy, .self = disk) < 0);
+    FAILED(&world, VDI_IN_USE, text_of(&world, disk), "destroy");
+    world_done(&world);
+}
+
 static void drives_are_checked(_unused_ void **state)
 {
     struct world world;
     struct value ret;
+    struct txn *txn;
     ref_t vm, disk, second;
 
     world_init(&world);
@@ -461,6 +510,15 @@ static void drives_are_checked(_unused_ void **state)
     assert_int_equal(CALL(&world, NULL, VDI_set_read_only, .self = disk, .value = true), 0);
     assert_true(add_drive(&world, vm, disk, "2", "RW", "Disk", false, NULL) < 0);
     FAILED(&world, VDI_READONLY, text_of(&world, disk));
+
+    txn = store_begin(world.core.store);
+    VBD_put_currently_attached(txn, second, true);
+    store_apply(&txn);
+    assert_int_equal(CALL(&world, NULL, VBD_set_userdevice, .self = second, .value = "7"), 0);
+    assert_true(CALL(&world, NULL, VBD_set_userdevice, .self = second, .value = "8") < 0);
+    FAILED(&world, DEVICE_ALREADY_ATTACHED, text_of(&world, second));
+    assert_true(CALL(&world, NULL, VBD_set_type, .self = second, .value = vbd_type_Floppy) < 0);
+    FAILED(&world, DEVICE_ALREADY_ATTACHED, text_of(&world, second));
     world_done(&world);
 }
 
@@ -484,6 +542,8 @@ static void interfaces_are_checked(_unused_ void **state)
     assert_true(add_nic(&world, vm, "0", "", NULL) < 0);
     FAILED(&world, DEVICE_ALREADY_EXISTS, "0");
     assert_int_equal(add_nic(&world, vm, "1", "", &ret), 0);
+    assert_true(add_nic_with(&world, vm, "2", "", "-1", NULL) < 0);
+    FAILED(&world, INVALID_VALUE, "MTU", "-1");
     assert_true(vif_mac_is_valid(VIF_get_MAC(GET(&world, VIF, ret.ref))));
     assert_true(VIF_get_MAC_autogenerated(GET(&world, VIF, ret.ref)));
     world_done(&world);
@@ -566,6 +626,7 @@ int main(void)
         cmocka_unit_test(snapshot_is_the_vm_as_it_was),
         cmocka_unit_test(failed_snapshot_leaves_nothing),
         cmocka_unit_test(copy_goes_to_another_sr_by_a_host_that_sees_both),
+        cmocka_unit_test(a_suspended_vm_is_copied),
         cmocka_unit_test(drives_are_checked),
         cmocka_unit_test(interfaces_are_checked),
         cmocka_unit_test(devices_of_a_running_vm_go_through_its_host),
