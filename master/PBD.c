@@ -125,7 +125,17 @@ int PBD_plug(struct call *call, const struct PBD_plug_args *args, struct value *
 
 /* ---- unplug ---- */
 
-/* A disk of the SR that the host uses: of a guest there, or one being made. Null: none. */
+/* Has the host the VM that the drive is of, or is it to have it? */
+static bool is_vm_of(const struct view *view, const struct object *vbd, ref_t host)
+{
+    const struct object *vm = view_get(view, VM, VBD_get_VM(vbd));
+
+    return vm
+           && (ref_equal(VM_get_resident_on(vm), host) || ref_equal(VM_get_scheduled_to_be_resident_on(vm), host));
+}
+
+/* A disk of the SR that the host uses: of a guest there, or of one that begins; or one that is being made, read or written,
+ * which another host may be doing. Null: none. */
 static ref_t disk_in_use(struct call *call, ref_t sr, ref_t host)
 {
     const struct view *view = call_view(call);
@@ -134,15 +144,12 @@ static ref_t disk_in_use(struct call *call, ref_t sr, ref_t host)
 
     view_each_inverse(&vdis, view, &CLASS_OF(SR)->fields[F_SR_VDIs], sr);
     while ((vdi = view_next(&vdis))) {
-        if (storage_is_being_made(call, vdi))
+        if (storage_is_being_made(call, vdi) || VDI_get_current_operations(vdi)->length > 0)
             return vdi->ref;
         view_each_inverse(&vbds, view, &CLASS_OF(VDI)->fields[F_VDI_VBDs], vdi->ref);
-        while ((vbd = view_next(&vbds))) {
-            const struct object *vm = view_get(view, VM, VBD_get_VM(vbd));
-
-            if (vm && VBD_get_currently_attached(vbd) && ref_equal(VM_get_resident_on(vm), host))
+        while ((vbd = view_next(&vbds)))
+            if ((VBD_get_currently_attached(vbd) || VBD_get_reserved(vbd)) && is_vm_of(view, vbd, host))
                 return vdi->ref;
-        }
     }
     return NULL_REF;
 }
