@@ -284,32 +284,19 @@ int assert_lets_in(struct call *call, const struct view *view, ref_t host_ref)
 
 /* ---- disks ---- */
 
-static int check_disk_idle(struct call *call, const struct object *vdi)
-{
-    const struct value *operations = VDI_get_current_operations(vdi);
-
-    for (uint32_t i = 0; i < operations->length; i++) {
-        const struct value *operation = &operations->items[2 * i + 1];
-
-        if (operation->e.index != vdi_operations_copy
-            && operation->e.index != vdi_operations_mirror)
-            return fail(call, OTHER_OPERATION_IN_PROGRESS, "VDI", ref_text(call, vdi->ref),
-                        enum_text(operation->e.type, operation->e.index),
-                        operations->items[2 * i].text);
-    }
-    return 0;
-}
-
 static int assert_disk_free(struct call *call, const struct view *view, const struct object *vbd)
 {
     const struct object *vdi = VBD_get_empty(vbd) ? NULL : view_get(view, VDI, VBD_get_VDI(vbd));
-    int r;
+    const struct value *busy;
 
     if (!vdi)
         return 0;
-    r = check_disk_idle(call, vdi);
-    if (r < 0)
-        return r;
+    if (!storage_is_shown(vdi))
+        return fail(call, VDI_NOT_MANAGED, ref_text(call, vbd->ref));
+    busy = storage_busy_for(vdi, VBD_get_mode(vbd));
+    if (busy)
+        return fail(call, OTHER_OPERATION_IN_PROGRESS, "VDI", ref_text(call, vdi->ref),
+                    enum_text(busy[1].e.type, busy[1].e.index), busy[0].text);
     if (storage_is_taken(view, vbd, vdi))
         return fail(call, VDI_IN_USE, ref_text(call, vdi->ref));
     if (VBD_get_mode(vbd) == vbd_mode_RW && VDI_get_read_only(vdi))

@@ -76,19 +76,13 @@ static int check_vbd_plugging(struct check *check, const struct object *vm)
 static int check_vbd_disk(struct check *check)
 {
     const struct object *vdi = view_get(check->view, VDI, VBD_get_VDI(check->object));
-    const struct value *operations;
 
     if (!vdi)
         return 0;
-    if (!VDI_get_managed(vdi))
+    if (!storage_is_shown(vdi))
         return refuse(check, VDI_NOT_MANAGED, check_self(check));
-    operations = VDI_get_current_operations(vdi);
-    for (uint32_t i = 0; i < operations->length; i++) {
-        int operation = operations->items[2 * i + 1].e.index;
-
-        if (operation != vdi_operations_copy && operation != vdi_operations_mirror)
-            return refuse_busy(check, vdi, "; ");
-    }
+    if (storage_busy_for(vdi, VBD_get_mode(check->object)))
+        return refuse_busy(check, vdi, "; ");
     if (storage_is_taken(check->view, check->object, vdi))
         return refuse(check, VDI_IN_USE, check_ref(check, vdi->ref));
     if (VBD_get_mode(check->object) == vbd_mode_RW && VDI_get_read_only(vdi))

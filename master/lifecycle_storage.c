@@ -146,17 +146,33 @@ static int check_ha_vdi(struct check *check)
     return 0;
 }
 
+/* Copies and exports read the disk, for as long as it takes. In xapi they plug it into their host's control domain meanwhile, so
+ * that what may not be done under a guest is refused; here it waits for their end, which the client of an export sees before
+ * we do. */
+static int check_others(struct check *check)
+{
+    bool is_beside_copies = check->operation == vdi_operations_copy || is_live_capable(check->operation);
+    const struct value *operations = VDI_get_current_operations(check->object);
+
+    for (uint32_t i = 0; i < operations->length; i++)
+        if (!is_beside_copies || operations->items[2 * i + 1].e.index != vdi_operations_copy)
+            return refuse_busy(check, check->object, "; ");
+    return 0;
+}
+
 int check_VDI(struct check *check)
 {
     const struct object *vdi = check->object;
     const struct object *sr = view_get(check->view, SR, VDI_get_SR(vdi));
-    const struct value *operations = VDI_get_current_operations(vdi);
     const char *feature;
     int r;
 
-    for (uint32_t i = 0; i < operations->length; i++)
-        if (operations->items[2 * i + 1].e.index != vdi_operations_copy)
-            return refuse_busy(check, vdi, "; ");
+    /* In the making, or left half made: nobody's yet, whatever becomes of it. */
+    if (!streq(VDI_get_maker(vdi), ""))
+        return refuse(check, VDI_NOT_MANAGED, check_self(check));
+    r = check_others(check);
+    if (r < 0)
+        return r;
     if (!sr)
         return refuse(check, HANDLE_INVALID, "SR", check_ref(check, VDI_get_SR(vdi)));
     if (check->operation == vdi_operations_resize && !sr_is_attached(check->view, sr->ref))

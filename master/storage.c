@@ -203,6 +203,48 @@ bool storage_is_taken(const struct view *view, const struct object *vbd, const s
     return false;
 }
 
+bool storage_is_written(const struct view *view, const struct object *vdi)
+{
+    const struct object *vbd;
+    struct view_iter vbds;
+
+    view_each_inverse(&vbds, view, &CLASS_OF(VDI)->fields[F_VDI_VBDs], vdi->ref);
+    while ((vbd = view_next(&vbds)))
+        if (VBD_get_mode(vbd) == vbd_mode_RW && has_disk(view, vbd))
+            return true;
+    return false;
+}
+
+bool storage_is_changing_hands(const struct view *view, ref_t vdi)
+{
+    const struct object *vbd;
+    struct view_iter vbds;
+
+    view_each_inverse(&vbds, view, &CLASS_OF(VDI)->fields[F_VDI_VBDs], vdi);
+    while ((vbd = view_next(&vbds)))
+        if (VBD_get_current_operations(vbd)->length > 0)
+            return true;
+    return false;
+}
+
+bool storage_is_shown(const struct object *vdi)
+{
+    return VDI_get_managed(vdi) && streq(VDI_get_maker(vdi), "");
+}
+
+const struct value *storage_busy_for(const struct object *vdi, enum vbd_mode mode)
+{
+    const struct value *operations = VDI_get_current_operations(vdi);
+
+    for (uint32_t i = 0; i < operations->length; i++) {
+        int operation = operations->items[2 * i + 1].e.index;
+
+        if (operation != vdi_operations_mirror && (operation != vdi_operations_copy || mode == vbd_mode_RW))
+            return &operations->items[2 * i];
+    }
+    return NULL;
+}
+
 static bool ends_with(const char *text, const char *end)
 {
     size_t length = strlen(text), end_length = strlen(end);

@@ -68,6 +68,16 @@ bool storage_is_open(const struct view *, const struct object *vbd);
  * it did. */
 bool storage_is_taken(const struct view *, const struct object *vbd, const struct object *vdi);
 
+/* May drives have the disk: is it managed, and not in the making? */
+bool storage_is_shown(const struct object *vdi);
+/* What keeps a drive of that mode from getting the disk, of what is under way on it: tag and operation, or NULL. Of what copies
+ * and exports read nobody may have more than they: who writes waits. */
+const struct value *storage_busy_for(const struct object *vdi, enum vbd_mode);
+/* Has any drive the disk, or is about to get it, such that a guest may write? As storage_is_taken() has it. */
+bool storage_is_written(const struct view *, const struct object *vdi);
+/* Is one of its drives being plugged, unplugged or changed? */
+bool storage_is_changing_hands(const struct view *, ref_t vdi);
+
 /* "raw" or "qcow2": VDI.sm_config["image-format"], else by the file's name. */
 const char *storage_disk_format(const struct object *vdi);
 

@@ -93,6 +93,7 @@ ref_t disks_add(struct disks *disks, struct txn *txn, struct object *draft)
     draft->fields[F_VDI_location] = value_text(disk->location);
     draft->fields[F_VDI_managed] = VALUE_BOOL(false);
     draft->fields[F_VDI_maker] = value_text(maker_text(call));
+    draft->fields[F_VDI_sm_config] = map_with_text(call->arena, VDI_get_sm_config(draft), "image-format", disk->format);
     draft->fields[F_VDI_physical_utilisation] = VALUE_INT(0);
     draft->fields[F_VDI_virtual_size] = VALUE_INT(0); /* counted when it is kept */
     disk->vdi = draft_create(call, txn, draft);
@@ -439,6 +440,22 @@ static int remove_left_over(struct call *call, ref_t ref)
     return call_commit(call, &txn);
 }
 
+/* Such a disk is nobody's, so no rule lets anyone have it: it is taken. Several hosts may come back at once: one of them does it. */
+static int take_left_over(struct claim *claim, struct call *call, ref_t vdi)
+{
+    uint64_t since_ms = loop_now_ms(call->core->loop);
+    int r;
+
+    do {
+        _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
+
+        r = claim_take_txn(claim, call, txn, CLASS_OF(VDI), vdi, vdi_operations_destroy, false);
+        if (r == 0)
+            return call_commit(call, &txn);
+    } while (r == -ERR_OTHER_OPERATION_IN_PROGRESS && (r = claim_wait(call, since_ms)) == 0);
+    return r;
+}
+
 void storage_sweep(struct call *call, ref_t host)
 {
     ref_t vdi = NULL_REF;
@@ -446,10 +463,9 @@ void storage_sweep(struct call *call, ref_t host)
     if (call->core->left_over_disks == 0)
         return;
     while (vdi = find_left_over(call, host, vdi), !ref_is_null(vdi)) {
-        /* Several hosts may come back at once: one of them does it. */
         _cleanup_(claim_end) struct claim claim = {0};
         char text[REF_TEXT_BYTES];
-        int r = claim_begin(&claim, call, CLASS_OF(VDI), vdi, vdi_operations_destroy);
+        int r = take_left_over(&claim, call, vdi);
 
         if (r == 0)
             r = remove_left_over(call, vdi);
