@@ -1,6 +1,6 @@
 /* export.c - GET /export: a VM with its disks, as one stream that the host makes which sees them (wire.md sections 19, 20)
  *
- *   task --> claim VM and disks --> ova.xml, by a worker --> slave_export_vm: disks read, stream sent
+ *   task --> claim VM --> ova.xml, by a worker, and claims of its disks --> slave_export_vm: disks read, stream sent
  *
  * The export holds nothing up but what would change VM or disks. It has no effect of its own, so a master that dies leaves
  * nothing to undo; the slave cuts the stream when another master takes over. */
@@ -52,8 +52,20 @@ static bool is_only_read(const struct object *vdi)
     return true;
 }
 
-/* Nobody destroys or resizes the disk meanwhile. Its VM's claim has settled that it may be read, whatever VBDs say: those
- * of a suspended VM stay attached. */
+/* May the disk be read now? Its drives may be attached, since those of a suspended VM stay so, but no guest may have it. 0, or
+ * the refusal; -ERR_OTHER_OPERATION_IN_PROGRESS: later. */
+static int check_readable(struct call *call, const struct view *view, const struct object *vdi)
+{
+    if (!storage_is_shown(vdi))
+        return fail(call, VDI_NOT_MANAGED, ref_text(call, vdi->ref));
+    if (!is_only_read(vdi) || storage_is_changing_hands(view, vdi->ref))
+        return -ERR_OTHER_OPERATION_IN_PROGRESS;
+    if (storage_is_written(view, vdi))
+        return fail(call, VDI_IN_USE, ref_text(call, vdi->ref), "copy");
+    return 0;
+}
+
+/* From here on nobody destroys or resizes the disk, and no guest is given it to write to. */
 static int claim_disk(struct claim *claim, struct call *call, ref_t ref)
 {
     uint64_t deadline_ms = clock_now_ms(call->core->clock) + BUSY_WAIT_MS;
@@ -65,11 +77,14 @@ static int claim_disk(struct claim *claim, struct call *call, ref_t ref)
 
         if (!vdi)
             return -ERR_HANDLE_INVALID;
-        if (is_only_read(vdi)) {
+        r = check_readable(call, txn_view(txn), vdi);
+        if (r == 0)
             r = claim_take_txn(claim, call, txn, CLASS_OF(VDI), ref, vdi_operations_copy, true);
-            return r < 0 ? r : call_commit(call, &txn);
-        }
+        if (r == 0)
+            return call_commit(call, &txn);
         txn_end(&txn);
+        if (r != -ERR_OTHER_OPERATION_IN_PROGRESS)
+            return r;
         if (clock_now_ms(call->core->clock) >= deadline_ms)
             return fail(call, VDI_IN_USE, ref_text(call, ref), "copy");
         if (claim_wait_object(call, ref, deadline_ms) < 0)
@@ -139,14 +154,24 @@ static void write_ova(void *arg)
               &writing->disk_count);
 }
 
-struct value transfer_disk(struct call *call, const struct object *vdi, ref_t host, const char *prefix)
+int transfer_disk(struct call *call, ref_t ref, ref_t host, const char *prefix, struct value *ret)
 {
-    struct storage_place place = storage_place(call_view(call), VDI_get_SR(vdi), host);
-    struct value map = text_map(call->arena, "sr", place.uuid, "sr_type", place.type, "sr_location", place.location,
-                                "sr_marker", place.marker, "location", VDI_get_location(vdi), "format",
-                                storage_disk_format(vdi), "prefix", prefix, NULL);
+    const struct object *vdi = live(call, call_view(call), VDI, ref);
+    struct storage_place place;
+    struct value map;
 
-    return value_copy(call->arena, &map); /* objects change while others are claimed */
+    if (!vdi)
+        return -ERR_HANDLE_INVALID;
+    if (!storage_is_attached(call_view(call), VDI_get_SR(vdi), host))
+        return fail(call, SR_NOT_ATTACHED, ref_text(call, VDI_get_SR(vdi)));
+    place = storage_place(call_view(call), VDI_get_SR(vdi), host);
+    if (streq(place.type, "dummy"))
+        return fail(call, SR_OPERATION_NOT_SUPPORTED, ref_text(call, VDI_get_SR(vdi)));
+    map = text_map(call->arena, "sr", place.uuid, "sr_type", place.type, "sr_location", place.location,
+                   "sr_marker", place.marker, "location", VDI_get_location(vdi), "format", storage_disk_format(vdi), "prefix",
+                   prefix, NULL);
+    *ret = value_copy(call->arena, &map); /* objects change while others are claimed */
+    return 0;
 }
 
 static const char *compression_of(const struct value *params)
@@ -175,27 +200,65 @@ static void disk_claims_end(struct disk_claims **claims_p)
     free(claims);
 }
 
+static bool disk_claims_have(const struct disk_claims *claims, ref_t vdi)
+{
+    for (unsigned i = 0; i < claims->count; i++)
+        if (ref_equal(claims->list[i].ref, vdi))
+            return true;
+    return false;
+}
+
+/* The text, and which disks it tells of. */
+static int describe(struct call *call, struct writing *writing)
+{
+    _cleanup_(view_unpin) struct view *pinned = store_pin(call->core->store);
+
+    buffer_done(&writing->text);
+    buffer_init(&writing->text, OVA_BYTES_SENT);
+    writing->view = pinned;
+    if (workers_run(call->core->workers, write_ova, writing) < 0)
+        return fail(call, TOO_BUSY);
+    if (writing->text.is_full || writing->disk_count > DISKS_MAX)
+        return fail(call, INTERNAL_ERROR, "this VM has more to describe than one message to its host can hold");
+    return 0;
+}
+
+/* Of disks that are not held yet the text may say what soon is not true any more, so it is written again when they are. */
+static int describe_and_claim(struct call *call, struct writing *writing, struct disk_claims *claims)
+{
+    bool is_settled = false;
+    int r = 0;
+
+    while (r == 0 && !is_settled) {
+        r = describe(call, writing);
+        is_settled = true;
+        for (size_t i = 0; i < writing->disk_count && r == 0; i++) {
+            if (disk_claims_have(claims, writing->disks[i].vdi))
+                continue;
+            if (claims->count == DISKS_MAX)
+                return fail(call, INTERNAL_ERROR, "its disks change all the time");
+            r = claim_disk(&claims->list[claims->count], call, writing->disks[i].vdi);
+            claims->count += r == 0;
+            is_settled = false;
+        }
+    }
+    return r;
+}
+
 static int send_vm(struct http_transfer *transfer, struct writing *writing, const char *compression)
 {
     _cleanup_(disk_claims_end) struct disk_claims *claims = new0(struct disk_claims);
     struct call *call = transfer->call;
-    struct value *disks = arena_alloc_array(call->arena, writing->disk_count, sizeof *disks), set, options, answer;
-    int r = 0;
+    struct value *disks, set, options, answer;
+    int r = describe_and_claim(call, writing, claims);
 
-    if (writing->text.is_full || writing->disk_count > DISKS_MAX)
-        return fail(call, INTERNAL_ERROR, "this VM has more to describe than one message to its host can hold");
-    for (size_t i = 0; i < writing->disk_count && r == 0; i++) {
-        const struct object *vdi;
-
-        r = claim_disk(&claims->list[claims->count], call, writing->disks[i].vdi);
-        if (r < 0)
-            return r;
-        claims->count++;
-        vdi = live(call, call_view(call), VDI, writing->disks[i].vdi);
-        if (!vdi)
-            return -ERR_HANDLE_INVALID;
-        disks[i] = transfer_disk(call, vdi, transfer->host, writing->disks[i].prefix);
-    }
+    if (r < 0)
+        return r;
+    disks = arena_alloc_array(call->arena, writing->disk_count, sizeof *disks);
+    for (size_t i = 0; i < writing->disk_count && r == 0; i++)
+        r = transfer_disk(call, writing->disks[i].vdi, transfer->host, writing->disks[i].prefix, &disks[i]);
+    if (r < 0)
+        return r;
     set = VALUE_SET((uint32_t) writing->disk_count, disks);
     options = text_map(call->arena, "compression", compression, "file_name", "export.xva", "task",
                        ref_is_null(call->task) ? "" : ref_text(call, call->task), NULL);
@@ -210,7 +273,6 @@ static int send_vm(struct http_transfer *transfer, struct writing *writing, cons
 static int run(struct http_transfer *transfer)
 {
     _cleanup_(claim_end) struct claim claim = {0};
-    _cleanup_(view_unpin) struct view *pinned = NULL;
     struct call *call = transfer->call;
     const char *compression = compression_of(transfer->params);
     struct writing writing = {.arena = call->arena};
@@ -229,14 +291,6 @@ static int run(struct http_transfer *transfer)
     r = http_transfer_task(transfer, arena_text(call->arena, "Export of VM: %s", VM_get_uuid(vm)), "");
     if (r == 0)
         r = transfer_claim(&claim, call, CLASS_OF(VM), writing.vm, vm_operations_export);
-    if (r < 0)
-        return r;
-    pinned = store_pin(call->core->store);
-    writing.view = pinned;
-    buffer_init(&writing.text, OVA_BYTES_SENT);
-    if (workers_run(call->core->workers, write_ova, &writing) < 0)
-        r = fail(call, TOO_BUSY);
-    view_unpin(&pinned); /* a stream may take hours */
     if (r == 0)
         r = send_vm(transfer, &writing, compression);
     buffer_done(&writing.text);

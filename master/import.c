@@ -151,12 +151,11 @@ static int receive_contents(struct importing *importing)
     int r;
 
     for (int i = 0; i < import->disk_count; i++) {
-        const struct object *vdi = live(call, call_view(call), VDI, import->disks[i].vdi);
         struct value place;
 
-        if (!vdi)
-            return -ERR_HANDLE_INVALID;
-        place = transfer_disk(call, vdi, importing->transfer->host, import->disks[i].id);
+        r = transfer_disk(call, import->disks[i].vdi, importing->transfer->host, import->disks[i].id, &place);
+        if (r < 0)
+            return r;
         maps[i] = map_with_text(call->arena, &place, "bytes", int_text(call, import->disks[i].virtual_size));
     }
     disks = VALUE_SET((uint32_t) import->disk_count, maps);

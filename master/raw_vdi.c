@@ -98,16 +98,9 @@ static int needs_export(struct call *call, const struct view *view, const struct
 static int take_disk(struct http_transfer *transfer, ref_t ref, struct claim *claim, struct value *ret_disk)
 {
     struct call *call = transfer->call;
-    const struct object *vdi;
     int r = transfer_claim(claim, call, CLASS_OF(VDI), ref, vdi_operations_copy);
 
-    if (r < 0)
-        return r;
-    vdi = live(call, call_view(call), VDI, ref);
-    if (!vdi)
-        return -ERR_HANDLE_INVALID;
-    *ret_disk = transfer_disk(call, vdi, transfer->host, "vdi");
-    return 0;
+    return r < 0 ? r : transfer_disk(call, ref, transfer->host, "vdi", ret_disk);
 }
 
 static int run_export(struct http_transfer *transfer)
@@ -129,6 +122,8 @@ static int run_export(struct http_transfer *transfer)
         return r;
     ref = vdi->ref;
     uuid = arena_strdup(call->arena, VDI_get_uuid(vdi));
+    if (base && ref_equal(base->ref, ref))
+        return fail(call, INVALID_VALUE, "base", ref_text(call, ref)); /* from itself a disk does not differ */
     if (base) {
         base_ref = base->ref;
         base_uuid = arena_strdup(call->arena, VDI_get_uuid(base));
@@ -171,13 +166,11 @@ static int needs_target(struct call *call, const struct view *view, const struct
 static int receive(struct http_transfer *transfer, ref_t ref, const struct format *format)
 {
     struct call *call = transfer->call;
-    const struct object *vdi = live(call, call_view(call), VDI, ref);
     struct value disk, options;
-    int r;
+    int r = transfer_disk(call, ref, transfer->host, "vdi", &disk);
 
-    if (!vdi)
-        return -ERR_HANDLE_INVALID;
-    disk = transfer_disk(call, vdi, transfer->host, "vdi");
+    if (r < 0)
+        return r;
     options = text_map(call->arena, "format", format->name, "chunked",
                        transfer_param(transfer->params, "chunked") ? "true" : "false", "task",
                        ref_text(call, call->task), NULL);
