@@ -200,7 +200,7 @@ static void undo(struct importing *importing)
         return;
     fiber_uncancellable_begin();
     txn = store_begin(call->core->store);
-    ova_import_undo(txn, intent_get_details(txn_get(txn, intent, call->intent)));
+    ova_import_undo(importing->import, txn);
     txn_delete(txn, CLASS_OF(intent), call->intent);
     call_commit(call, &txn);
     slave_confirm(call);
@@ -278,7 +278,7 @@ static int needs(struct call *call, const struct view *view, const struct value 
 static void recover(struct txn *txn, const struct object *intent)
 {
     log_info(NULL, "an import was cut short: what it had made goes");
-    ova_import_undo(txn, intent_get_details(intent));
+    ova_import_delete(txn, intent_get_details(intent));
     txn_delete(txn, CLASS_OF(intent), intent->ref);
 }
 

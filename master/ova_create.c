@@ -128,14 +128,18 @@ static void keep_metrics(const struct ova_import *import, struct txn *txn, const
     VM_metrics_put_other_config(txn, metrics, VM_metrics_get_other_config(from));
 }
 
-static void show_import(const struct ova_import *import, struct txn *txn, ref_t vm)
+/* Until the contents are there the VM is ours: nobody starts it, and who may end whatever is under way ends the import. No
+ * rule lets an import begin on a VM that is there, so the claim is taken. */
+static int claim_vm(struct ova_import *import, struct txn *txn, ref_t vm)
 {
-    struct value pair[2] = {value_text(import->call->tag),
-                            VALUE_ENUM(vm_operations, vm_operations_import)};
-    struct value operations = VALUE_MAP(1, pair);
+    int r;
 
-    if (!import->options.is_metadata)
-        VM_put_current_operations(txn, vm, &operations);
+    if (import->options.is_metadata)
+        return 0;
+    r = claim_take_txn(&import->claims[import->claim_count], import->call, txn, CLASS_OF(VM), vm,
+                       vm_operations_import, false);
+    import->claim_count += r == 0;
+    return r;
 }
 
 static int create_vm(struct ova_import *import, struct txn *txn, size_t n)
@@ -172,8 +176,7 @@ static int create_vm(struct ova_import *import, struct txn *txn, size_t n)
     fields[F_VM_guest_metrics] = VALUE_REF(create_guest_metrics(import, txn, from));
     import->fates[n].here = vm_create(call, txn, draft);
     keep_metrics(import, txn, from, import->fates[n].here);
-    show_import(import, txn, import->fates[n].here);
-    return 0;
+    return claim_vm(import, txn, import->fates[n].here);
 }
 
 /* When all VMs are there: whose snapshots they are, and from what each came. */
@@ -271,6 +274,7 @@ int ova_import_create(struct ova_import *import, struct txn *txn)
 {
     int r;
 
+    import->claims = arena_alloc_array(import->call->arena, import->plan->count, sizeof *import->claims);
     relate_disks(import, txn);
     create_each(import, txn, CLASS_OF(network), create_network);
     r = create_each(import, txn, CLASS_OF(VM), create_vm);
@@ -282,6 +286,8 @@ int ova_import_create(struct ova_import *import, struct txn *txn)
         r = create_each(import, txn, CLASS_OF(VIF), create_vif);
     if (r == 0)
         tell_task(import->call, txn);
+    for (size_t i = 0; r < 0 && i < import->claim_count; i++)
+        claim_keep(&import->claims[i]); /* what it put is rolled back */
     return r;
 }
 
@@ -301,12 +307,8 @@ struct value ova_import_result(const struct ova_import *import)
 
 void ova_import_done(struct ova_import *import, struct txn *txn)
 {
-    const struct value none = VALUE_EMPTY_MAP;
-
-    for (size_t i = 0; i < import->plan->count; i++)
-        if (import->fates[i].is_made && import->plan->objects[i].draft->class == CLASS_OF(VM)
-            && txn_get(txn, VM, import->fates[i].here))
-            VM_put_current_operations(txn, import->fates[i].here, &none);
+    for (size_t i = 0; i < import->claim_count; i++)
+        claim_end_txn(&import->claims[i], txn);
 }
 
 /* Refs of what was made of a class, as one text. */
@@ -343,7 +345,16 @@ static ref_t next_made(const char **text)
     return ref;
 }
 
-void ova_import_undo(struct txn *txn, const struct value *made)
+void ova_import_undo(struct ova_import *import, struct txn *txn)
+{
+    struct value made = ova_import_made(import);
+
+    ova_import_delete(txn, &made);
+    for (size_t i = 0; i < import->claim_count; i++)
+        claim_end_txn(&import->claims[i], txn);
+}
+
+void ova_import_delete(struct txn *txn, const struct value *made)
 {
     const char *vms = value_map_text(made, "VMs", ""),
                *networks = value_map_text(made, "networks", "");

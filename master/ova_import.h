@@ -8,10 +8,11 @@
  * of it exists, or nothing
  *
  * Metadata alone is then imported; its disks exist already. Otherwise the contents follow, the VMs
- * showing `import` in current_operations until ova_import_done(), in the transaction that shows the
- * disks, or until ova_import_undo(), when something failed. */
+ * claimed (`import`) until ova_import_done(), in the transaction that shows the disks, or until
+ * ova_import_undo(), when something failed. */
 #pragma once
 
+#include "master/claim.h"
 #include "master/handler.h"
 #include "master/ova_read.h"
 
@@ -40,6 +41,8 @@ struct ova_import {
     struct ova_new_disk *disks;
     int disk_count;
     struct fate *fates; /* of each object of the file: ova_import.c's */
+    struct claim *claims; /* of the VMs, while their disks have no contents yet */
+    size_t claim_count;
 };
 
 /* Decide; nothing is changed. Everything is in the call's arena. 0 or a negative error:
@@ -61,8 +64,9 @@ struct value ova_import_result(const struct ova_import *);
 
 /* The contents are there: the VMs are free. */
 void ova_import_done(struct ova_import *, struct txn *);
+/* They are not: delete again what was created. Disks are the caller's (disks_undo). */
+void ova_import_undo(struct ova_import *, struct txn *);
 /* What was created, for an INTENT: a map of texts, in the call's arena. */
 struct value ova_import_made(const struct ova_import *);
-/* Delete again what was created, by that map, and still is there. Disks are the caller's
- * (disks_undo). */
-void ova_import_undo(struct txn *, const struct value *made);
+/* ova_import_undo() by a later master, which has that map only. */
+void ova_import_delete(struct txn *, const struct value *made);

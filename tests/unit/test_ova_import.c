@@ -358,7 +358,6 @@ static void what_is_undone_leaves_nothing(void **state)
     struct object *draft = draft_new(p->from.call.arena, CLASS_OF(network));
     struct object *vif = draft_new(p->from.call.arena, CLASS_OF(VIF));
     struct txn *txn = store_begin(p->from.call.core->store);
-    struct value all;
     ref_t made;
 
     draft->fields[F_network_name_label] = value_text("of its own");
@@ -372,11 +371,47 @@ static void what_is_undone_leaves_nothing(void **state)
     assert_int_equal(bring_in(&p->to, write_one(&p->from, p->vm, &plain), &options, &import), 0);
     assert_int_equal(count_of(&p->to, CLASS_OF(network)), before[3] + 1);
     txn = store_begin(p->to.call.core->store);
-    all = ova_import_made(import);
-    ova_import_undo(txn, &all);
+    ova_import_undo(import, txn);
     store_apply(&txn);
     for (size_t i = 0; i < ARRAY_SIZE(classes); i++)
         assert_int_equal(count_of(&p->to, &model_classes[classes[i]]), before[i]);
+}
+
+/* From its creation on a VM is somebody's, whom a harder operation can make stop; and so it is until the end, either way. */
+static void a_vm_is_claimed_until_it_is_whole(void **state)
+{
+    static const struct ova_import_options options = {0}, metadata = {.is_metadata = true};
+    struct pools *p = *state;
+    struct core *core = p->to.call.core;
+    struct ova_import *import;
+    const struct object *vm;
+    struct txn *txn;
+    ref_t ref;
+
+    for (int is_undone = 0; is_undone < 2; is_undone++) {
+        assert_int_equal(bring_in(&p->to, p->text, &options, &import), 0);
+        ref = vm_named(&p->to, "a")->ref;
+        vm = view_get(view_of(&p->to), VM, ref);
+        assert_int_equal(VM_get_current_operations(vm)->length, 1);
+        assert_int_equal(VM_get_current_operations(vm)->items[1].e.index, vm_operations_import);
+        assert_ptr_equal(claim_live_call(core, ref), &p->to.call);
+        txn = store_begin(core->store);
+        if (is_undone)
+            ova_import_undo(import, txn);
+        else
+            ova_import_done(import, txn);
+        store_apply(&txn);
+        assert_null(claim_live_call(core, ref));
+        vm = view_get(view_of(&p->to), VM, ref);
+        assert_int_equal(vm != NULL, !is_undone);
+        if (vm) {
+            assert_int_equal(VM_get_current_operations(vm)->length, 0);
+            txn = store_begin(core->store);
+            vm_delete(txn, ref);
+            store_apply(&txn);
+        }
+    }
+    assert_true(bring_in(&p->to, p->text, &metadata, &import) < 0); /* its disk is not here */
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -395,6 +430,7 @@ int main(void)
         TEST(others_change_nothing_in_the_text),
         TEST(default_templates_and_control_domains_are_here_already),
         TEST(what_is_undone_leaves_nothing),
+        TEST(a_vm_is_claimed_until_it_is_whole),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
