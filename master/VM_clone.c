@@ -118,9 +118,6 @@ static int make_disk(struct cloning *c, struct drive *drive)
     bool is_copy = c->is_copy;
     int r;
 
-    /* The VM is halted, but a disk may be another one's as well. */
-    if (!ref_is_null(storage_writer(call_view(call), drive->source)))
-        return fail(call, VDI_IN_USE, ref_text(call, drive->source), is_copy ? "copy" : "clone");
     r = claim_begin(&claim, call, CLASS_OF(VDI), drive->source,
                     is_copy ? vdi_operations_copy : vdi_operations_clone);
     if (r == -ERR_SR_OPERATION_NOT_SUPPORTED) {
@@ -129,6 +126,9 @@ static int make_disk(struct cloning *c, struct drive *drive)
     }
     if (r < 0)
         return r;
+    /* The VM is halted, but a disk may be another one's as well, or have become that one's while we waited. */
+    if (!ref_is_null(storage_writer(call_view(call), drive->source)))
+        return fail(call, VDI_IN_USE, ref_text(call, drive->source), is_copy ? "copy" : "clone");
     return is_copy ? disk_make_copy(c->disks, drive->made, drive->source)
                    : disk_make_clone(c->disks, drive->made, drive->source);
 }

@@ -210,7 +210,7 @@ bool storage_is_written(const struct view *view, const struct object *vdi)
 
     view_each_inverse(&vbds, view, &CLASS_OF(VDI)->fields[F_VDI_VBDs], vdi->ref);
     while ((vbd = view_next(&vbds)))
-        if (VBD_get_mode(vbd) == vbd_mode_RW && has_disk(view, vbd))
+        if (VBD_get_mode(vbd) == vbd_mode_RW && storage_is_open(view, vbd))
             return true;
     return false;
 }

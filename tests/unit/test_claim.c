@@ -238,6 +238,23 @@ static void a_disk_waits_for_what_is_done_with_its_drive(void **state)
     claimer_end(&destroy);
 }
 
+/* What copies the disk keeps away who would change it, until it ends; who reads it, too, is let in. */
+static void a_copy_is_waited_for(void **state)
+{
+    struct claimer copies[2] = {{.class = CLASS_OF(VDI), .ref = world->vdi}, {.class = CLASS_OF(VDI), .ref = world->vdi}}, changes = {.class = CLASS_OF(VDI), .ref = world->vdi};
+
+    (void) state;
+    claimer_begin(&copies[0], "copy", vdi_operations_copy);
+    claimer_begin(&copies[1], "another", vdi_operations_copy);
+    claimer_begin(&changes, "destroy", vdi_operations_forget);
+    assert_true(copies[0].has_it && copies[1].has_it);
+    claimer_end(&copies[0]);
+    assert_false(changes.has_it || changes.is_over);
+    claimer_end(&copies[1]);
+    assert_true(changes.has_it);
+    claimer_end(&changes);
+}
+
 #define WORLD_TEST(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)
 
 int main(void)

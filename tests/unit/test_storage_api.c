@@ -68,17 +68,20 @@ static void half_made_disks_are_swept(_unused_ void **state)
     struct world world;
     struct txn *txn;
     struct object *draft;
+    ref_t vdi;
 
     world_init(&world);
     txn = store_begin(world.core.store);
     draft = draft_new(world.arena, CLASS_OF(VDI));
     draft->fields[F_VDI_SR] = VALUE_REF(world.shared);
     draft->fields[F_VDI_maker] = value_text("an earlier master");
-    add(&world, txn, draft);
+    vdi = add(&world, txn, draft);
     store_apply(&txn);
     storage_start(&world.core);
     assert_int_equal(world.core.left_over_disks, 1);
 
+    assert_true(CALL(&world, NULL, VDI_destroy, .self = vdi) < 0); /* nobody's */
+    FAILED(&world, VDI_NOT_MANAGED, text_of(&world, vdi));
     calls_clear(&world);
     welcome(&world, world.h2, 1);
     assert_non_null(strstr(world.calls, "disk_destroy"));
