@@ -265,6 +265,7 @@ int main(void)
         WORLD_TEST(waiting_ends_after_two_hours),   WORLD_TEST(a_hard_operation_cancels_the_others),
         WORLD_TEST(a_kept_claim_outlives_its_call), WORLD_TEST(an_object_that_goes_ends_the_wait),
         WORLD_TEST(a_disk_waits_for_what_is_done_with_its_drive),
+        WORLD_TEST(a_copy_is_waited_for),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
