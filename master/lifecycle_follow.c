@@ -48,7 +48,8 @@ static const struct row {
       F_VM_HVM_boot_policy, END},
      {F_VM_VIFs, END},
      NULL},
-    /* a suspended VM has its disks no longer: others may */
+    /* a suspended VM has its disks no longer: others may, and they can be copied */
+    {CLASS_NUMBER_VM, {F_VM_power_state, END}, {F_VM_VBDs, F_VBD_VDI, END}, NULL},
     {CLASS_NUMBER_VM, {F_VM_power_state, END}, {F_VM_VBDs, F_VBD_VDI, F_VDI_VBDs, END}, NULL},
 
     {CLASS_NUMBER_VM_guest_metrics,
