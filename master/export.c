@@ -32,9 +32,9 @@ int transfer_claim(struct claim *claim, struct call *call, const struct class *c
         txn_end(&txn);
         if (r != -ERR_OTHER_OPERATION_IN_PROGRESS || clock_now_ms(call->core->clock) >= deadline_ms)
             return r;
-        if (claim_wait_object(call, ref, deadline_ms) < 0)
+        if (claim_wait_object(call, ref_is_null(call->failure.in_way) ? ref : call->failure.in_way, deadline_ms) < 0)
             return -ERR_TASK_CANCELLED;
-        call->failure.code = 0;
+        call->failure = (struct failure){0};
     }
 }
 
@@ -58,7 +58,7 @@ static int check_readable(struct call *call, const struct view *view, const stru
 {
     if (!storage_is_shown(vdi))
         return fail(call, VDI_NOT_MANAGED, ref_text(call, vdi->ref));
-    if (!is_only_read(vdi) || storage_is_changing_hands(view, vdi->ref))
+    if (!is_only_read(vdi) || !ref_is_null(storage_changing_drive(view, vdi->ref)))
         return -ERR_OTHER_OPERATION_IN_PROGRESS;
     if (storage_is_written(view, vdi))
         return fail(call, VDI_IN_USE, ref_text(call, vdi->ref), "copy");
@@ -73,6 +73,7 @@ static int claim_disk(struct claim *claim, struct call *call, ref_t ref)
     for (;;) {
         _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
         const struct object *vdi = live(call, txn_view(txn), VDI, ref);
+        ref_t drive = storage_changing_drive(txn_view(txn), ref);
         int r;
 
         if (!vdi)
@@ -87,7 +88,7 @@ static int claim_disk(struct claim *claim, struct call *call, ref_t ref)
             return r;
         if (clock_now_ms(call->core->clock) >= deadline_ms)
             return fail(call, VDI_IN_USE, ref_text(call, ref), "copy");
-        if (claim_wait_object(call, ref, deadline_ms) < 0)
+        if (claim_wait_object(call, ref_is_null(drive) ? ref : drive, deadline_ms) < 0)
             return -ERR_TASK_CANCELLED;
     }
 }

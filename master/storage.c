@@ -215,7 +215,7 @@ bool storage_is_written(const struct view *view, const struct object *vdi)
     return false;
 }
 
-bool storage_is_changing_hands(const struct view *view, ref_t vdi)
+ref_t storage_changing_drive(const struct view *view, ref_t vdi)
 {
     const struct object *vbd;
     struct view_iter vbds;
@@ -223,8 +223,8 @@ bool storage_is_changing_hands(const struct view *view, ref_t vdi)
     view_each_inverse(&vbds, view, &CLASS_OF(VDI)->fields[F_VDI_VBDs], vdi);
     while ((vbd = view_next(&vbds)))
         if (VBD_get_current_operations(vbd)->length > 0)
-            return true;
-    return false;
+            return vbd->ref;
+    return NULL_REF;
 }
 
 bool storage_is_shown(const struct object *vdi)

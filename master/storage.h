@@ -75,8 +75,8 @@ bool storage_is_shown(const struct object *vdi);
 const struct value *storage_busy_for(const struct object *vdi, enum vbd_mode);
 /* Has any drive the disk, or is about to get it, such that a guest may write? As storage_is_taken() has it. */
 bool storage_is_written(const struct view *, const struct object *vdi);
-/* Is one of its drives being plugged, unplugged or changed? */
-bool storage_is_changing_hands(const struct view *, ref_t vdi);
+/* One of its drives that is being plugged, unplugged or changed; null when there is none. */
+ref_t storage_changing_drive(const struct view *, ref_t vdi);
 
 /* "raw" or "qcow2": VDI.sm_config["image-format"], else by the file's name. */
 const char *storage_disk_format(const struct object *vdi);
