@@ -92,6 +92,19 @@ const struct work_kind *work_kind_find(const char *operation)
 
 /* ---- settling one operation ---- */
 
+/* A guest that was sent runs, as far as these records can know: they lack the move, and when the work is concluded that one is
+ * seen to (guest_compare_later). */
+static struct value as_running(struct call *call, const struct value *state)
+{
+    struct value *items = arena_alloc_array(call->arena, 4, sizeof *items);
+
+    items[0] = value_text("state");
+    items[1] = value_text("running");
+    items[2] = value_text("domid");
+    items[3] = value_text(value_map_text(state, "domid", "-1"));
+    return VALUE_MAP(2, items);
+}
+
 /* What the host says of the guest at the work's epoch. */
 static int ask_state(struct work *work, enum guest_is *ret_guest, struct value *ret_state)
 {
@@ -105,6 +118,10 @@ static int ask_state(struct work *work, enum guest_is *ret_guest, struct value *
     *ret_guest = GUEST_IS_NOWHERE;
     if (strtoull(value_map_text(ret_state, "epoch", "0"), NULL, 10) != work->epoch)
         return 0;
+    if (streq(state, "sent")) {
+        *ret_state = as_running(work->call, ret_state);
+        state = "running";
+    }
     if (streq(state, "running") || streq(state, "paused") || streq(state, "ended"))
         *ret_guest = answer_state(ret_state);
     return 0;
@@ -116,6 +133,7 @@ static int settle_by_state(struct work *work)
     struct slave_vm_kill_args kill = {work->uuid, (int64_t) work->epoch};
     struct slave_vm_unpause_args unpause = {work->uuid, (int64_t) work->epoch};
     struct value state = VALUE_VOID;
+    struct core *core = work->call->core;
     enum guest_is guest;
     int r;
 
@@ -137,6 +155,7 @@ static int settle_by_state(struct work *work)
         work_conclude(work, 0, &state);
     else
         work_end(work);
+    guest_compare_later(core, work->vm);
     return 0;
 }
 
@@ -153,6 +172,7 @@ static int settle_never(struct work *work)
         return r;
     if (guest != GUEST_IS_NOWHERE && work->kind->was_done(guest)) {
         work_conclude(work, 0, &state);
+        guest_compare_later(call->core, work->vm);
         return 0;
     }
     fail(call, HOST_OFFLINE, ref_text(call, work->host));

@@ -865,6 +865,37 @@ static void news_of_the_guest_before_a_reboot_are_old(void **state)
 
 /* A reboot that nobody waits for any more goes on at the host: what has ended there may run again
  * before the model says Halted, and must not do so after it. */
+/* In old records the VM is being started; in truth it was, and was sent for a move that these records lack. */
+static void a_start_that_a_forgotten_move_has_followed(void **state)
+{
+    static const enum trouble troubles[] = {LOST_BEFORE, LOST_AFTER};
+
+    for (size_t i = 0; i < ARRAY_SIZE(troubles); i++) {
+        int host = 0;
+
+        world_setup(state);
+        bring_to(vm_power_state_Halted);
+        world->trouble_call = SLAVE_CALL_vm_start;
+        world->trouble = troubles[i];
+        assert_int_equal(start(false), -ERR_HOST_OFFLINE);
+        while (world->hosts[host].is_linked)
+            host++;
+        world->hosts[host].forgets_results = troubles[i] == LOST_AFTER;
+        guest_on(host)->epoch = (uint64_t) VM_get_epoch(vm_now());
+        guest_on(host)->state = "sent";
+        guest_on(host)->progress = "paused-for-move";
+        strcpy(guest_on(host)->move, "5c3d5f0e-6a0f-4a59-8f6e-0d3f4b1d2c11");
+        all_return();
+        pass_ms(20000);
+        assert_int_equal(power(), vm_power_state_Running);
+        assert_int_equal(resident(), host);
+        assert_string_equal(guest_on(host)->state, "running");
+        assert_int_equal(runners(vm_uuid()), 1);
+        assert_quiet();
+        world_teardown(state);
+    }
+}
+
 static void nothing_is_halted_before_its_host_has_forgotten_it(void **state)
 {
     int home;
@@ -1158,6 +1189,7 @@ int main(void)
         WORLD_TEST(a_vm_that_is_not_wanted_any_more_stays_halted),
         WORLD_TEST(old_news_are_no_news),
         WORLD_TEST(news_of_the_guest_before_a_reboot_are_old),
+        cmocka_unit_test(a_start_that_a_forgotten_move_has_followed),
         WORLD_TEST(nothing_is_halted_before_its_host_has_forgotten_it),
         WORLD_TEST(an_answer_that_has_become_old_is_not_believed),
         WORLD_TEST(a_hello_that_has_become_old_brings_nothing_back),
