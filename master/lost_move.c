@@ -120,7 +120,15 @@ static void follow(struct call *call, const struct lost_move *lost, const struct
     VM_put_resident_on(txn, vm, sequel->host);
     call_commit(call, &txn);
     guest_compare_later(call->core, vm);
-    guest_remove_later(call->core, lost->source, lost->vm_uuid, sequel->epoch, NULL);
+}
+
+/* Has the VM gone on elsewhere? We have found that out, or its host has told of it meanwhile. Then what was sent goes. */
+static void remove_what_was_sent(struct call *call, const struct lost_move *lost)
+{
+    const struct object *vm = view_by_uuid(call_view(call), CLASS_OF(VM), lost->vm);
+
+    if (vm && (uint64_t) VM_get_epoch(vm) > lost->epoch)
+        guest_remove_later(call->core, lost->source, lost->vm_uuid, lost->epoch, NULL);
 }
 
 static int undo(struct call *call, const struct lost_move *lost)
@@ -144,6 +152,7 @@ static void undo_main(struct call *call, void *arg)
         while (is_current(call, lost) && undo(call, lost) < 0)
             if (fiber_sleep(AGAIN_MS) < 0)
                 break;
+    remove_what_was_sent(call, lost);
     refmap_take(&call->core->guests->lost_moves, lost->vm_uuid);
     free(lost);
 }

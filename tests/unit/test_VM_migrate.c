@@ -109,6 +109,36 @@ static void a_forgotten_move_is_followed_to_its_end(void **state)
     assert_quiet();
 }
 
+/* While the move is being undone the host to which it went comes back, and the VM runs there. */
+static void a_forgotten_move_is_told_of_meanwhile(void **state)
+{
+    struct txn *txn;
+    int64_t before;
+
+    (void) state;
+    bring_up();
+    before = VM_get_epoch(vm_now());
+    guest_on(SOURCE)->state = "sent";
+    guest_on(SOURCE)->progress = "paused-for-move";
+    strcpy(guest_on(SOURCE)->move, "5c3d5f0e-6a0f-4a59-8f6e-0d3f4b1d2c11");
+    lose_host(&world->hosts[TARGET]);
+    say_hello(SOURCE);
+    pass_ms(5000);
+    assert_string_equal(guest_on(SOURCE)->state, "sent");
+    guest_on(TARGET)->epoch = (uint64_t) before + 1;
+    guest_on(TARGET)->progress = "ran";
+    guest_on(TARGET)->state = "running";
+    txn = store_begin(world->core.store); /* as slave_hello.c believes it */
+    VM_put_epoch(txn, world->vm, before + 1);
+    VM_put_resident_on(txn, world->vm, world->hosts[TARGET].ref);
+    VM_put_power_state(txn, world->vm, vm_power_state_Running);
+    store_apply(&txn);
+    all_return();
+    pass_ms(20000);
+    assert_runs_on(TARGET);
+    assert_string_equal(guest_on(SOURCE)->state, "none");
+}
+
 /* From there it had gone on, and was on its way to the third host when it ended: one says that it was over at a higher epoch, one
  * that a copy of a still higher one has not come. */
 static void a_forgotten_move_is_followed_beyond_its_end(void **state)
@@ -693,6 +723,7 @@ int main(void)
         WORLD_TEST(a_move),
         WORLD_TEST(a_forgotten_move_is_undone),
         WORLD_TEST(a_forgotten_move_is_followed_to_its_end),
+        WORLD_TEST(a_forgotten_move_is_told_of_meanwhile),
         WORLD_TEST(a_forgotten_move_is_followed_beyond_its_end),
         WORLD_TEST(a_copy_hides_no_vm_that_is_over),
         WORLD_TEST(what_was_sent_long_ago_is_not_the_vm),
