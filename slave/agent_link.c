@@ -333,6 +333,8 @@ static void beat(void *arg)
     }
     timer_start(agent->loop, &link->beat_timer, BEAT_MS, beat, link);
     send_next(link, &frame);
+    if (agent->transfers) /* again and again: it may give one up right after it has heard that it is there */
+        transfers_follow(agent->transfers, ledger_epoch(agent->ledger));
 }
 
 static void refuse(struct agent_link *link, uint64_t epoch, const char *text)

@@ -46,8 +46,9 @@ void transfers_start(struct transfers *, struct agent *);
 /* After the front has stopped and the agent's loop was abandoned. NULL is fine. */
 void transfers_destroy(struct transfers **);
 
-/* The agent has a new link, to a master of this epoch; 0: none is heard. Transfers that another was told of are cut, of the
- * others the master is told that they are still there: it may have given them up when it took this host for dead. */
+/* The agent has a link to a master of this epoch: when it is new, and with each beat; 0: none is heard. Transfers that another was
+ * told of are cut, of the others the master is told that they are still there: it may have given them up when it took this host
+ * for dead. */
 void transfers_follow(struct transfers *, uint64_t epoch);
 
 /* ---- among the transfer files ---- */
