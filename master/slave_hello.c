@@ -166,7 +166,6 @@ static void greet_main(void *arg)
         confirm_the_rest(greeting);
         believe_epochs(greeting);
         store_wait_visible(core->store, store_newest(core->store));
-        peer->has_reported = true;
         peer->has_followed |= greeting->is_ours;
         for (size_t i = 0; i < slaves->hello_hook_count; i++)
             slaves->hello_hooks[i](core, peer->host, greeting->guests, greeting->guest_count);

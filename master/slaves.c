@@ -231,13 +231,6 @@ bool slave_has_followed(const struct slaves *slaves, ref_t host)
     return peer && peer->has_followed;
 }
 
-bool slave_has_reported(const struct slaves *slaves, ref_t host)
-{
-    const struct peer *peer = slaves_peer(slaves, host);
-
-    return peer && peer->has_reported;
-}
-
 /* ---- hello ---- */
 
 bool hello_is_ours(const struct peer *peer, const struct wire_frame *frame)

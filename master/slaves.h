@@ -75,10 +75,8 @@ bool slave_is_linked(const struct slaves *, ref_t host);
 bool slave_may_hold_guests(const struct slaves *, ref_t host);
 /* Wait until it is, or returns -ERR_HOST_OFFLINE [host] at the deadline, -ERR_TASK_CANCELLED. */
 int slave_wait_linked(struct call *, ref_t host, uint64_t deadline_ms);
-/* Has it said hello to this master, ever? */
-bool slave_has_reported(const struct slaves *, ref_t host);
-/* And as one that follows it, so that nobody else has ordered anything there since? Only hosts that are waited for are asked to
- * (awaited.h). */
+/* Has it ever said hello to this master as one that follows it, so that nobody else has ordered anything there since? Only hosts
+ * that are waited for are asked to (awaited.h). */
 bool slave_has_followed(const struct slaves *, ref_t host);
 
 /* The unix socket at which the slave of the master's own host serves HTTP, as its last hello named it; false when there

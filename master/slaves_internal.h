@@ -28,7 +28,6 @@ struct peer {
     char key[LINK_KEY_BYTES];
     bool is_linked;
     bool is_gone;                /* given up: calls fail at once until it says hello */
-    bool has_reported;           /* it has said hello, and what that proves is committed */
     bool has_followed;           /* likewise one as one that follows us */
     bool follows_us;             /* so it said in its last hello */
     uint64_t asked_ms;           /* last time it was asked for a hello that says so */

@@ -357,11 +357,6 @@ bool slave_has_followed(const struct slaves *slaves, ref_t host)
     return slave_is_linked(slaves, host);
 }
 
-bool slave_has_reported(const struct slaves *slaves, ref_t host)
-{
-    return slave_is_linked(slaves, host);
-}
-
 void slaves_ask_hellos(struct slaves *slaves)
 {
     (void) slaves;

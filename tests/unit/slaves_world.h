@@ -236,7 +236,7 @@ static void on_hello(struct core *core, ref_t host, const struct slave_guest *gu
     (void) host;
     (void) guests;
     (void) count;
-    assert_true(slave_has_reported(core->slaves, host));
+    assert_true(slave_is_linked(core->slaves, host));
     the_fixture->hellos++;
 }
 
