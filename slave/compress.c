@@ -7,21 +7,20 @@
 /* Of the process, as its memory and its processors are: threads that compress now. */
 static atomic_uint workers_used;
 
-static unsigned processors(void)
+/* More than one for each processor would only cost memory. */
+static unsigned workers_max(void)
 {
     cpu_set_t set;
 
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? MAX((unsigned) CPU_COUNT(&set), 1u) : 1;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? MIN((unsigned) CPU_COUNT(&set), COMPRESS_WORKERS_MAX) : 1;
 }
 
 static unsigned workers_take(void)
 {
-    unsigned used = atomic_load(&workers_used), take;
+    unsigned used = atomic_load(&workers_used), most = workers_max(), take;
 
     do {
-        unsigned left = used < COMPRESS_WORKERS_MAX ? COMPRESS_WORKERS_MAX - used : 0;
-
-        take = MAX(MIN(processors(), left), 1u);
+        take = used < most ? most - used : 1;
     } while (!atomic_compare_exchange_weak(&workers_used, &used, used + take));
     return take;
 }
@@ -64,4 +63,13 @@ void compress_destroy(struct sink **sink_p)
         compress_gzip_destroy(compressor);
     else
         compress_zstd_destroy(compressor);
+}
+
+void compress_recipe(enum compression kind, char ret[COMPRESS_RECIPE_BYTES])
+{
+    ret[0] = '\0';
+    if (kind == COMPRESSION_GZIP)
+        compress_gzip_recipe(ret);
+    else if (kind == COMPRESSION_ZSTD)
+        compress_zstd_recipe(ret);
 }

@@ -8,17 +8,17 @@
  * into writes, so an export that was interrupted can be made again up to the same byte. The other
  * sink is written to by the caller's thread alone.
  *
- * All compressions of a process share COMPRESS_WORKERS_MAX threads: the first ones take one for
- * each processor, later ones what is left, and each has at least one. A worker costs about 1.5 MiB,
- * buffers included. So ten exports at once cost 40 MiB in all where there are two processors (which
- * drover-bench-xva measures), and with the five more workers of a large machine below 50. */
+ * All compressions of a process share a thread for each processor, up to COMPRESS_WORKERS_MAX: the first ones take what is
+ * left, and each has at least one. A compression costs some 4 MiB, buffers included, and each worker 1 MiB.
+ * So ten exports at once cost 50 MiB where there are two processors (which drover-bench-xva measures), and 56 on a machine
+ * with more of them than the bound. */
 #pragma once
 
 #include "slave/stream.h"
 
 enum compression { COMPRESSION_NONE, COMPRESSION_GZIP, COMPRESSION_ZSTD };
 
-#define COMPRESS_WORKERS_MAX 12
+#define COMPRESS_WORKERS_MAX 8u
 
 /* gzip or zstd. The sink below is lent until the end. NULL when there is no thread to be had. */
 struct sink *compress_new(enum compression kind, struct sink *below);
@@ -26,6 +26,12 @@ struct sink *compress_new(enum compression kind, struct sink *below);
 int compress_end(struct sink *sink);
 /* Waits for its threads. NULL is fine. */
 void compress_destroy(struct sink **sink_p);
+
+#define COMPRESS_RECIPE_BYTES 64
+
+/* A text that differs when something else comes out of the same bytes: another library, other settings. Of
+ * COMPRESSION_NONE it is empty. */
+void compress_recipe(enum compression kind, char ret[COMPRESS_RECIPE_BYTES]);
 
 /* ---- between compress*.c ---- */
 
@@ -39,7 +45,9 @@ struct compressor {
 struct compressor *compress_gzip_new(unsigned workers);
 int compress_gzip_end(struct compressor *compressor);
 void compress_gzip_destroy(struct compressor *compressor);
+void compress_gzip_recipe(char ret[COMPRESS_RECIPE_BYTES]);
 
 struct compressor *compress_zstd_new(unsigned workers);
 int compress_zstd_end(struct compressor *compressor);
 void compress_zstd_destroy(struct compressor *compressor);
+void compress_zstd_recipe(char ret[COMPRESS_RECIPE_BYTES]);

@@ -14,6 +14,7 @@
  * Only the caller moves a slot from DONE to FREE, and it waits for one only when it needs it. */
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <zlib.h>
 
 #include "slave/compress.h"
@@ -239,4 +240,9 @@ void compress_gzip_destroy(struct compressor *compressor)
     pthread_mutex_destroy(&gzip->lock);
     free(gzip->slots);
     free(gzip);
+}
+
+void compress_gzip_recipe(char ret[COMPRESS_RECIPE_BYTES])
+{
+    snprintf(ret, COMPRESS_RECIPE_BYTES, "zlib %.16s, level %d, %zu", zlibVersion(), GZIP_LEVEL, CHUNK_BYTES);
 }

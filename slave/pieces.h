@@ -16,8 +16,8 @@
 
 #include <stdint.h>
 
-#define PIECE_BYTES  ((size_t) 128 * 1024)
-#define PIECES_COUNT 8
+#define PIECE_BYTES  ((size_t) 256 * 1024)
+#define PIECES_COUNT 4
 
 struct piece {
     unsigned disk; /* number, as the two agreed */

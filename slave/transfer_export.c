@@ -4,8 +4,8 @@
  *   codec's thread        open disks, entity tag, range   begin | write ... | end
  *
  * An export that was interrupted goes on where it was: the stream of a VM that does not run is the same each time, and
- * the entity tag (RFC 9110, 8.8.3) says so. It is made of all that the stream is made of: the text of ova.xml, and of each
- * disk's files size, times and inode. With a Range an archive is made twice: first to know its length, which the answer must
+ * the entity tag (RFC 9110, 8.8.3) says so. It is made of all that the stream is made of: the text of ova.xml, of each
+ * disk's files size, times and inode, and how it is compressed. With a Range an archive is made twice: first to know its length, which the answer must
  * name, then to send a part of it. */
 #include "slave/transfer.h"
 
@@ -84,6 +84,13 @@ static void close_disks(struct exporting *exporting)
 
 /* ---- the entity tag ---- */
 
+static enum compression compression_of(const struct value *options)
+{
+    const char *text = value_map_text(options, "compression", "none");
+
+    return streq(text, "zstd") ? COMPRESSION_ZSTD : streq(text, "gzip") ? COMPRESSION_GZIP : COMPRESSION_NONE;
+}
+
 static void tag_file(EVP_MD_CTX *digest, int dir, const char *name)
 {
     char facts[512];
@@ -121,9 +128,12 @@ static void make_tag(struct exporting *exporting)
     unsigned char sum[EVP_MAX_MD_SIZE];
     EVP_MD_CTX *digest = EVP_MD_CTX_new();
     const char *format = value_map_text(exporting->options, "format", value_map_text(exporting->options, "compression", ""));
+    char recipe[COMPRESS_RECIPE_BYTES];
 
+    compress_recipe(compression_of(exporting->options), recipe);
     EVP_DigestInit_ex(digest, EVP_sha256(), NULL);
     EVP_DigestUpdate(digest, format, strlen(format) + 1);
+    EVP_DigestUpdate(digest, recipe, strlen(recipe) + 1);
     if (exporting->ova)
         EVP_DigestUpdate(digest, exporting->ova, strlen(exporting->ova));
     for (uint32_t i = 0; i < exporting->disks->length; i++)
@@ -136,13 +146,6 @@ static void make_tag(struct exporting *exporting)
 }
 
 /* ---- the stream ---- */
-
-static enum compression compression_of(const struct value *options)
-{
-    const char *text = value_map_text(options, "compression", "none");
-
-    return streq(text, "zstd") ? COMPRESSION_ZSTD : streq(text, "gzip") ? COMPRESSION_GZIP : COMPRESSION_NONE;
-}
 
 static ref_t uuid_of(const struct exporting *exporting, const char *key)
 {
