@@ -4,9 +4,10 @@
  * with ADDRESS_QUEUE of them under way nothing more from there is checked. So an address gets FREE_FAILURES + ADDRESS_QUEUE
  * checks and from then on one for each delay, however many connections it opens and closes.
  *
- * An address that is full even so has its passwords compared, GLANCES_PER_S times a second, with the last one that was
- * right for the account: this costs no hashing, and whoever logs in as before gets in between the guesses. That is all
- * that a flood of guesses buys more than patience does. */
+ * While its queue is full a password is compared with the last one that was right for the account: this costs no hashing,
+ * and whoever logs in as before gets in between the guesses, at once. Those that are wrong wait for their answer in a second
+ * queue, GLANCE_QUEUE long, which GLANCES_PER_S of them leave a second. So a flood of guesses buys GLANCE_QUEUE such glances
+ * and then as many a second; and to keep others of his address out takes more connections than both queues have places. */
 #include "shared/passwords.h"
 
 #include <crypt.h>
@@ -25,7 +26,8 @@
 #define DELAY_FIRST_MS 250
 #define DELAY_MOST_MS  5000   /* what xapi lets everybody wait */
 #define ADDRESS_QUEUE  8      /* logins of a guesser's address that are checked or wait for their answer */
-#define GLANCES_PER_S  10     /* wrong ones, of an address whose queue is full */
+#define GLANCE_QUEUE   64     /* more of them, which were compared only */
+#define GLANCES_PER_S  10     /* of those are answered */
 #define FORGIVE_MS     600000 /* after so long without a failure, an address is as good as new */
 #define GUESSERS_MAX   4096
 #define DIGEST_BYTES   32
@@ -36,8 +38,9 @@ struct guesser {
     char address[64];
     unsigned failures;
     unsigned waiting;   /* its logins that are checked or wait for their answer */
+    unsigned glanced;   /* ... that were compared only, and wait */
     uint64_t answer_ms; /* when its last wrong login is answered */
-    uint64_t glance_ms; /* when the next glance may be taken */
+    uint64_t glance_ms; /* ... of the second kind */
     uint64_t failed_ms;
     struct guesser *next;
 };
@@ -87,7 +90,7 @@ static void guessers_forgive(struct passwords *passwords)
         for (struct guesser **slot = &passwords->guessers[i]; *slot;) {
             struct guesser *guesser = *slot;
 
-            if (guesser->waiting > 0 || guesser->failed_ms + FORGIVE_MS > now) {
+            if (guesser->waiting > 0 || guesser->glanced > 0 || guesser->failed_ms + FORGIVE_MS > now) {
                 slot = &guesser->next;
                 continue;
             }
@@ -142,8 +145,7 @@ static uint64_t guesser_failed(struct passwords *passwords, const char *address)
     return guesser->answer_ms - now;
 }
 
-/* A right password halves what is held against the address: people share addresses with guessers.
- */
+/* A right password halves what is held against the address: people share addresses with guessers. */
 static void guesser_succeeded(struct passwords *passwords, const char *address)
 {
     struct guesser *guesser = *guesser_slot(passwords, address);
@@ -269,10 +271,13 @@ static const char *glance(struct checking *checking, struct guesser *guesser)
 {
     uint64_t now = clock_now_ms(checking->passwords->clock);
 
-    if (guesser->glance_ms <= now) {
+    if (guesser->glanced < GLANCE_QUEUE) {
         if (is_right_at_a_glance(checking))
             return NULL;
-        guesser->glance_ms = now + 1000 / GLANCES_PER_S;
+        guesser->glance_ms = MAX(guesser->glance_ms, now) + 1000 / GLANCES_PER_S;
+        guesser->glanced++; /* also keeps it in the table */
+        fiber_sleep(guesser->glance_ms - now);
+        guesser->glanced--;
     }
     return "too many failed logins from this address";
 }

@@ -159,31 +159,41 @@ static void a_secret_is_compared_under_the_same_rules(void **state)
     assert_true(secrets_equal("ab", "ab"));
 }
 
-/* However many ask from one address, few are looked at; from another one nobody notices. */
+/* However many ask from one address, few are looked at; from another one nobody notices, and he who logs in as before gets
+ * in between them, until both queues of the address are full. */
 static void guesses_are_looked_at_one_by_one(void **state)
 {
+    enum { QUEUE = 8, GLANCED = 64, ALL = 80 };
     struct fixture *f = *state;
-    struct question guesses[20], right = {.f = f, .address = HERE, .hash = f->hash, .password = "sesame"};
-    int refused = 0;
+    struct question guesses[ALL], right = {.f = f, .address = HERE, .hash = f->hash, .password = "sesame"};
+    int answered = 0;
 
     assert_true(is_right(f, HERE, f->hash, "sesame"));
     for (int i = 0; i < 3; i++)
         assert_false(is_right(f, HERE, f->hash, "guess"));
-    for (size_t i = 0; i < ARRAY_SIZE(guesses); i++) {
+    for (size_t i = 0; i < ALL; i++) {
         guesses[i] = (struct question){.f = f, .address = HERE, .hash = f->hash, .password = "guess"};
         ask(&guesses[i]);
-        refused += guesses[i].is_answered;
+        assert_int_equal(guesses[i].is_answered, i >= QUEUE + GLANCED);
+        if (i == QUEUE + GLANCED - 2 || i == ALL - 1) {
+            ask(&right);
+            assert_true(right.is_answered && !right.why == (i < QUEUE + GLANCED));
+        }
     }
-    assert_int_equal(refused, 12); /* the queue of an address is 8 */
     right.address = THERE;
     ask(&right);
     assert_true(right.is_answered && !right.why);
     right.address = HERE;
-    pass_ms(f, 100); /* a glance */
+    pass_ms(f, 100); /* the first of those that were glanced at is answered */
+    assert_true(guesses[QUEUE].is_answered && !guesses[QUEUE + 1].is_answered);
     ask(&right);
     assert_true(right.is_answered && !right.why);
+    pass_ms(f, 1000);
+    for (size_t i = 0; i < ALL; i++)
+        answered += guesses[i].is_answered;
+    assert_in_range(answered, ALL - QUEUE - GLANCED + 11, ALL - QUEUE - GLANCED + 11 + 4);
     pass_ms(f, 60000);
-    for (size_t i = 0; i < ARRAY_SIZE(guesses); i++)
+    for (size_t i = 0; i < ALL; i++)
         assert_true(guesses[i].is_answered && guesses[i].why);
 }
 

@@ -155,7 +155,9 @@ static void a_guesser_waits_longer_and_longer(void **state)
     mini_run(&mini);
     assert_false(waiting[0].is_answered);
     assert_false(waiting[7].is_answered);
-    assert_true(waiting[8].is_answered && waiting[9].is_answered);
+    assert_false(waiting[8].is_answered);
+    mini_advance(&mini, 100); /* what was only glanced at */
+    assert_true(waiting[8].is_answered && !waiting[9].is_answered);
     mini_begin_from(&mini, &other, "192.0.2.2", "session.login_with_password", "root",
                     MINI_PASSWORD, (char *) NULL);
     mini_run(&mini);
@@ -168,8 +170,6 @@ static void a_guesser_waits_longer_and_longer(void **state)
         mini_begin(&mini, &waiting[i], "session.login_with_password", "root", "wrong");
     mini_run(&mini);
     assert_false(waiting[7].is_answered);
-    assert_true(waiting[8].is_answered && waiting[9].is_answered);
-    mini_advance(&mini, 100); /* one glance in so long */
     mini_call(&mini, &call, "session.login_with_password", "root", MINI_PASSWORD);
     assert_true(call.is_answered);
     assert_int_equal(call.r, 0);
