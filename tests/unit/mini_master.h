@@ -29,6 +29,7 @@
 #include "shared/passwords.h"
 #include "shared/random.h"
 #include "shared/workers.h"
+#include "tests/unit/pass_time.h"
 
 #define MINI_PASSWORD "sesame"
 
@@ -49,23 +50,13 @@ struct mini_call {
 
 _unused_ static void mini_run(struct mini *mini)
 {
-    while (loop_step(mini->core.loop))
-        ;
+    run_until_idle(mini->core.loop);
 }
 
 /* Move the clock on, timer by timer. */
 _unused_ static void mini_advance(struct mini *mini, uint64_t ms)
 {
-    uint64_t end = clock_now_ms(mini->core.clock) + ms;
-
-    mini_run(mini);
-    while (loop_next_timer_ms(mini->core.loop) <= end) {
-        fake_clock_set_ms(&mini->fake,
-                          MAX(loop_next_timer_ms(mini->core.loop), clock_now_ms(mini->core.clock)));
-        mini_run(mini);
-    }
-    fake_clock_set_ms(&mini->fake, end);
-    mini_run(mini);
+    pass_time(mini->core.loop, &mini->fake, ms);
 }
 
 static void mini_answered(struct request *request, int r, bool is_last)

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "fake_slaves.h"
+#include "tests/unit/pass_time.h"
 
 /* ---- the master ---- */
 
@@ -68,25 +69,13 @@ static void new_loop_and_store(void)
 /* Run until nothing happens without time passing. */
 static void settle_now(void)
 {
-    while (loop_step(world->core.loop))
-        ;
+    run_until_idle(world->core.loop);
 }
 
 /* Let time pass, timers included. */
 _unused_ static void pass_ms(uint64_t ms)
 {
-    uint64_t end = clock_now_ms(&world->clock.clock) + ms;
-
-    settle_now();
-    while (loop_next_timer_ms(world->core.loop) <= end) {
-        uint64_t next = loop_next_timer_ms(world->core.loop);
-
-        if (next > clock_now_ms(&world->clock.clock))
-            fake_clock_set_ms(&world->clock, next);
-        settle_now();
-    }
-    fake_clock_set_ms(&world->clock, end);
-    settle_now();
+    pass_time(world->core.loop, &world->clock, ms);
 }
 
 /* kill -9 and a new start from what is durable. */

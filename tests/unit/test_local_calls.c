@@ -1,7 +1,7 @@
 /* test_local_calls.c - the calls for a host in need, as a slave answers them: by itself, to whoever has logged in there
  *
  * The loop is the test's own, on a fake clock; workers run at once. What goes on between an agent and its masters is in
- * test_agent.c and test_join.c. */
+ * test_agent_link.c and test_join.c. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -21,6 +21,7 @@
 #include "slave/local_calls.h"
 #include "slave/local_sessions.h"
 #include "slave/standing.h"
+#include "tests/unit/pass_time.h"
 
 #define SECRET    "the pool's secret"
 #define PASSWORD  "sesame"
@@ -58,21 +59,12 @@ static void shut_down(void *arg)
 
 static void run(struct fixture *f)
 {
-    while (loop_step(f->loop))
-        ;
+    run_until_idle(f->loop);
 }
 
 static void pass_ms(struct fixture *f, uint64_t ms)
 {
-    uint64_t end = clock_now_ms(&f->clock.clock) + ms;
-
-    run(f);
-    while (loop_next_timer_ms(f->loop) <= end) {
-        fake_clock_set_ms(&f->clock, MAX(loop_next_timer_ms(f->loop), clock_now_ms(&f->clock.clock)));
-        run(f);
-    }
-    fake_clock_set_ms(&f->clock, end);
-    run(f);
+    pass_time(f->loop, &f->clock, ms);
 }
 
 static void up(struct fixture *f)

@@ -14,6 +14,7 @@
 #include "shared/passwords.h"
 #include "shared/random.h"
 #include "shared/workers.h"
+#include "tests/unit/pass_time.h"
 
 #define HERE  "192.0.2.1"
 #define THERE "192.0.2.2"
@@ -46,21 +47,12 @@ static void question_main(void *arg)
 
 static void run(struct fixture *f)
 {
-    while (loop_step(f->loop))
-        ;
+    run_until_idle(f->loop);
 }
 
 static void pass_ms(struct fixture *f, uint64_t ms)
 {
-    uint64_t end = clock_now_ms(&f->clock.clock) + ms;
-
-    run(f);
-    while (loop_next_timer_ms(f->loop) <= end) {
-        fake_clock_set_ms(&f->clock, MAX(loop_next_timer_ms(f->loop), clock_now_ms(&f->clock.clock)));
-        run(f);
-    }
-    fake_clock_set_ms(&f->clock, end);
-    run(f);
+    pass_time(f->loop, &f->clock, ms);
 }
 
 static void ask(struct question *q)
