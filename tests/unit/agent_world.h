@@ -6,20 +6,12 @@
 
 #pragma GCC diagnostic ignored "-Wunused-function" /* no test program uses all of this */
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-#include "shared/buffer.h"
 #include "shared/crash.h"
 #include "shared/fiber.h"
 #include "shared/log.h"
 #include "shared/random.h"
-#include "shared/wire.h"
 #include "shared/workers.h"
 #include "slave/accounts.h"
 #include "slave/agent.h"
@@ -27,14 +19,11 @@
 #include "slave/standing.h"
 #include "slave/vms.h"
 #include "tests/unit/fake_hypervisor.h"
+#include "tests/unit/frames.h"
 #include "tests/unit/no_log.h"
-
-#define FRAMES_MAX 400
+#include "tests/unit/pass_time.h"
 
 static const ref_t host = {7, 7}, alice = {3, 1}, bob = {3, 2};
-static const ref_t vm1 = {0x6a7f1f4c00004000, 0x8000000000000001};
-#define VM1_TEXT "6a7f1f4c-0000-4000-8000-000000000001"
-static const char vm1_text[] = VM1_TEXT;
 
 struct fixture {
     struct fake_clock clock;
@@ -51,8 +40,7 @@ struct fixture {
 
     /* the master */
     struct arena *arena;
-    struct wire_frame got[FRAMES_MAX];   /* from the agent, oldest first */
-    int got_count;
+    struct frames got;                   /* from the agent */
     uint64_t link, sent;                 /* of the link that it has welcomed */
     uint64_t epoch;
     ref_t holder;
@@ -65,10 +53,7 @@ static bool fake_transport_send(struct link_transport *transport, const char *ke
     struct fixture *f = CONTAINER_OF(transport, struct fixture, transport);
 
     assert_string_equal(key, f->master_key);
-    assert_true(f->got_count < FRAMES_MAX);
-    assert_int_equal(wire_decode(bytes, count, f->arena, &f->got[f->got_count]), 0);
-    f->got_count++;
-    return true;
+    return frames_take(&f->got, f->arena, bytes, count);
 }
 
 static void fake_transport_connect(struct link_transport *transport, const char *endpoint, const char *key)
@@ -82,13 +67,7 @@ static void fake_transport_connect(struct link_transport *transport, const char 
 /* What the master says; on the present link, in turn, unless the frame says otherwise. */
 static void say_raw(struct fixture *f, struct wire_frame *frame)
 {
-    struct link_receiver *receiver = &f->transport.receiver;
-    struct buffer bytes;
-
-    buffer_init(&bytes, LINK_FRAME_BYTES_MAX);
-    wire_encode(frame, &bytes);
-    receiver->frame(receiver->arg, f->master_key, bytes.bytes, bytes.length);
-    buffer_done(&bytes);
+    frame_say(&f->transport, f->master_key, frame);
 }
 
 static void say(struct fixture *f, struct wire_frame frame)
@@ -102,8 +81,7 @@ static void say(struct fixture *f, struct wire_frame frame)
 
 static void run(struct fixture *f)
 {
-    while (loop_step(f->loop))
-        ;
+    run_until_idle(f->loop);
 }
 
 static void pass_ms(struct fixture *f, uint64_t ms)
@@ -116,27 +94,20 @@ static void pass_ms(struct fixture *f, uint64_t ms)
 
 static struct wire_frame *last_of(struct fixture *f, enum wire_type type)
 {
-    for (int i = f->got_count - 1; i >= 0; i--)
-        if (f->got[i].type == type)
-            return &f->got[i];
-    return NULL;
+    return frames_last(&f->got, type);
 }
 
 static struct wire_frame *of_id(struct fixture *f, enum wire_type type, ref_t id)
 {
-    for (int i = f->got_count - 1; i >= 0; i--)
-        if (f->got[i].type == type && ref_equal(f->got[i].id, id))
-            return &f->got[i];
+    for (int i = f->got.count - 1; i >= 0; i--)
+        if (f->got.list[i].type == type && ref_equal(f->got.list[i].id, id))
+            return &f->got.list[i];
     return NULL;
 }
 
 static int count_of(struct fixture *f, enum wire_type type)
 {
-    int count = 0;
-
-    for (int i = 0; i < f->got_count; i++)
-        count += f->got[i].type == type;
-    return count;
+    return frames_count(&f->got, type);
 }
 
 static void welcome(struct fixture *f)
@@ -226,8 +197,7 @@ static int begin(void **state)
     loop = loop_new(&f->clock.clock);
     first.ledger = ledger_new(loop, ledger_memory_open(&f->disk, loop), &error);
     fiber_spawn(loop, first_start_main, &first, "first");
-    while (loop_step(loop))
-        ;
+    run_until_idle(loop);
     ledger_destroy(&first.ledger);
     loop_destroy(&loop);
     agent_up(f);

@@ -9,17 +9,11 @@
 #include "master/awaited.h"
 #include "master/recovery.h"
 #include "master/slaves.h"
-#include "shared/buffer.h"
 #include "shared/crash.h"
 #include "shared/log.h"
-#include "shared/wire.h"
+#include "tests/unit/frames.h"
 #include "tests/unit/mini_master.h"
 #include "tests/unit/no_log.h"
-
-#define FRAMES_MAX 400
-
-static const ref_t vm_uuid = {0x6a7f1f4c00004000, 0x8000000000000001};
-static const char vm_text[] = "6a7f1f4c-0000-4000-8000-000000000001";
 
 struct fixture {
     struct mini mini;
@@ -30,9 +24,7 @@ struct fixture {
 
     /* the slave */
     struct arena *arena;
-    struct wire_frame got[FRAMES_MAX];
-    char got_key[FRAMES_MAX][LINK_KEY_BYTES];
-    int got_count;
+    struct frames got;                   /* from the master, at either of the two */
     uint64_t link, sent, epoch_seen;
     ref_t holder_seen, host_uuid;
     struct value about;                  /* VOID: nothing */
@@ -63,23 +55,20 @@ struct asker {
 
 /* ---- the slave's end ---- */
 
-static bool take(struct fixture *f, const char *key, const void *bytes, size_t count)
-{
-    assert_true(f->got_count < FRAMES_MAX);
-    assert_int_equal(wire_decode(bytes, count, f->arena, &f->got[f->got_count]), 0);
-    snprintf(f->got_key[f->got_count], LINK_KEY_BYTES, "%s", key);
-    f->got_count++;
-    return true;
-}
-
 static bool transport_send(struct link_transport *transport, const char *key, const void *bytes, size_t count)
 {
-    return take(CONTAINER_OF(transport, struct fixture, transport), key, bytes, count);
+    struct fixture *f = CONTAINER_OF(transport, struct fixture, transport);
+
+    (void) key;
+    return frames_take(&f->got, f->arena, bytes, count);
 }
 
 static bool door_send(struct link_transport *transport, const char *key, const void *bytes, size_t count)
 {
-    return take(CONTAINER_OF(transport, struct fixture, door), key, bytes, count);
+    struct fixture *f = CONTAINER_OF(transport, struct fixture, door);
+
+    (void) key;
+    return frames_take(&f->got, f->arena, bytes, count);
 }
 
 static void transport_allow(struct link_transport *transport, const char *key, bool is_allowed)
@@ -103,12 +92,7 @@ static bool is_allowed(struct fixture *f, const char *key)
 
 static void say_as(struct fixture *f, struct link_transport *transport, const char *key, struct wire_frame *frame)
 {
-    struct buffer bytes;
-
-    buffer_init(&bytes, LINK_FRAME_BYTES_MAX);
-    wire_encode(frame, &bytes);
-    transport->receiver.frame(transport->receiver.arg, key, bytes.bytes, bytes.length);
-    buffer_done(&bytes);
+    frame_say(transport, key, frame);
     mini_run(&f->mini);
 }
 
@@ -138,19 +122,12 @@ static void hello(struct fixture *f)
 
 static struct wire_frame *last_of(struct fixture *f, enum wire_type type)
 {
-    for (int i = f->got_count - 1; i >= 0; i--)
-        if (f->got[i].type == type)
-            return &f->got[i];
-    return NULL;
+    return frames_last(&f->got, type);
 }
 
 static int count_of(struct fixture *f, enum wire_type type)
 {
-    int count = 0;
-
-    for (int i = 0; i < f->got_count; i++)
-        count += f->got[i].type == type;
-    return count;
+    return frames_count(&f->got, type);
 }
 
 static void pass_ms(struct fixture *f, uint64_t ms, bool is_beating)
@@ -191,7 +168,7 @@ static void answer(struct fixture *f, ref_t id, const char *state)
 static void call_main(void *arg)
 {
     struct asker *caller = arg;
-    struct slave_vm_unpause_args args = {.vm = vm_text, .epoch = 3};
+    struct slave_vm_unpause_args args = {.vm = vm1_text, .epoch = 3};
 
     if (caller->is_asking)
         caller->r = slave_ask(&caller->call, caller->host, caller->operation, &caller->answer, &caller->result,

@@ -7,7 +7,7 @@ static void a_start_happens_once(void **state)
     ref_t id = start(f, 3);
 
     assert_string_equal(state_of(f, id), "running");
-    f->got_count = 0;
+    f->got.count = 0;
     start_as(f, id, 3); /* the same operation: the same reply */
     assert_string_equal(state_of(f, id), "running");
     id = start(f, 3); /* another one, the same right */

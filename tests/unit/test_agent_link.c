@@ -14,7 +14,7 @@ static void hello_says_who_and_what_runs(void **state)
     assert_int_equal(hello->guests.length, 0);
     assert_true(agent_is_linked(f->agent));
     start(f, 3);
-    f->got_count = 0;
+    f->got.count = 0;
     agent_restart(f);
     hello = last_of(f, WIRE_HELLO);
     assert_int_equal(hello->epoch, 5);
@@ -121,11 +121,11 @@ static void hello_waits_until_the_driver_can_tell(void **state)
     struct fixture *f = *state;
 
     agent_down(f);
-    f->got_count = 0;
+    f->got.count = 0;
     f->fake.is_blind = true;
     agent_up(f);
     pass_ms(f, 2000);
-    assert_int_equal(f->got_count, 0);
+    assert_int_equal(f->got.count, 0);
     f->fake.is_blind = false;
     pass_ms(f, 500);
     assert_non_null(last_of(f, WIRE_HELLO));
@@ -224,10 +224,10 @@ static void lower_epochs_and_second_holders_are_refused(void **state)
     assert_int_equal(last_of(f, WIRE_HELLO)->epoch, 6);
     f->epoch = 5;
     f->holder = alice;
-    f->got_count = 1;
-    f->got[0] = *last_of(f, WIRE_HELLO);
+    f->got.count = 1;
+    f->got.list[0] = *last_of(f, WIRE_HELLO);
     agent_down(f);
-    f->got_count = 0;
+    f->got.count = 0;
     agent_up(f);
     assert_false(agent_is_linked(f->agent));
     assert_non_null(last_of(f, WIRE_REFUSE));
@@ -252,7 +252,7 @@ static void a_guest_that_ends_by_itself_is_told_until_acknowledged(void **state)
     assert_string_equal(value_map_text(&note->body, "change", ""), "crashed");
     number = note->number;
 
-    f->got_count = 0;
+    f->got.count = 0;
     f->transport.receiver.down(f->transport.receiver.arg, f->master_key, "test");
     pass_ms(f, 300);
     welcome(f);
@@ -260,7 +260,7 @@ static void a_guest_that_ends_by_itself_is_told_until_acknowledged(void **state)
     assert_non_null(note);
     assert_int_equal(note->number, number);
     say(f, (struct wire_frame){.type = WIRE_ACK, .number = number});
-    f->got_count = 0;
+    f->got.count = 0;
     f->transport.receiver.down(f->transport.receiver.arg, f->master_key, "test");
     pass_ms(f, 300);
     welcome(f);
@@ -275,7 +275,7 @@ static void samples_replace_one_another(void **state)
     start(f, 3);
     f->transport.receiver.down(f->transport.receiver.arg, f->master_key, "test");
     pass_ms(f, 20000);
-    f->got_count = 0;
+    f->got.count = 0;
     f->agent->config.master_dead_ms = 100000;
     pass_ms(f, 2100);
     welcome(f);

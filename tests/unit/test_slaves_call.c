@@ -12,7 +12,7 @@ static void a_call_is_answered_and_confirmed(void **state)
     assert_string_equal(sent->name, "vm_unpause");
     assert_int_equal(sent->epoch, 7);
     assert_int_equal(sent->deadline_ms, 60000);
-    assert_string_equal(value_map_text(&sent->body, "vm", ""), vm_text);
+    assert_string_equal(value_map_text(&sent->body, "vm", ""), vm1_text);
     assert_false(caller.is_done);
     reply_running(f, sent->id);
     assert_int_equal(caller.r, 0);
@@ -26,7 +26,7 @@ static void a_failure_comes_with_its_details(void **state)
 {
     struct fixture *f = *state;
     struct asker caller = {0};
-    struct value params[] = {value_text(vm_text), value_text("paused"), value_text("halted")};
+    struct value params[] = {value_text(vm1_text), value_text("paused"), value_text("halted")};
 
     caller_begin(f, &caller);
     say(f, (struct wire_frame){.type = WIRE_REPLY,

@@ -201,7 +201,7 @@ static void a_host_joins_by_the_secret_only(void **state)
     row = view_by_uuid(store_core_view(f->mini.core.store), CLASS_OF(host), uuid_print(uuid, host));
     assert_non_null(row);
     assert_string_equal(host_get_curve_key(row), key);
-    f->got_count = 0;
+    f->got.count = 0;
     join(f, key, host, "sesame"); /* again, as after a lost answer */
     assert_non_null(last_of(f, WIRE_JOINED));
 }

@@ -6,7 +6,7 @@ static void note(struct fixture *f, uint64_t number, uint64_t epoch)
     say(f, (struct wire_frame){.type = WIRE_NOTE,
                                .number = number,
                                .name = "guest",
-                               .vm = vm_uuid,
+                               .vm = vm1,
                                .vm_epoch = epoch,
                                .body = a_state(f, "ended")});
 }
@@ -16,7 +16,7 @@ static ref_t make_vm(struct fixture *f, int64_t epoch)
     struct txn *txn = store_begin(f->mini.core.store);
     ref_t vm = txn_create_new(txn, f->mini.core.random, CLASS_OF(VM), NULL);
 
-    VM_put_uuid(txn, vm, vm_text);
+    VM_put_uuid(txn, vm, vm1_text);
     VM_put_epoch(txn, vm, epoch);
     store_apply(&txn);
     txn_end(&txn);
@@ -34,7 +34,7 @@ static void notes_are_handled_once_and_acknowledged(void **state)
     assert_string_equal(f->note, "guest ended");
     assert_int_equal(last_of(f, WIRE_ACK)->number, 11);
     hello(f);
-    f->got_count = 0;
+    f->got.count = 0;
     note(f, 11, 3); /* the acknowledgement was lost */
     assert_int_equal(f->notes, 1);
     assert_int_equal(last_of(f, WIRE_ACK)->number, 11);
@@ -48,7 +48,7 @@ static void set_guest(struct fixture *f, uint64_t epoch, const char *state, cons
     struct value *items = arena_alloc_array(f->arena, 12, sizeof *items), *set = arena_new0(f->arena, struct value);
 
     items[0] = value_text("vm");
-    items[1] = VALUE_REF(vm_uuid);
+    items[1] = VALUE_REF(vm1);
     items[2] = value_text("epoch");
     items[3] = VALUE_INT((int64_t) epoch);
     items[4] = value_text("state");

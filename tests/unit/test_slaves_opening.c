@@ -117,7 +117,7 @@ static void at_work_a_forgotten_epoch_of_ours_is_gone_above(void **state)
 
     hello_of(f, 7, f->master_key, 0);
     assert_true(slave_has_followed(f->mini.core.slaves, f->mini.core.host));
-    f->got_count = 0;
+    f->got.count = 0;
     hello_of(f, 9, f->master_key, 300);
     assert_int_equal(f->above.epoch, 9);
     assert_int_equal(f->above.generation, 300);
