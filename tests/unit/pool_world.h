@@ -139,6 +139,15 @@ static ref_t new_object(struct txn *txn, const struct class *class)
     return txn_create_new(txn, &world->random.random, class, NULL);
 }
 
+static ref_t new_disk(struct txn *txn, ref_t sr)
+{
+    ref_t vdi = new_object(txn, CLASS_OF(VDI));
+
+    VDI_put_SR(txn, vdi, sr);
+    VDI_put_managed(txn, vdi, true);
+    return vdi;
+}
+
 static ref_t new_drive(struct txn *txn, ref_t vm, ref_t vdi, const char *userdevice)
 {
     ref_t vbd = new_object(txn, CLASS_OF(VBD));
@@ -151,6 +160,7 @@ static ref_t new_drive(struct txn *txn, ref_t vm, ref_t vdi, const char *userdev
     return vbd;
 }
 
+/* With a drive of world->vdi. */
 static ref_t new_vm(struct txn *txn, const char *name, int64_t memory)
 {
     ref_t vm = new_object(txn, CLASS_OF(VM)), vif;
@@ -238,9 +248,7 @@ static int world_setup(void **state)
     SR_put_type(txn, world->sr, "shared-file");
     pool_put_default_SR(txn, world->pool, world->sr);
     new_driver(txn, "shared-file");
-    world->vdi = new_object(txn, CLASS_OF(VDI));
-    VDI_put_SR(txn, world->vdi, world->sr);
-    VDI_put_managed(txn, world->vdi, true);
+    world->vdi = new_disk(txn, world->sr);
     world->network = new_object(txn, CLASS_OF(network));
     for (int i = 0; i < HOSTS; i++)
         new_host(txn, i);
@@ -269,6 +277,21 @@ static int world_teardown(void **state)
     free(world);
     world = NULL;
     return 0;
+}
+
+#define WORLD_TEST(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)
+
+/* One VM more; what another one has keeps nobody from starting it. */
+_unused_ static ref_t new_vm_with_own_disk(const char *name, int64_t memory)
+{
+    struct txn *txn = store_begin(world->core.store);
+    ref_t kept = world->vdi, vm;
+
+    world->vdi = new_disk(txn, world->sr);
+    vm = new_vm(txn, name, memory);
+    world->vdi = kept;
+    store_apply(&txn);
+    return vm;
 }
 
 /* ---- asking ---- */
@@ -553,14 +576,29 @@ _unused_ static void note_main(void *arg)
     free(note);
 }
 
-/* The guest ends by itself. */
-_unused_ static void guest_ends(int host, const char *change)
+_unused_ static void say_note(int host, uint64_t epoch, const char *change, int64_t domid)
 {
     struct note *note = new0(struct note);
 
-    guest_on(host)->state = "ended";
-    guest_on(host)->progress = "ended";
-    *note = (struct note){host, guest_on(host)->epoch, change, guest_on(host)->domid};
+    *note = (struct note){host, epoch, change, domid};
     assert_non_null(fiber_spawn(world->core.loop, note_main, note, "note"));
     settle_now();
+}
+
+/* The guest ends by itself. */
+_unused_ static void guest_ends(int host, const char *change)
+{
+    guest_on(host)->state = "ended";
+    guest_on(host)->progress = "ended";
+    say_note(host, guest_on(host)->epoch, change, guest_on(host)->domid);
+}
+
+#define SOME_MOVE "5c3d5f0e-6a0f-4a59-8f6e-0d3f4b1d2c11"
+
+/* The host was told to send its guest, and did: it stands there until a master knows what became of the move. */
+_unused_ static void guest_is_sent(int host)
+{
+    guest_on(host)->state = "sent";
+    guest_on(host)->progress = "paused-for-move";
+    strcpy(guest_on(host)->move, SOME_MOVE);
 }

@@ -42,6 +42,16 @@ static void assert_runs_on(int host)
     assert_quiet();
 }
 
+/* The VM has ended, and nothing of it is left behind. */
+static void assert_over(void)
+{
+    assert_int_equal(power(), vm_power_state_Halted);
+    assert_int_equal(resident(), -1);
+    assert_string_equal(guest_on(SOURCE)->state, "none");
+    assert_int_equal(runners(vm_uuid()), 0);
+    assert_quiet();
+}
+
 static void a_move(void **state)
 {
     int64_t before;
@@ -60,6 +70,16 @@ static void a_move(void **state)
     assert_int_equal(world->calls[SLAVE_CALL_vm_send_abort], 0);
 }
 
+/* ---- moves that the records have forgotten ---- */
+
+/* They have the VM at the source, whose guest was sent. Returns its epoch by the records. */
+static int64_t bring_up_sent(void)
+{
+    bring_up();
+    guest_is_sent(SOURCE);
+    return VM_get_epoch(vm_now());
+}
+
 /* A move that the records have forgotten, and that came to nothing: the guest runs on, and the records say what it has. */
 static void a_forgotten_move_is_undone(void **state)
 {
@@ -68,13 +88,10 @@ static void a_forgotten_move_is_undone(void **state)
     ref_t vbd;
 
     (void) state;
-    bring_up();
+    bring_up_sent();
     view_each_inverse(&vbds, model(), &CLASS_OF(VM)->fields[F_VM_VBDs], world->vm);
     vbd = view_next(&vbds)->ref;
-    guest_on(SOURCE)->state = "sent";
-    guest_on(SOURCE)->progress = "paused-for-move";
     guest_on(SOURCE)->disks = "0 disk\n";
-    strcpy(guest_on(SOURCE)->move, "5c3d5f0e-6a0f-4a59-8f6e-0d3f4b1d2c11");
     txn = store_begin(world->core.store); /* old records */
     VM_put_power_state(txn, world->vm, vm_power_state_Paused);
     VBD_put_currently_attached(txn, vbd, false);
@@ -91,22 +108,14 @@ static void a_forgotten_move_is_followed_to_its_end(void **state)
     int64_t before;
 
     (void) state;
-    bring_up();
-    before = VM_get_epoch(vm_now());
-    guest_on(SOURCE)->state = "sent";
-    guest_on(SOURCE)->progress = "paused-for-move";
-    strcpy(guest_on(SOURCE)->move, "5c3d5f0e-6a0f-4a59-8f6e-0d3f4b1d2c11");
+    before = bring_up_sent();
     guest_on(TARGET)->epoch = (uint64_t) before + 1;
     guest_on(TARGET)->progress = "ended";
     guest_on(TARGET)->state = "none";
     say_hello(SOURCE);
     pass_ms(20000);
-    assert_int_equal(power(), vm_power_state_Halted);
-    assert_int_equal(resident(), -1);
+    assert_over();
     assert_int_equal(VM_get_epoch(vm_now()), before + 1);
-    assert_string_equal(guest_on(SOURCE)->state, "none");
-    assert_int_equal(runners(vm_uuid()), 0);
-    assert_quiet();
 }
 
 /* While the move is being undone the host to which it went comes back, and the VM runs there. */
@@ -116,11 +125,7 @@ static void a_forgotten_move_is_told_of_meanwhile(void **state)
     int64_t before;
 
     (void) state;
-    bring_up();
-    before = VM_get_epoch(vm_now());
-    guest_on(SOURCE)->state = "sent";
-    guest_on(SOURCE)->progress = "paused-for-move";
-    strcpy(guest_on(SOURCE)->move, "5c3d5f0e-6a0f-4a59-8f6e-0d3f4b1d2c11");
+    before = bring_up_sent();
     lose_host(&world->hosts[TARGET]);
     say_hello(SOURCE);
     pass_ms(5000);
@@ -146,22 +151,15 @@ static void a_forgotten_move_is_followed_beyond_its_end(void **state)
     int64_t before;
 
     (void) state;
-    bring_up();
-    before = VM_get_epoch(vm_now());
-    guest_on(SOURCE)->state = "sent";
-    guest_on(SOURCE)->progress = "paused-for-move";
-    strcpy(guest_on(SOURCE)->move, "5c3d5f0e-6a0f-4a59-8f6e-0d3f4b1d2c11");
+    before = bring_up_sent();
     guest_on(TARGET)->epoch = (uint64_t) before + 3;
     guest_on(TARGET)->progress = "ended";
     guest_on(0)->epoch = (uint64_t) before + 4;
     guest_on(0)->progress = "aborted";
     say_hello(SOURCE);
     pass_ms(20000);
-    assert_int_equal(power(), vm_power_state_Halted);
+    assert_over();
     assert_int_equal(VM_get_epoch(vm_now()), before + 3);
-    assert_string_equal(guest_on(SOURCE)->state, "none");
-    assert_int_equal(runners(vm_uuid()), 0);
-    assert_quiet();
 }
 
 /* By old records the VM is on a host to which, in truth, it was on its way from another; and that one has lost it. */
@@ -172,12 +170,10 @@ static void a_copy_hides_no_vm_that_is_over(void **state)
     guest_on(SOURCE)->epoch += 1000;
     guest_on(SOURCE)->progress = "receiving";
     guest_on(SOURCE)->state = "paused";
-    strcpy(guest_on(SOURCE)->move, "5c3d5f0e-6a0f-4a59-8f6e-0d3f4b1d2c11");
+    strcpy(guest_on(SOURCE)->move, SOME_MOVE);
     say_hello(SOURCE);
     pass_ms(20000);
-    assert_int_equal(power(), vm_power_state_Halted);
-    assert_string_equal(guest_on(SOURCE)->state, "none");
-    assert_quiet();
+    assert_over();
 }
 
 /* By old records the VM is where, in truth, a guest is left that was sent long ago: the VM was to come back, and ended elsewhere. */
@@ -190,9 +186,7 @@ static void what_was_sent_long_ago_is_not_the_vm(void **state)
     guest_on(SOURCE)->state = "sent";
     say_hello(SOURCE);
     pass_ms(20000);
-    assert_int_equal(power(), vm_power_state_Halted);
-    assert_string_equal(guest_on(SOURCE)->state, "none");
-    assert_quiet();
+    assert_over();
 }
 
 static void to_where_it_is(void **state)
@@ -430,41 +424,50 @@ static void every_task_ends_even_if_a_host_never_returns(void **state)
 
 /* ---- beside other things ---- */
 
+struct move {
+    struct value options;
+    struct VM_pool_migrate_args args;
+    struct api api;
+};
+
+/* To the target. It comes to a stand in this call to a slave, until world->slow_over. */
+static void begin_move(struct move *move, int slow_call)
+{
+    move->options = VALUE_EMPTY_MAP;
+    move->args = (struct VM_pool_migrate_args){world->vm, world->hosts[TARGET].ref, &move->options};
+    world->slow_call = slow_call;
+    world->slow_over = false;
+    api_begin(&move->api, "VM.pool_migrate", AS_RUN(VM_pool_migrate), &move->args);
+    pass_ms(1000);
+}
+
 static void cancel_before_commit(void **state)
 {
-    struct value options = VALUE_EMPTY_MAP;
-    struct VM_pool_migrate_args args = {world->vm, world->hosts[TARGET].ref, &options};
-    struct api api;
+    struct move move;
 
     (void) state;
     bring_up();
-    world->slow_call = SLAVE_CALL_vm_send;
-    api_begin(&api, "VM.pool_migrate", AS_RUN(VM_pool_migrate), &args);
+    begin_move(&move, SLAVE_CALL_vm_send);
+    assert_false(move.api.is_over);
+    task_want_cancel(&world->core, move.api.task);
     pass_ms(1000);
-    assert_false(api.is_over);
-    task_want_cancel(&world->core, api.task);
-    pass_ms(1000);
-    assert_true(api.is_over);
-    assert_int_equal(api.result, -ERR_TASK_CANCELLED);
-    api_done(&api);
+    assert_true(move.api.is_over);
+    assert_int_equal(move.api.result, -ERR_TASK_CANCELLED);
+    api_done(&move.api);
     assert_runs_on(SOURCE);
     assert_string_equal(guest_on(TARGET)->state, "none");
 }
 
 static void hard_shutdown_before_commit(void **state)
 {
-    struct value options = VALUE_EMPTY_MAP;
-    struct VM_pool_migrate_args args = {world->vm, world->hosts[TARGET].ref, &options};
-    struct api api;
+    struct move move;
 
     (void) state;
     bring_up();
-    world->slow_call = SLAVE_CALL_vm_send;
-    api_begin(&api, "VM.pool_migrate", AS_RUN(VM_pool_migrate), &args);
-    pass_ms(1000);
+    begin_move(&move, SLAVE_CALL_vm_send);
     assert_int_equal(API(VM_hard_shutdown, .vm = world->vm), 0);
-    assert_int_equal(api.result, -ERR_TASK_CANCELLED);
-    api_done(&api);
+    assert_int_equal(move.api.result, -ERR_TASK_CANCELLED);
+    api_done(&move.api);
     assert_int_equal(power(), vm_power_state_Halted);
     assert_int_equal(runners(vm_uuid()), 0);
     assert_quiet();
@@ -472,44 +475,37 @@ static void hard_shutdown_before_commit(void **state)
 
 static void hard_reboot_after_commit(void **state)
 {
-    struct value options = VALUE_EMPTY_MAP;
-    struct VM_pool_migrate_args args = {world->vm, world->hosts[TARGET].ref, &options};
     struct VM_hard_reboot_args reboot = {world->vm};
-    struct api api, second;
+    struct api second;
+    struct move move;
 
     (void) state;
     bring_up();
-    world->slow_call = SLAVE_CALL_vm_unpause;
-    api_begin(&api, "VM.pool_migrate", AS_RUN(VM_pool_migrate), &args);
-    pass_ms(1000);
+    begin_move(&move, SLAVE_CALL_vm_unpause);
     api_begin(&second, "VM.hard_reboot", AS_RUN(VM_hard_reboot), &reboot);
     pass_ms(1000);
-    assert_false(api.is_over || second.is_over);
+    assert_false(move.api.is_over || second.is_over);
     world->slow_over = true;
     pass_ms(1000);
-    assert_int_equal(api.result, 0);
+    assert_int_equal(move.api.result, 0);
     assert_int_equal(second.result, 0);
-    api_done(&api);
+    api_done(&move.api);
     api_done(&second);
     assert_runs_on(TARGET); /* rebooted there */
 }
 
 static void a_guest_that_ends_ends_the_move(void **state)
 {
-    struct value options = VALUE_EMPTY_MAP;
-    struct VM_pool_migrate_args args = {world->vm, world->hosts[TARGET].ref, &options};
-    struct api api;
+    struct move move;
 
     (void) state;
     bring_up();
-    world->slow_call = SLAVE_CALL_vm_send;
-    api_begin(&api, "VM.pool_migrate", AS_RUN(VM_pool_migrate), &args);
-    pass_ms(1000);
+    begin_move(&move, SLAVE_CALL_vm_send);
     guest_ends(SOURCE, "shut_down");
     world->slow_over = true;
     pass_ms(2000);
-    assert_int_equal(api.result, -ERR_VM_BAD_POWER_STATE);
-    api_done(&api);
+    assert_int_equal(move.api.result, -ERR_VM_BAD_POWER_STATE);
+    api_done(&move.api);
     assert_int_equal(power(), vm_power_state_Halted);
     assert_quiet();
 }
@@ -530,9 +526,7 @@ static void a_refused_move_shows_what_was_missed(void **state)
 static void a_guest_that_crashes_where_it_went(void **state)
 {
     static const enum on_crash_behaviour wanted[] = {on_crash_behaviour_restart, on_crash_behaviour_destroy};
-    struct value options = VALUE_EMPTY_MAP;
-    struct VM_pool_migrate_args args = {world->vm, world->hosts[TARGET].ref, &options};
-    struct api api;
+    struct move move;
 
     (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(wanted); i++) {
@@ -541,15 +535,12 @@ static void a_guest_that_crashes_where_it_went(void **state)
         bring_up();
         before = VM_get_epoch(vm_now());
         assert_int_equal(API(VM_set_actions_after_crash, .self = world->vm, .value = wanted[i]), 0);
-        world->slow_over = false;
-        world->slow_call = SLAVE_CALL_vm_unpause;
-        api_begin(&api, "VM.pool_migrate", AS_RUN(VM_pool_migrate), &args);
-        pass_ms(1000);
+        begin_move(&move, SLAVE_CALL_vm_unpause);
         guest_ends(TARGET, "crashed");
         world->slow_over = true;
         pass_ms(20000);
-        assert_int_equal(api.result, 0);
-        api_done(&api);
+        assert_int_equal(move.api.result, 0);
+        api_done(&move.api);
         if (wanted[i] == on_crash_behaviour_restart) {
             assert_int_equal(power(), vm_power_state_Running);
             assert_true(VM_get_epoch(vm_now()) > before + 1); /* the move gave one right, the new start another */
@@ -568,18 +559,12 @@ static void moves_wait_their_turn(void **state)
     struct value options = VALUE_EMPTY_MAP;
     struct VM_pool_migrate_args args[3];
     struct api apis[3];
-    struct txn *txn;
     ref_t vms[3] = {world->vm};
 
     (void) state;
     bring_up();
     for (int i = 1; i < 3; i++) {
-        txn = store_begin(world->core.store);
-        world->vdi = new_object(txn, CLASS_OF(VDI));
-        VDI_put_SR(txn, world->vdi, world->sr);
-        VDI_put_managed(txn, world->vdi, true);
-        vms[i] = new_vm(txn, "more", GIB / 4);
-        store_apply(&txn);
+        vms[i] = new_vm_with_own_disk("more", GIB / 4);
         assert_int_equal(API(VM_start_on, .vm = vms[i], .host = world->hosts[SOURCE].ref), 0);
     }
     world->slow_call = SLAVE_CALL_vm_send;
@@ -670,13 +655,7 @@ static void a_host_is_emptied(void **state)
 
     (void) state;
     for (int i = 0; i < 5; i++) {
-        struct txn *txn = store_begin(world->core.store);
-
-        world->vdi = new_object(txn, CLASS_OF(VDI));
-        VDI_put_SR(txn, world->vdi, world->sr);
-        VDI_put_managed(txn, world->vdi, true);
-        vms[i] = new_vm(txn, "many", GIB / 2);
-        store_apply(&txn);
+        vms[i] = new_vm_with_own_disk("many", GIB / 2);
         assert_int_equal(API(VM_start_on, .vm = vms[i], .host = world->hosts[SOURCE].ref), 0);
     }
     world->vm = vms[0];
@@ -714,8 +693,6 @@ static void a_host_that_cannot_be_emptied_says_why(void **state)
     assert_int_equal(API(host_destroy, .self = world->hosts[SOURCE].ref), -ERR_HOST_IS_LIVE);
     assert_runs_on(SOURCE);
 }
-
-#define WORLD_TEST(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)
 
 int main(void)
 {

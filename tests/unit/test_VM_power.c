@@ -414,20 +414,6 @@ static void nothing_is_told_before_it_is_durable(void **state)
     assert_quiet();
 }
 
-static ref_t new_vm_with_own_disk(const char *name, int64_t memory)
-{
-    struct txn *txn = store_begin(world->core.store);
-    ref_t kept = world->vdi, vm;
-
-    world->vdi = new_object(txn, CLASS_OF(VDI));
-    VDI_put_SR(txn, world->vdi, world->sr);
-    VDI_put_managed(txn, world->vdi, true);
-    vm = new_vm(txn, name, memory);
-    world->vdi = kept;
-    store_apply(&txn);
-    return vm;
-}
-
 static void room_is_reserved_while_vms_start(void **state)
 {
     struct VM_start_args args[4];
@@ -604,9 +590,7 @@ static void what_another_vm_has_stays_with_it(void **state)
     (void) state;
     assert_int_equal(start(false), 0);
     txn = store_begin(world->core.store);
-    vdi = new_object(txn, CLASS_OF(VDI));
-    VDI_put_SR(txn, vdi, world->sr);
-    VDI_put_managed(txn, vdi, true);
+    vdi = new_disk(txn, world->sr);
     other = new_object(txn, CLASS_OF(VM));
     VM_put_power_state(txn, other, vm_power_state_Running);
     mine = new_drive(txn, world->vm, vdi, "1");
@@ -648,11 +632,8 @@ static void what_another_vm_has_stays_with_it(void **state)
 static ref_t put_drive_of_elsewhere(void)
 {
     struct txn *txn = store_begin(world->core.store);
-    ref_t sr = new_object(txn, CLASS_OF(SR)), vdi = new_object(txn, CLASS_OF(VDI)), vbd;
+    ref_t sr = new_object(txn, CLASS_OF(SR)), vbd = new_drive(txn, world->vm, new_disk(txn, sr), "1");
 
-    VDI_put_SR(txn, vdi, sr);
-    VDI_put_managed(txn, vdi, true);
-    vbd = new_drive(txn, world->vm, vdi, "1");
     store_apply(&txn);
     settle_now();
     return vbd;
@@ -819,14 +800,6 @@ static void a_vm_that_is_not_wanted_any_more_stays_halted(void **state)
     assert_false(has_message("VM_RESTART_FAILED"));
 }
 
-static void tell(int host, uint64_t epoch, const char *change, int64_t domid)
-{
-    struct note *note = new0(struct note);
-
-    *note = (struct note){host, epoch, change, domid};
-    assert_non_null(fiber_spawn(world->core.loop, note_main, note, "note"));
-}
-
 static void old_news_are_no_news(void **state)
 {
     uint64_t before;
@@ -838,7 +811,7 @@ static void old_news_are_no_news(void **state)
     before = (uint64_t) VM_get_epoch(vm_now());
     assert_int_equal(op_hard_shutdown(), 0);
     assert_int_equal(API(VM_start_on, .vm = world->vm, .host = world->hosts[home].ref), 0);
-    tell(home, before, "shut_down", 1); /* of the guest before */
+    say_note(home, before, "shut_down", 1); /* of the guest before */
     pass_ms(5000);
     assert_int_equal(power(), vm_power_state_Running);
     assert_quiet();
@@ -854,10 +827,10 @@ static void news_of_the_guest_before_a_reboot_are_old(void **state)
     before = VM_get_domid(vm_now());
     assert_int_equal(op_clean_reboot(), 0);
     guest_on(resident())->state = "ended"; /* nobody has asked yet */
-    tell(resident(), (uint64_t) VM_get_epoch(vm_now()), "shut_down", before);
+    say_note(resident(), (uint64_t) VM_get_epoch(vm_now()), "shut_down", before);
     pass_ms(5000);
     assert_int_equal(power(), vm_power_state_Running);
-    tell(resident(), (uint64_t) VM_get_epoch(vm_now()), "shut_down", guest_on(resident())->domid);
+    say_note(resident(), (uint64_t) VM_get_epoch(vm_now()), "shut_down", guest_on(resident())->domid);
     pass_ms(5000);
     assert_halted();
     assert_quiet();
@@ -882,9 +855,7 @@ static void a_start_that_a_forgotten_move_has_followed(void **state)
             host++;
         world->hosts[host].forgets_results = troubles[i] == LOST_AFTER;
         guest_on(host)->epoch = (uint64_t) VM_get_epoch(vm_now());
-        guest_on(host)->state = "sent";
-        guest_on(host)->progress = "paused-for-move";
-        strcpy(guest_on(host)->move, "5c3d5f0e-6a0f-4a59-8f6e-0d3f4b1d2c11");
+        guest_is_sent(host);
         all_return();
         pass_ms(20000);
         assert_int_equal(power(), vm_power_state_Running);
@@ -1155,8 +1126,6 @@ static void what_must_stay_is_not_suspended(void **state)
     assert_int_equal(power(), vm_power_state_Running);
     assert_quiet();
 }
-
-#define WORLD_TEST(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)
 
 int main(void)
 {

@@ -255,8 +255,6 @@ static void a_copy_is_waited_for(void **state)
     claimer_end(&changes);
 }
 
-#define WORLD_TEST(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {

@@ -127,13 +127,13 @@ static int teardown(void **state)
     return r;
 }
 
-#define WORLD_TEST(name) cmocka_unit_test_setup_teardown(name, world_setup, teardown)
+#define ROOM_TEST(name) cmocka_unit_test_setup_teardown(name, world_setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WORLD_TEST(sums_follow_every_change),
-        WORLD_TEST(hosts_come_go_and_change),
+        ROOM_TEST(sums_follow_every_change),
+        ROOM_TEST(hosts_come_go_and_change),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
