@@ -27,6 +27,19 @@ static int take_guest(struct op *op, const char *uuid, int64_t epoch, struct vm 
     return r;
 }
 
+/* The same for a call that brings a disk: what it is, and its files are there. */
+static int take_guest_and_disk(struct op *op, const char *uuid, int64_t epoch, const struct value *map, struct vm **ret_locked,
+                               struct guest_disk *ret_disk)
+{
+    int r = guest_plan_disk(op, map, op->arena, ret_disk);
+
+    if (r == 0)
+        r = take_guest(op, uuid, epoch, ret_locked);
+    if (r == 0)
+        r = storage_check_files(op, map, 1);
+    return r;
+}
+
 static const struct guest_devices *devices_of(const struct vm *vm)
 {
     struct hypervisor *hypervisor = vm->agent->hypervisor;
@@ -115,12 +128,8 @@ int do_vbd_plug(struct op *op, const struct slave_vbd_plug_args *args, struct va
 {
     _cleanup_(vm_unlock_p) struct vm *vm = NULL;
     struct guest_disk disk;
-    int r = guest_plan_disk(op, args->disk, op->arena, &disk);
+    int r = take_guest_and_disk(op, args->vm, args->epoch, args->disk, &vm, &disk);
 
-    if (r == 0)
-        r = take_guest(op, args->vm, args->epoch, &vm);
-    if (r == 0)
-        r = storage_check_files(op, args->disk, 1);
     if (r < 0)
         return r;
     if (guest_disk_is_writable(&disk))
@@ -148,12 +157,8 @@ int do_cd_change(struct op *op, const struct slave_cd_change_args *args, struct 
 {
     _cleanup_(vm_unlock_p) struct vm *vm = NULL;
     struct guest_disk disk;
-    int r = guest_plan_disk(op, args->disk, op->arena, &disk);
+    int r = take_guest_and_disk(op, args->vm, args->epoch, args->disk, &vm, &disk);
 
-    if (r == 0)
-        r = take_guest(op, args->vm, args->epoch, &vm);
-    if (r == 0)
-        r = storage_check_files(op, args->disk, 1);
     if (r == 0)
         r = name_device(op, "VBD", disk.device, DRIVE(op, vm, change_cd, vm->uuid, &disk));
     return conclude(op, vm, r, ret);
