@@ -319,28 +319,35 @@ void disks_undo(struct disks **disks_p)
     free(disks);
 }
 
-int disk_remove(struct call *call, ref_t ref)
+/* Have each of these hosts remove the disk's file, then drop its record. The first one has to see the SR; to those after it what they
+ * do not see is no more. */
+static int remove_by(struct call *call, const struct object *vdi, const ref_t *hosts, size_t count)
 {
-    const struct object *vdi = live(call, call_view(call), VDI, ref);
+    const char *location = arena_strdup(call->arena, VDI_get_location(vdi));
+    ref_t ref = vdi->ref, sr = VDI_get_SR(vdi);
     _cleanup_(txn_end) struct txn *txn = NULL;
-    const char *location;
-    ref_t sr, host;
-    int r;
+    int r = 0;
 
-    if (!vdi)
-        return -ERR_HANDLE_INVALID;
-    sr = VDI_get_SR(vdi);
-    location = arena_strdup(call->arena, VDI_get_location(vdi));
-    r = storage_host(call, sr, &host);
-    if (r < 0)
-        return r;
-    r = remove_file(call, host, sr, location, true);
+    for (size_t i = 0; r == 0 && i < count; i++)
+        r = remove_file(call, hosts[i], sr, location, i == 0);
     if (r < 0)
         return r;
     txn = store_begin(call->core->store);
     if (txn_get(txn, VDI, ref))
         storage_drop_vdi(txn, ref);
     return call_commit(call, &txn);
+}
+
+int disk_remove(struct call *call, ref_t ref)
+{
+    const struct object *vdi = live(call, call_view(call), VDI, ref);
+    ref_t host;
+    int r;
+
+    if (!vdi)
+        return -ERR_HANDLE_INVALID;
+    r = storage_host(call, VDI_get_SR(vdi), &host);
+    return r < 0 ? r : remove_by(call, vdi, &host, 1);
 }
 
 static void count_left_over(struct core *core)
@@ -417,27 +424,15 @@ static size_t hosts_of(struct call *call, ref_t sr, ref_t **ret_hosts)
 static int remove_left_over(struct call *call, ref_t ref)
 {
     const struct object *vdi = live(call, call_view(call), VDI, ref);
-    _cleanup_(txn_end) struct txn *txn = NULL;
-    const char *location;
-    ref_t sr, *hosts;
+    ref_t *hosts;
     size_t count;
-    int r = 0;
 
     if (!vdi)
         return -ERR_HANDLE_INVALID;
-    sr = VDI_get_SR(vdi);
-    location = arena_strdup(call->arena, VDI_get_location(vdi));
-    count = hosts_of(call, sr, &hosts);
+    count = hosts_of(call, VDI_get_SR(vdi), &hosts);
     if (count == 0)
-        return fail(call, SR_HAS_NO_PBDS, ref_text(call, sr)); /* whose host can be asked */
-    for (size_t i = 0; r == 0 && i < count; i++) /* one that sees the file says so, if there is one */
-        r = remove_file(call, hosts[i], sr, location, i == 0);
-    if (r < 0)
-        return r;
-    txn = store_begin(call->core->store);
-    if (txn_get(txn, VDI, ref))
-        storage_drop_vdi(txn, ref);
-    return call_commit(call, &txn);
+        return fail(call, SR_HAS_NO_PBDS, ref_text(call, VDI_get_SR(vdi))); /* whose host can be asked */
+    return remove_by(call, vdi, hosts, count);
 }
 
 /* Such a disk is nobody's, so no rule lets anyone have it: it is taken. Several hosts may come back at once: one of them does it. */
