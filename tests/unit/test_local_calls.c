@@ -57,11 +57,6 @@ static void shut_down(void *arg)
     f->shutdowns++;
 }
 
-static void run(struct fixture *f)
-{
-    run_until_idle(f->loop);
-}
-
 static void pass_ms(struct fixture *f, uint64_t ms)
 {
     pass_time(f->loop, &f->clock, ms);
@@ -114,7 +109,7 @@ static void put_accounts(struct fixture *f, const char *name, const char *passwo
 
     accounts_put(f->ledger, &accounts);
     assert_non_null(fiber_spawn(f->loop, sync_main, f, "sync"));
-    run(f);
+    run_until_idle(f->loop);
 }
 
 static int begin(void **state)
@@ -192,7 +187,7 @@ static void ask(struct fixture *f, struct answered *answered, const char *name, 
     va_start(texts, name);
     ask_with(f, answered, "192.0.2.1", false, name, texts);
     va_end(texts);
-    run(f);
+    run_until_idle(f->loop);
 }
 
 static void ask_from(struct fixture *f, struct answered *answered, const char *address, bool is_root, const char *name, ...)
@@ -202,7 +197,7 @@ static void ask_from(struct fixture *f, struct answered *answered, const char *a
     va_start(texts, name);
     ask_with(f, answered, address, is_root, name, texts);
     va_end(texts);
-    run(f);
+    run_until_idle(f->loop);
 }
 
 static void assert_fails(const struct answered *answered, const char *code, const char *last)
