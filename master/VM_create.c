@@ -107,6 +107,7 @@ void vm_draft_halt(struct object *draft)
     fields[F_VM_domid] = VALUE_INT(-1);
     fields[F_VM_epoch] = VALUE_INT(0);
     fields[F_VM_image_epoch] = VALUE_INT(0);
+    fields[F_VM_again_after] = value_text("");
     fields[F_VM_metrics] = VALUE_REF(NULL_REF);
     fields[F_VM_guest_metrics] = VALUE_REF(NULL_REF);
     fields[F_VM_requires_reboot] = VALUE_BOOL(false);

@@ -77,6 +77,8 @@ static int start_begin(struct work *work, struct txn *txn)
     if (r < 0)
         return r;
     vm_put_reserved(txn, work->vm, true);
+    if (!work->is_anew)
+        VM_put_again_after(txn, work->vm, "");
     return 0;
 }
 
@@ -184,7 +186,7 @@ static void restart_done(struct work *work, struct txn *txn, enum guest_is guest
 
 static void restart_undone(struct work *work, struct txn *txn)
 {
-    vm_put_halted(txn, work->vm);
+    vm_put_halted_for_now(txn, work->vm); /* guest_again.c goes on elsewhere */
 }
 
 /* Whoever wanted the restart had seen the old guest end, but a reboot may have made a new one since. The kill ends what there
@@ -211,7 +213,7 @@ const struct work_kind work_restart = {
 /* *epoch is only changed when the work has begun. */
 static int run_again(struct call *call, const struct work_kind *kind, ref_t vm, uint64_t *epoch)
 {
-    _cleanup_(work_end) struct work work = {0};
+    _cleanup_(work_end) struct work work = {.is_anew = true};
     int r;
 
     r = work_begin(&work, call, kind, vm);

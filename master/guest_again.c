@@ -12,9 +12,13 @@
  *
  * The start is one as by VM.start, wherever the VM may run. It is this VM's as long as nobody else has touched it: a start, an
  * epoch that is not ours, or other wishes for what comes after a crash end the matter. No right is given twice by this: each
- * attempt is an operation like any other, with a claim, an INTENT and an epoch of its own. What is in doubt is waited for. */
+ * attempt is an operation like any other, with a claim, an INTENT and an epoch of its own. What is in doubt is waited for.
+ *
+ * VM.again_after, which says how the guest ended, is the wish in the records: whatever makes the VM run, or ends it for good,
+ * takes it away (vm_state.c, and a start that begins), so a new master goes on with those that still have it. */
 #include "master/guests_internal.h"
 
+#include "master/background.h"
 #include "master/core.h"
 #include "master/message.h"
 #include "master/put.h"
@@ -80,12 +84,45 @@ static uint64_t bounce_delay_ms(struct call *call, const struct object *vm)
     return bounce->delay_ms;
 }
 
-static void tell(struct call *call, ref_t vm, const char *name, ref_t host, const char *what)
+static const char *const endings[] = {
+    [ENDING_SHUT_DOWN] = "shut_down",
+    [ENDING_REBOOTED] = "rebooted",
+    [ENDING_CRASHED] = "crashed",
+    [ENDING_VANISHED] = "vanished",
+};
+
+enum ending ending_named(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(endings); i++)
+        if (streq(name, endings[i]))
+            return (enum ending) i;
+    return ENDING_NONE;
+}
+
+/* With the claim, which ends: from now on it is remembered that the VM is to begin anew. */
+static void put_wish(struct call *call, struct claim *claim, const struct ward *ward)
 {
     struct txn *txn = store_begin(call->core->store);
+    ref_t vm = claim->ref;
 
-    if (txn_get(txn, VM, vm))
-        message_about_vm(txn, call->core, name, MESSAGE_VM_CRASHED_PRIORITY, vm, host, what);
+    if (ward->ending == ENDING_CRASHED || ward->ending == ENDING_VANISHED)
+        message_about_vm(txn, call->core, "VM_CRASHED", MESSAGE_VM_CRASHED_PRIORITY, vm, ward->host, "has crashed");
+    VM_put_again_after(txn, vm, endings[ward->ending]);
+    claim_end_txn(claim, txn);
+    call_commit(call, &txn);
+}
+
+/* It stays Halted, unless it is somebody else's affair by now; why, for people, or NULL. */
+static void drop_wish(struct call *call, ref_t vm_ref, uint64_t epoch, const char *why)
+{
+    struct txn *txn = store_begin(call->core->store);
+    const struct object *vm = txn_get(txn, VM, vm_ref);
+
+    if (vm && VM_get_power_state(vm) == vm_power_state_Halted && (uint64_t) VM_get_epoch(vm) == epoch) {
+        VM_put_again_after(txn, vm_ref, "");
+        if (why)
+            message_about_vm(txn, call->core, "VM_RESTART_FAILED", MESSAGE_VM_CRASHED_PRIORITY, vm_ref, NULL_REF, why);
+    }
     call_commit(call, &txn);
 }
 
@@ -117,7 +154,7 @@ static bool leave_place(struct call *call, const struct ward *ward)
             return false;
         if (ward_forget(call, ward, ward->epoch) == 0) {
             txn = store_begin(call->core->store);
-            vm_put_halted(txn, claim.ref);
+            vm_put_halted_for_now(txn, claim.ref);
             claim_end_txn(&claim, txn);
             call_commit(call, &txn);
             return true;
@@ -140,12 +177,13 @@ static bool is_left_to_us(struct call *call, ref_t vm_ref, const struct ward *wa
         if (claim_wait_object(call, vm_ref, 0) < 0)
             return false;
     return vm && VM_get_power_state(vm) == vm_power_state_Halted && (uint64_t) VM_get_epoch(vm) == epoch
-           && ward_wants_restart(vm, ward);
+           && *VM_get_again_after(vm) && ward_wants_restart(vm, ward);
 }
 
 static void start_somewhere(struct call *call, ref_t vm, const struct ward *ward, uint64_t epoch)
 {
     uint64_t until_ms = loop_now_ms(call->core->loop) + AGAIN_TRIED_MS, wait_ms = AGAIN_FIRST_MS;
+    const char *why = NULL;
 
     while (is_left_to_us(call, vm, ward, epoch)) {
         call->failure = (struct failure){0};
@@ -153,22 +191,22 @@ static void start_somewhere(struct call *call, ref_t vm, const struct ward *ward
             return;
         log_warning(call->tag, "a guest that ended by itself was not started anew: %s", call->failure.text);
         if (loop_now_ms(call->core->loop) >= until_ms) {
-            tell(call, vm, "VM_RESTART_FAILED", NULL_REF,
-                 arena_text(call->arena, "has ended by itself and cannot be started again: %s", call->failure.text));
-            return;
+            why = arena_text(call->arena, "has ended by itself and cannot be started again: %s", call->failure.text);
+            break;
         }
         if (fiber_sleep(wait_ms) < 0)
             return;
         wait_ms = MIN(2 * wait_ms, (uint64_t) AGAIN_LAST_MS);
     }
+    drop_wish(call, vm, epoch, why);
 }
 
-void ward_begin_anew(struct call *call, ref_t vm, const struct ward *ward)
+void ward_begin_anew(struct call *call, struct claim *claim, const struct ward *ward)
 {
     uint64_t epoch = ward->epoch;
+    ref_t vm = claim->ref;
 
-    if (ward->ending == ENDING_CRASHED || ward->ending == ENDING_VANISHED)
-        tell(call, vm, "VM_CRASHED", ward->host, "has crashed");
+    put_wish(call, claim, ward);
     if (fiber_sleep(bounce_delay_ms(call, vm_now(call, vm))) < 0 || !ward_wait_until_idle(call, ward, &vm))
         return;
     if (can_make_guests(call, ward->host)) {
@@ -179,4 +217,40 @@ void ward_begin_anew(struct call *call, ref_t vm, const struct ward *ward)
     if (epoch == ward->epoch && !leave_place(call, ward)) /* nothing has been tried: it is where it was */
         return;
     start_somewhere(call, vm, ward, epoch);
+}
+
+/* ---- what an earlier master was at ---- */
+
+/* Where its guest was is settled by now, or will be by whoever has it claimed. A VM that is still Running is its host's
+ * affair: the hello tells of a guest that has ended. */
+static void go_on(struct call *call, void *arg)
+{
+    ref_t *vm_ref = arg;
+    const struct object *vm = vm_now(call, *vm_ref);
+    struct ward ward = {.ending = ENDING_NONE};
+
+    while (vm && VM_get_current_operations(vm)->length > 0 && claim_wait_object(call, *vm_ref, 0) == 0)
+        vm = vm_now(call, *vm_ref);
+    if (vm && VM_get_power_state(vm) == vm_power_state_Halted) {
+        ward.ending = ending_named(VM_get_again_after(vm));
+        start_somewhere(call, *vm_ref, &ward, (uint64_t) VM_get_epoch(vm));
+    }
+    free(vm_ref);
+}
+
+void wards_go_on(struct core *core)
+{
+    struct view_iter vms;
+    const struct object *vm;
+
+    view_each(&vms, store_core_view(core->store), CLASS_OF(VM));
+    while ((vm = view_next(&vms))) {
+        ref_t *ref;
+
+        if (!*VM_get_again_after(vm))
+            continue;
+        ref = new0(ref_t);
+        *ref = vm->ref;
+        background_run(core, "guest", "", go_on, ref);
+    }
 }

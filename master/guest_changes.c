@@ -3,7 +3,8 @@
  *
  *   note "guest"   {change: shut_down|rebooted|crashed|vanished, domid}
  *                  a guest ended: follow what the VM's owner wants then
- *   hello          what really runs on the host: compare with the model, VM by VM
+ *   hello          what really runs on the host: compare with the model, VM by VM; how a guest ended that nobody was told of,
+ *                  the host says when it is asked
  *
  * Either is only a reason to look: it may be old when it comes. So the VM is claimed, which keeps
  * everybody else away, then its host is asked, and only what it says then is written down. And as
@@ -34,10 +35,6 @@
 #include "master/vm_state.h"
 #include "shared/fiber.h"
 #include "shared/log.h"
-
-/* Hello says that a guest has ended, its note says why and comes at once; without one we do
- * without. */
-#define NOTE_COMES_MS 2000
 
 /* Between two attempts to have a host forget a guest that has ended. */
 #define FORGET_FIRST_MS 1000
@@ -232,13 +229,12 @@ static bool look_claimed(struct call *call, struct ward *ward, struct claim *cla
     } else if (ward->domid > 0 && answer_domid(&state) > ward->domid) {
         return false; /* a later guest has ended as well: that is told, too */
     } else if (ward->ending == ENDING_NONE) {
-        ward->ending = ENDING_SHUT_DOWN;
-        claim_end(claim);
-        return fiber_sleep(NOTE_COMES_MS) == 0;
+        ward->ending = ending_named(value_map_text(&state, "change", ""));
+        if (ward->ending == ENDING_NONE) /* with its host, or by somebody's order */
+            ward->ending = ENDING_SHUT_DOWN;
     }
     if (ward_wants_restart(vm, ward)) {
-        claim_end(claim);
-        ward_begin_anew(call, ref, ward);
+        ward_begin_anew(call, claim, ward);
     } else if (ward_forget(call, ward, MAX(ward->epoch, epoch_of(&state))) == 0) {
         put_ended(call, claim, ward);
     } else {
@@ -293,25 +289,15 @@ void guest_compare_later(struct core *core, ref_t vm_ref)
 
 static void on_guest(struct core *core, const struct slave_note *note)
 {
-    static const char *const texts[] = {
-        [ENDING_SHUT_DOWN] = "shut_down",
-        [ENDING_REBOOTED] = "rebooted",
-        [ENDING_CRASHED] = "crashed",
-        [ENDING_VANISHED] = "vanished",
-    };
-    const char *text = value_map_text(note->body, "change", "");
     const struct value *domid = value_map_find(note->body, "domid");
     struct ward ward = {
         .host = note->host,
         .vm_uuid = note->vm_uuid,
         .epoch = note->epoch,
-        .ending = ENDING_NONE,
+        .ending = ending_named(value_map_text(note->body, "change", "")),
         .domid = domid && domid->kind == KIND_INT ? domid->i : 0,
     };
 
-    for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
-        if (streq(text, texts[i]))
-            ward.ending = (enum ending) i;
     if (ward.ending != ENDING_NONE)
         look_after_later(core, &ward);
 }
@@ -387,4 +373,6 @@ void guests_start(struct core *core)
     slaves_on_note(core->slaves, "guest", on_guest);
     samples_start(core);
     slaves_on_hello(core->slaves, on_hello);
+    if (!core->read_only_why)
+        wards_go_on(core);
 }

@@ -10,7 +10,8 @@ struct guests;
 struct guests *guests_new(struct core *);
 void guests_destroy(struct guests **);
 
-/* Listen to the hosts' notes and hellos: after slaves_new(), before slaves_start(). */
+/* Listen to the hosts' notes and hellos, and go on with what an earlier master was to begin anew: after slaves_new(), before
+ * slaves_start(). */
 void guests_start(struct core *);
 
 /* What a host did or refused shows that the model may be wrong about the VM that is resident there:

@@ -21,6 +21,9 @@ enum ending {
     ENDING_NONE /* nothing was told */
 };
 
+/* As hosts name them; ENDING_NONE: no such name. */
+enum ending ending_named(const char *name);
+
 /* One guest to look after, in a fiber of its own. */
 struct ward {
     ref_t host, vm_uuid;
@@ -37,9 +40,12 @@ bool ward_claim_when_idle(struct call *, const struct ward *, struct claim *);
 /* Have the host forget it, so that its right is over there: 0, or the slave call's failure. With the claim. */
 int ward_forget(struct call *, const struct ward *, uint64_t epoch);
 
-/* guest_again.c: does the VM's owner want it to begin anew? And have it do so. */
+/* guest_again.c: does the VM's owner want it to begin anew? And have it do so; with the claim, which ends. */
 bool ward_wants_restart(const struct object *vm, const struct ward *);
-void ward_begin_anew(struct call *, ref_t vm, const struct ward *);
+void ward_begin_anew(struct call *, struct claim *, const struct ward *);
+
+/* VMs that an earlier master was to begin anew. */
+void wards_go_on(struct core *);
 
 /* Listen to the notes that carry figures. */
 void samples_start(struct core *);

@@ -279,6 +279,7 @@ void vm_put_home(struct txn *txn, struct core *core, ref_t vm, ref_t host, int64
     VM_put_resident_on(txn, vm, host);
     VM_put_scheduled_to_be_resident_on(txn, vm, NULL_REF);
     VM_put_domid(txn, vm, domid);
+    VM_put_again_after(txn, vm, "");
     make_consoles(txn, core, vm);
     place_consoles(txn, core, vm, host);
 }
@@ -296,6 +297,12 @@ void vm_put_booted(struct txn *txn, struct core *core, ref_t vm, ref_t host, int
 }
 
 void vm_put_halted(struct txn *txn, ref_t vm)
+{
+    VM_put_again_after(txn, vm, "");
+    vm_put_halted_for_now(txn, vm);
+}
+
+void vm_put_halted_for_now(struct txn *txn, ref_t vm)
 {
     VM_put_power_state(txn, vm, vm_power_state_Halted);
     VM_put_resident_on(txn, vm, NULL_REF);

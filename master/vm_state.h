@@ -20,6 +20,8 @@ void vm_put_home(struct txn *, struct core *, ref_t vm, ref_t host, int64_t domi
 
 /* It has ended. */
 void vm_put_halted(struct txn *, ref_t vm);
+/* ... and is to begin anew: again_after stays. */
+void vm_put_halted_for_now(struct txn *, ref_t vm);
 
 /* It rests in its suspend VDI; the devices stay attached in the record. */
 void vm_put_suspended(struct txn *, ref_t vm);

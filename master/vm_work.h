@@ -67,6 +67,7 @@ struct work {
     bool is_arrival;   /* the host takes the VM in; else it has it */
     ref_t wanted_host; /* null: any */
     bool is_paused, is_forced;
+    bool is_anew;      /* nobody has asked for it: guest_again.c */
     ref_t vdi; /* of the suspend image */
     void *detail; /* the handler's own, for its kind; NULL when recovery.c has taken the work up */
 };

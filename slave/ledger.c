@@ -236,7 +236,7 @@ void ledger_put_vm(struct ledger *ledger, const struct ledger_vm *put)
     if (ledger->is_loading)
         return;
     buffer_init(&bytes, ROW_BYTES_MAX);
-    pack_map(&bytes, 7);
+    pack_map(&bytes, 8);
     pack_text(&bytes, "epoch");
     pack_int(&bytes, (int64_t) vm->epoch);
     pack_text(&bytes, "progress");
@@ -247,6 +247,8 @@ void ledger_put_vm(struct ledger *ledger, const struct ledger_vm *put)
     pack_text(&bytes, vm->move);
     pack_text(&bytes, "aborted");
     pack_text(&bytes, vm->aborted);
+    pack_text(&bytes, "change");
+    pack_text(&bytes, vm->change);
     pack_text(&bytes, "reboot");
     pack_ref(&bytes, vm->reboot);
     pack_text(&bytes, "disks");
@@ -376,6 +378,7 @@ static bool load_vm(struct ledger *ledger, ref_t vm, const struct value *map)
     row.reboot = reboot && reboot->kind == KIND_REF ? reboot->ref : NULL_REF;
     snprintf(row.move, sizeof row.move, "%s", value_map_text(map, "move", ""));
     snprintf(row.aborted, sizeof row.aborted, "%s", value_map_text(map, "aborted", ""));
+    snprintf(row.change, sizeof row.change, "%s", value_map_text(map, "change", ""));
     row.disks = (char *) value_map_text(map, "disks", "");
     ledger_put_vm(ledger, &row);
     return true;

@@ -87,7 +87,8 @@ enum vm_progress {
     VM_PROGRESS_COUNT,
 };
 
-#define LEDGER_MOVE_BYTES 64
+#define LEDGER_MOVE_BYTES   64
+#define LEDGER_CHANGE_BYTES 16
 
 struct ledger_vm {
     ref_t vm;
@@ -96,6 +97,7 @@ struct ledger_vm {
     int64_t domid;
     char move[LEDGER_MOVE_BYTES];        /* the move that it is receiving, sending or was sent by; "" */
     char aborted[LEDGER_MOVE_BYTES];     /* the last move that was called off here: never begun again */
+    char change[LEDGER_CHANGE_BYTES];    /* how its guest ended by itself, as the note "guest" names it; "": it did not */
     ref_t reboot;                        /* operation of the last reboot that got so far as to start anew */
     char *disks;                         /* paths of its writable disks, each with a newline; owned by the ledger */
 };

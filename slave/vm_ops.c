@@ -507,6 +507,6 @@ int do_vm_ask(struct op *op, const struct slave_vm_ask_args *args, struct value 
     row = vm_row(vm);
     *ret = op_map(op, "state", guest_state_text(vm->state), "epoch", op_text(op, "%llu", (unsigned long long) row.epoch),
                   "progress", vm_progress_text(row.progress), "domid", op_text(op, "%lld", (long long) vm->domid),
-                  "move", row.move, NULL);
+                  "move", row.move, "change", row.change, NULL);
     return add_devices(op, vm, ret);
 }

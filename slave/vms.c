@@ -95,6 +95,7 @@ void vm_put(struct vm *vm, uint64_t epoch, enum vm_progress progress)
     row.epoch = epoch;
     row.progress = progress;
     row.domid = vm->domid;
+    row.change[0] = '\0';
     ledger_put_vm(vm->agent->ledger, &row);
 }
 
@@ -280,6 +281,23 @@ static void on_progress(void *arg, uint64_t number, double share)
 
 /* ---- guests change by themselves ---- */
 
+/* As the note "guest" has it; "" for an end that somebody ordered. */
+static const char *change_text(enum guest_change change)
+{
+    switch (change) {
+    case GUEST_SHUT_DOWN:
+        return "shut_down";
+    case GUEST_REBOOTED:
+        return "rebooted";
+    case GUEST_CRASHED:
+        return "crashed";
+    case GUEST_VANISHED:
+        return "vanished";
+    default:
+        return "";
+    }
+}
+
 struct ending {
     struct agent *agent;
     ref_t vm;
@@ -291,15 +309,9 @@ struct ending {
 /* Told once it is written down. */
 static void ending_main(void *arg)
 {
-    static const char *const texts[] = {
-        [GUEST_SHUT_DOWN] = "shut_down",
-        [GUEST_REBOOTED] = "rebooted",
-        [GUEST_CRASHED] = "crashed",
-        [GUEST_VANISHED] = "vanished",
-    };
     struct ending *ending = arg;
     struct value items[] = {
-        value_text("change"), value_text(texts[ending->change]),
+        value_text("change"), value_text(change_text(ending->change)),
         value_text("domid"), VALUE_INT(ending->domid),
     };
     struct value body = VALUE_MAP(2, items);
@@ -312,7 +324,12 @@ static void ending_main(void *arg)
 void vm_tell_ended(struct vm *vm, uint64_t epoch, enum guest_change change)
 {
     struct ending *ending = new0(struct ending);
+    struct ledger_vm row;
 
+    vm_put(vm, epoch, VM_ENDED);
+    row = vm_row(vm);
+    snprintf(row.change, sizeof row.change, "%s", change_text(change));
+    ledger_put_vm(vm->agent->ledger, &row);
     *ending = (struct ending){vm->agent, vm->uuid, epoch, change, vm->domid};
     if (!fiber_spawn(vm->agent->loop, ending_main, ending, "guest ended"))
         free(ending); /* hello tells it */
@@ -332,10 +349,10 @@ static void on_changed(void *arg, ref_t uuid, uint64_t epoch, enum guest_change 
     vm_set_state(vm, GUEST_ENDED);
     if (row.progress == VM_RECEIVING)
         return; /* a copy that came to nothing; receive_wait sees it */
-    vm_put(vm, row.epoch, VM_ENDED);
     if (vm->is_being_killed)
-        return; /* the operation that does it tells it */
-    vm_tell_ended(vm, row.epoch, change);
+        vm_put(vm, row.epoch, VM_ENDED); /* the operation that does it tells it */
+    else
+        vm_tell_ended(vm, row.epoch, change);
 }
 
 /* Guests that ended with it are told behind this: the master looks for another host then. */
@@ -391,6 +408,8 @@ static void adopt_vm(struct agent *agent, struct vm *vm)
         break;
     case GUEST_ENDED:
     case GUEST_NONE:
+        if (row.progress == VM_RAN && vm->state == GUEST_ENDED)
+            snprintf(row.change, sizeof row.change, "%s", change_text(vm->ended_by));
         if (row.progress == VM_RAN || row.progress == VM_PAUSED_FOR_MOVE)
             row.progress = VM_ENDED;
         if (row.progress == VM_RECEIVING) {

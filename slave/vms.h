@@ -48,10 +48,10 @@ void vm_set_state(struct vm *, enum guest_state);
 
 /* Its ledger row; one at epoch 0 when there is none. */
 struct ledger_vm vm_row(const struct vm *);
-/* Write down how far it got; in the file at the next ledger_sync. */
+/* Write down how far it got; in the file at the next ledger_sync. That its guest has ended by itself is forgotten by it. */
 void vm_put(struct vm *, uint64_t epoch, enum vm_progress);
 
-/* Tell the master that the guest has ended, when that is written down. */
+/* The right at this epoch is over, since the guest has ended by itself: write down how, and tell the master then. */
 void vm_tell_ended(struct vm *, uint64_t epoch, enum guest_change change);
 
 const char *guest_state_text(enum guest_state);

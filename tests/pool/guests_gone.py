@@ -68,6 +68,10 @@ def all_die(p, vms):
     wait(lambda: all(state(p, vm) == "Halted" for vm in vms.values()), "nobody runs anywhere", 30)
     check(crashes(p) == before + len(vms), "that is told", crashes(p) - before)
     check(failure(p, "VM.start", vms["vm3"], False, False) == ["NO_HOSTS_AVAILABLE"], "nobody can be started")
+    p.kill("master") # the next one goes on with them
+    p.start("master")
+    p.session = None
+    p.wait_hosts()
     p.start("guests3")
     wait(lambda: runs_elsewhere(p, [vm for name, vm in vms.items() if name != "vm3"], None),
          "when there is a place again they run, unasked", 40)
@@ -94,12 +98,40 @@ def one_is_stopped(p, hosts, vms):
         p.check_exactly_once(vm, "after the stop")
 
 
+def a_guest_crashes_unseen(p, hosts, vm):
+    """Neither its agent nor a master is there: that it has crashed, and is to begin anew, is known all the same."""
+    before = crashes(p)
+    p("VM.set_actions_after_crash", vm, "restart")
+    p("VM.hard_shutdown", vm)
+    p("VM.add_to_other_config", vm, "sim-crash-at-tick", "100")
+    p("VM.start_on", vm, hosts[1], False, False)
+    p("VM.remove_from_other_config", vm, "sim-crash-at-tick")
+    boots, path = p.journal(vm).boots, os.path.join(p.dir, "log", "guests2.log")
+    p.kill("2")
+    p.kill("master")
+
+    def has_crashed():
+        with open(path, errors="replace") as f:
+            return "vm1: ended by itself" in f.read()
+
+    wait(has_crashed, "it crashes", 30)
+    p.start("2")
+    p.start("master")
+    p.session = None
+    p.wait_hosts()
+    wait(lambda: p.journal(vm).boots > boots, "it is begun anew", 30)
+    check(crashes(p) == before + 1, "and its crash is told", crashes(p) - before)
+    p.check_exactly_once(vm, "unseen")
+    p.check_quiet("unseen")
+
+
 def main():
     with Pool(hosts=3, vms=4) as p:
         hosts, vms = p.hosts(), p.vms()
         one_of_three_dies(p, hosts, vms)
         all_die(p, vms)
         one_is_stopped(p, hosts, vms)
+        a_guest_crashes_unseen(p, hosts, vms["vm1"])
     return Checks.finish()
 
 

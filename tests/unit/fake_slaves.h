@@ -49,7 +49,8 @@ struct fake_guest {
     char move[UUID_TEXT_BYTES], aborted[UUID_TEXT_BYTES];
     bool has_image;
     int64_t domid;
-    const char *disks; /* as vm_ask tells them; NULL: it does not */
+    const char *change; /* how it ended by itself; NULL: it did not */
+    const char *disks;  /* as vm_ask tells them; NULL: it does not */
 };
 
 struct fake_op {
@@ -587,7 +588,7 @@ static int fake_ask(struct call *call, ref_t host_ref, const char *vm, struct va
     if (!host->is_linked)
         return fail(call, HOST_OFFLINE, ref_text(call, host_ref));
     guest = fake_guest(host, vm);
-    items = arena_alloc_array(call->arena, 14, sizeof *items);
+    items = arena_alloc_array(call->arena, 16, sizeof *items);
     items[0] = value_text("state");
     items[1] = value_text(guest->state);
     items[2] = value_text("epoch");
@@ -598,11 +599,13 @@ static int fake_ask(struct call *call, ref_t host_ref, const char *vm, struct va
     items[7] = value_text(arena_text(call->arena, "%lld", (long long) guest->domid));
     items[8] = value_text("move");
     items[9] = value_text(arena_strdup(call->arena, guest->move));
-    items[10] = value_text("disks");
-    items[11] = value_text(guest->disks ? guest->disks : "");
-    items[12] = value_text("nics");
-    items[13] = value_text("");
-    *ret = VALUE_MAP(guest->disks ? 7 : 5, items);
+    items[10] = value_text("change");
+    items[11] = value_text(guest->change && streq(guest->state, "ended") ? guest->change : "");
+    items[12] = value_text("disks");
+    items[13] = value_text(guest->disks ? guest->disks : "");
+    items[14] = value_text("nics");
+    items[15] = value_text("");
+    *ret = VALUE_MAP(guest->disks ? 8 : 6, items);
     if (world->slow_call == SLAVE_CALL_vm_ask) /* the answer is on its way, and gets old */
         while (!world->slow_over)
             if (fiber_sleep(100) < 0)

@@ -590,6 +590,7 @@ _unused_ static void guest_ends(int host, const char *change)
 {
     guest_on(host)->state = "ended";
     guest_on(host)->progress = "ended";
+    guest_on(host)->change = change;
     say_note(host, guest_on(host)->epoch, change, guest_on(host)->domid);
 }
 

@@ -179,6 +179,138 @@ static void a_vm_that_is_not_wanted_any_more_stays_halted(void **state)
     assert_false(has_message("VM_RESTART_FAILED"));
 }
 
+/* ---- and when the master dies that was at it ---- */
+
+static void put_all_away(bool are_away)
+{
+    for (int i = 0; i < HOSTS; i++)
+        put_guests_away(i, are_away);
+}
+
+static void unlink_all(void)
+{
+    for (int i = 0; i < HOSTS; i++)
+        world->hosts[i].is_linked = false;
+}
+
+/* It has crashed, and no host can make it again for now. */
+static void crash_and_wait(void)
+{
+    put_after_crash(on_crash_behaviour_restart);
+    assert_int_equal(start(false), 0);
+    put_all_away(true);
+    guest_ends(resident(), "crashed");
+    pass_ms(20000);
+    assert_int_equal(power(), vm_power_state_Halted);
+    assert_true(has_message("VM_CRASHED"));
+}
+
+static void a_new_master_goes_on(void **state)
+{
+    (void) state;
+    crash_and_wait();
+    unlink_all();
+    restart_master();
+    pass_ms(5000);
+    assert_int_equal(power(), vm_power_state_Halted);
+    all_return();
+    pass_ms(15000);
+    assert_int_equal(power(), vm_power_state_Running);
+    assert_string_equal(guest_on(resident())->state, "running");
+    assert_int_equal(runners(vm_uuid()), 1);
+    assert_quiet();
+
+    /* The wish is fulfilled. */
+    assert_int_equal(op_hard_shutdown(), 0);
+    restart_master();
+    pass_ms(60000);
+    assert_int_equal(power(), vm_power_state_Halted);
+    assert_quiet();
+}
+
+/* At each message of the new start. */
+static void a_master_dies_at_its_attempt(void **state)
+{
+    (void) state;
+    for (int is_after = 0; is_after < 2; is_after++) {
+        world_setup(state);
+        put_after_crash(on_crash_behaviour_restart);
+        assert_int_equal(start(false), 0);
+        pass_ms(200000);
+        world->crash_call = SLAVE_CALL_vm_start;
+        world->crash_after = is_after;
+        guest_ends(resident(), "crashed");
+        pass_ms(5000);
+        assert_true(world->has_crashed);
+        unlink_all();
+        restart_master();
+        all_return();
+        pass_ms(60000);
+        assert_int_equal(power(), vm_power_state_Running);
+        assert_int_equal(runners(vm_uuid()), 1);
+        assert_quiet();
+        world_teardown(state);
+    }
+}
+
+/* The one that was told has died right then, or none was there: the host says how its guest has ended. */
+static void a_new_master_hears_how_it_ended(void **state)
+{
+    static const char *const ends[] = {"crashed", "vanished", "shut_down"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(ends); i++) {
+        int home;
+
+        world_setup(state);
+        put_after_crash(on_crash_behaviour_restart);
+        assert_int_equal(start(false), 0);
+        home = resident();
+        unlink_all();
+        guest_on(home)->state = guest_on(home)->progress = "ended";
+        guest_on(home)->change = ends[i];
+        restart_master();
+        all_return();
+        pass_ms(60000);
+        assert_int_equal(power(), streq(ends[i], "shut_down") ? vm_power_state_Halted : vm_power_state_Running);
+        assert_int_equal(has_message("VM_CRASHED"), !streq(ends[i], "shut_down"));
+        assert_quiet();
+        world_teardown(state);
+    }
+}
+
+/* Nor does the next one, when its owner has settled the matter meanwhile. */
+static void a_new_master_begins_nothing_that_is_not_wanted(void **state)
+{
+    enum { STARTED, OTHER_WISHES, START_REFUSED, TOO_LATE, WAYS };
+
+    for (int way = 0; way < WAYS; way++) {
+        world_setup(state);
+        crash_and_wait();
+        if (way == STARTED) {
+            put_all_away(false);
+            assert_int_equal(start(false), 0);
+            assert_int_equal(op_hard_shutdown(), 0);
+        } else if (way == OTHER_WISHES) {
+            put_after_crash(on_crash_behaviour_destroy);
+        } else if (way == START_REFUSED) {
+            put_all_away(false);
+            world->refused_call = SLAVE_CALL_vm_start;
+            assert_int_not_equal(start(false), 0);
+        } else {
+            pass_ms(11 * 60 * 1000);
+            assert_true(has_message("VM_RESTART_FAILED"));
+        }
+        unlink_all();
+        restart_master();
+        all_return();
+        pass_ms(60000);
+        assert_int_equal(power(), vm_power_state_Halted);
+        assert_int_equal(runners(vm_uuid()), 0);
+        assert_quiet();
+        world_teardown(state);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -189,6 +321,10 @@ int main(void)
         WORLD_TEST(a_vm_begins_anew_where_it_can),
         WORLD_TEST(a_vm_begins_anew_after_a_refusal),
         WORLD_TEST(a_vm_that_is_not_wanted_any_more_stays_halted),
+        WORLD_TEST(a_new_master_goes_on),
+        cmocka_unit_test(a_master_dies_at_its_attempt),
+        cmocka_unit_test(a_new_master_hears_how_it_ended),
+        cmocka_unit_test(a_new_master_begins_nothing_that_is_not_wanted),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

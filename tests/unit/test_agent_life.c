@@ -159,6 +159,39 @@ static void a_reboot_that_fails_half_way_is_told(void **state)
     assert_int_equal(note->vm_epoch, 3);
 }
 
+/* As vm_ask tells it. */
+static const char *change(struct fixture *f)
+{
+    ref_t id = call(f, SLAVE_CALL_vm_ask, &(struct slave_vm_ask_args){.vm = vm1_text});
+
+    run(f);
+    return value_map_text(&of_id(f, WIRE_REPLY, id)->body, "change", "none");
+}
+
+/* By whoever was there to see it, for a master that was not. */
+static void how_a_guest_ended_is_remembered(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_string_equal(change(f), "");
+    start(f, 3);
+    assert_string_equal(change(f), "");
+    fake_guest_changes(&f->fake, vm1, GUEST_CRASHED);
+    run(f);
+    assert_string_equal(change(f), "crashed");
+    agent_restart(f);
+    assert_string_equal(change(f), "crashed");
+    start(f, 4);
+    assert_string_equal(change(f), "");
+    guest(f)->found.state = GUEST_ENDED; /* while no agent is there */
+    guest(f)->found.ended_by = GUEST_REBOOTED;
+    agent_restart(f);
+    assert_string_equal(change(f), "rebooted");
+    start(f, 5);
+    assert_string_equal(state_of(f, simple(f, SLAVE_CALL_vm_kill, 5)), "ended");
+    assert_string_equal(change(f), ""); /* that was somebody's order */
+}
+
 static void a_late_abort_leaves_a_running_guest_its_right(void **state)
 {
     struct fixture *f = *state;
@@ -210,6 +243,7 @@ int main(void)
         TEST(a_kill_ends_a_reboot_that_waits),
         TEST(a_hard_reboot_is_not_undone_by_what_it_overtook),
         TEST(a_reboot_that_fails_half_way_is_told),
+        TEST(how_a_guest_ended_is_remembered),
         TEST(a_late_abort_leaves_a_running_guest_its_right),
     };
 
