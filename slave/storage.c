@@ -36,7 +36,7 @@ static bool is_record(const char *name)
 
 bool storage_name_is_good(const char *name)
 {
-    if (!name[0] || name[0] == '.' || strlen(name) > 240 || is_record(name))
+    if (!name[0] || name[0] == '.' || name[0] == '-' || strchr(name, ':') || strlen(name) > 240 || is_record(name))
         return false;
     for (const char *p = name; *p; p++)
         if (*p == '/' || (unsigned char) *p < ' ' || *p == 0x7f)
@@ -384,8 +384,10 @@ static int scan_in(struct sr_job *job, int dir)
 
     if (!list)
         return -errno;
-    if (job->sr->type != SR_ISO)
+    if (job->sr->type != SR_ISO) {
         qcow2_sweep(dir);
+        bases_sweep(dir);
+    }
     while ((entry = readdir(list))) {
         const char *format = storage_format_of(entry->d_name, job->sr->type == SR_ISO);
         struct disk_facts facts;

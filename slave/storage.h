@@ -4,6 +4,7 @@
  *   storage_marker.c the way to an SR's directory, and the file by which a shared one is known
  *   storage_disk.c   disks: create, clone, copy, resize, destroy
  *   storage_clone.c  a disk from another one, also while a guest has that open
+ *   storage_bases.c  what qcow2 disks rest on, and when it goes
  *   storage_file.c   what is done to one file, in a worker: sparse copy, reflink, qemu-img (run by child.c)
  *
  * Names come from the master and are foreign all the same: a disk is a plain file name inside the directory, opened
@@ -56,7 +57,8 @@ int storage_check_files(struct op *op, const struct value *maps, uint32_t count)
 
 /* ---- names ---- */
 
-/* A plain file name: not empty, no '/', not starting with '.', no control characters, none of our own records. */
+/* A plain file name: not empty, no '/', not starting with '.', no control characters, none of our own records. And none that
+ * qemu-img takes for something else: an option, "-o.qcow2", or a place somewhere else, "nbd:host:10809.qcow2". */
 bool storage_name_is_good(const char *name);
 
 /* Path of a suspend image, from {sr_location, location}. 0 or the failure. */
@@ -106,6 +108,20 @@ int disk_copy_sparse(int dir, const char *source, int to_dir, const char *name, 
 int disk_sync(int dir, const char *name);    /* the file and its name */
 /* qemu-img with these arguments, in that directory. ret_text: what it said, or that it is not installed. */
 int qemu_img(const char *directory, char ret_text[STORAGE_TEXT_BYTES], const char *const arguments[]);
+
+/* ---- storage_bases.c: in workers ---- */
+
+enum bases_lock {
+    BASES_PUT_ON,    /* a disk is put on a base: beside others that do that */
+    BASES_TAKE_AWAY, /* bases are looked for that nothing rests on: alone */
+};
+
+/* Waits for the directory's lock: a descriptor that holds it until it is closed, or a negative errno. */
+int bases_lock(int dir, enum bases_lock how);
+/* Removes the base, and the bases under it, as far as nothing rests on them. */
+void bases_drop(int dir, const char *base);
+/* Removes those that an interrupted bases_drop() has left. */
+void bases_sweep(int dir);
 
 /* ---- storage_clone.c: in workers; they return 0 or a negative errno ---- */
 

@@ -152,9 +152,12 @@ int disk_clone_prepare(int dir, struct disk_clone *clone)
 
 static int take_split(int dir, struct disk_clone *clone)
 {
+    _cleanup_(close_fd) int lock = bases_lock(dir, BASES_PUT_ON);
     char hidden[DISK_NAME_BYTES], base[DISK_NAME_BYTES];
     struct stat old, found;
 
+    if (lock < 0)
+        return lock;
     disk_clone_base(clone->name, base);
     over_name(clone->name, hidden);
     if (is_split(dir, clone))
@@ -211,6 +214,10 @@ int disk_clone_finish(int dir, struct disk_clone *clone)
     int r;
 
     if (clone->way == CLONE_SPLIT) {
+        _cleanup_(close_fd) int lock = bases_lock(dir, BASES_PUT_ON);
+
+        if (lock < 0)
+            return lock;
         disk_clone_base(clone->name, base);
         draft_name(clone->name, hidden);
         r = disk_facts(dir, base, "qcow2", &facts);

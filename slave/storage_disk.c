@@ -1,10 +1,9 @@
 /* storage_disk.c - disks: create, clone, copy, resize, destroy
  *
- * A clone is what storage_clone.c makes of it. A base goes with the last disk that rests on it. Everything is fsynced, names
+ * A clone is what storage_clone.c makes of it; what it rests on goes by the rules of storage_bases.c. Everything is fsynced, names
  * included, before it is answered. */
 #include "slave/storage.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -324,48 +323,6 @@ int do_disk_resize(struct op *op, const struct slave_disk_resize_args *args, str
 
 /* ---- destroy ---- */
 
-/* Does any file of the directory rest on this base? When nobody can say, yes. */
-static bool is_needed(int dir, const char *base)
-{
-    DIR *list = dir_list(dir);
-    struct dirent *entry;
-    bool is_found = false;
-
-    if (!list)
-        return true;
-    while (!is_found && (entry = readdir(list))) {
-        size_t length = strlen(entry->d_name);
-        struct disk_facts facts;
-        int r;
-
-        if (length < 6 || !streq(entry->d_name + length - 6, ".qcow2"))
-            continue;
-        r = disk_facts(dir, entry->d_name, "qcow2", &facts);
-        is_found = r < 0 ? r != -ENOENT : streq(facts.backing, base);
-    }
-    closedir(list);
-    return is_found;
-}
-
-/* Removes the base, and the bases under it, as far as nothing rests on them. */
-static void drop_bases(int dir, const char *base)
-{
-    struct disk_facts facts = {0};
-    char name[DISK_NAME_BYTES];
-
-    snprintf(facts.backing, sizeof facts.backing, "%s", base);
-    while (facts.backing[0]) {
-        size_t length = strlen(facts.backing);
-
-        snprintf(name, sizeof name, "%s", facts.backing);
-        if (strchr(name, '/') || length < 11 || !streq(name + length - 11, ".base.qcow2") || is_needed(dir, name))
-            break;
-        if (disk_facts(dir, name, "qcow2", &facts) < 0)
-            facts.backing[0] = '\0';
-        unlinkat(dir, name, 0);
-    }
-}
-
 /* Is the operation making a disk of this name? Names are drawn anew for each, so that of another directory does no harm. */
 static bool makes(const struct op *op, const char *name)
 {
@@ -415,10 +372,10 @@ static int destroy_in(struct disk_job *job, int dir)
     unlinkat(dir, owner, 0);
     disk_clone_sweep(dir, name);
     if (facts.backing[0])
-        drop_bases(dir, facts.backing);
+        bases_drop(dir, facts.backing);
     /* The base that was made for a clone which did not come to be; if its source rests on it, it stays. */
     if (disk_clone_base(name, base) && !streq(base, facts.backing))
-        drop_bases(dir, base);
+        bases_drop(dir, base);
     return fsync(dir) < 0 ? -errno : 0;
 }
 
