@@ -355,7 +355,7 @@ static void send_to(struct front *front, struct http_request *http, ref_t ref)
     view_unpin(&view);
 }
 
-void front_hand_to(struct front *front, struct http_request *http, ref_t host)
+void front_hand_to(struct front *front, struct http_request *http, ref_t host, ref_t other)
 {
     char path[SLAVE_SOCKET_BYTES];
 
@@ -363,8 +363,10 @@ void front_hand_to(struct front *front, struct http_request *http, ref_t host)
         http_abort(http);
     } else if (!ref_equal(host, front->core->host)) {
         send_to(front, http, host);
-    } else if (slaves_own_socket(front->core->slaves, path)) {
-        http_pass_unix(http, path);
+    } else if (slaves_own_socket(front->core->slaves, path) && http_pass_unix(http, path)) {
+        return;
+    } else if (!ref_is_null(other)) {
+        send_to(front, http, other);
     } else {
         http_close_after(http);
         http_reply_html(http, 503, "", "this host's agent is not there");

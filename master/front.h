@@ -26,9 +26,9 @@ struct http_server *front_server(struct front *);
 void front_add(struct front *, enum http_method, const char *path, http_route_fn *fn, void *arg);
 
 /* Have the slave of a host answer, since what is asked for is there: of our own host through its
- * local socket, of any other by sending the client to it. 503 when that is not possible. On the
- * request's loop, before anything is answered. */
-void front_hand_to(struct front *, struct http_request *, ref_t host);
+ * local socket, of any other by sending the client to it. When our own host's agent is away the client
+ * is sent to `other`; 503 if that is null. On the request's loop, before anything is answered. */
+void front_hand_to(struct front *, struct http_request *, ref_t host, ref_t other);
 
 /* Begin to serve: 0 or a negative errno. */
 int front_start(struct front *);

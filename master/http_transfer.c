@@ -132,22 +132,41 @@ static int refuse_all(struct call *call, const struct view *view, const struct t
     return fail(call, OPERATION_NOT_ALLOWED, text);
 }
 
-static bool can_serve(const struct view *view, const struct transfer_needs *needs, ref_t host)
+/* It lives and sees all. is_linked: its agent can be spoken to now, too; one that ended a moment ago has no link and still counts as
+ * living. */
+static bool can_serve(struct core *core, const struct view *view, const struct transfer_needs *needs, ref_t host, bool is_linked)
 {
-    return storage_host_lives(view, host) && ref_is_null(misses(view, needs, host));
+    return storage_host_lives(view, host) && (!is_linked || slave_is_linked(core->slaves, host))
+           && ref_is_null(misses(view, needs, host));
 }
 
-/* Where the request is, if that host will do; else the master's own; else any. */
-static int choose_host(struct call *call, const struct view *view, const struct transfer_needs *needs, ref_t here,
-                       ref_t *ret)
+/* Any that can serve it and has a link, but for this one; null: none. */
+static ref_t choose_other(struct core *core, const struct view *view, const struct transfer_needs *needs, ref_t but)
 {
     const struct object *host;
     struct view_iter hosts;
 
-    *ret = can_serve(view, needs, here) ? here : can_serve(view, needs, call->core->host) ? call->core->host : NULL_REF;
+    view_each(&hosts, view, CLASS_OF(host));
+    while ((host = view_next(&hosts)))
+        if (!ref_equal(host->ref, but) && can_serve(core, view, needs, host->ref, true))
+            return host->ref;
+    return NULL_REF;
+}
+
+/* Where the request is, if that host will do; else the master's own; else any. Hosts without a link are the last choice. */
+static int choose_host(struct call *call, const struct view *view, const struct transfer_needs *needs, ref_t here,
+                       ref_t *ret)
+{
+    struct core *core = call->core;
+    const struct object *host;
+    struct view_iter hosts;
+
+    *ret = can_serve(core, view, needs, here, true)         ? here
+           : can_serve(core, view, needs, core->host, true) ? core->host
+                                                            : choose_other(core, view, needs, NULL_REF);
     view_each(&hosts, view, CLASS_OF(host));
     while (ref_is_null(*ret) && (host = view_next(&hosts)))
-        if (can_serve(view, needs, host->ref))
+        if (can_serve(core, view, needs, host->ref, false))
             *ret = host->ref;
     return ref_is_null(*ret) ? refuse_all(call, view, needs) : 0;
 }
@@ -160,6 +179,7 @@ struct routing {
     struct arena *arena;
     struct value params;   /* in the arena */
     ref_t host;            /* [out] */
+    ref_t other;           /* [out] when that one's agent turns out to be away; may be null */
 };
 
 static int route(struct call *call, void *arg)
@@ -171,9 +191,11 @@ static int route(struct call *call, void *arg)
 
     if (r == 0)
         r = choose_host(call, view, needs, call->core->host, &routing->host);
-    if (r == 0)
-        http_call_pass_on(call);
-    return r;
+    if (r < 0)
+        return r;
+    routing->other = choose_other(call->core, view, needs, routing->host);
+    http_call_pass_on(call);
+    return 0;
 }
 
 static void routed(struct http_request *http, struct call *call, int r, void *arg)
@@ -183,7 +205,7 @@ static void routed(struct http_request *http, struct call *call, int r, void *ar
     if (http && r < 0)
         http_call_reply_failure(http, call);
     else if (http)
-        front_hand_to(routing->front, http, routing->host);
+        front_hand_to(routing->front, http, routing->host, routing->other);
     arena_destroy(&routing->arena);
     free(routing);
 }

@@ -36,6 +36,12 @@ bool storage_host_lives(const struct view *view, ref_t host_ref)
     return metrics && host_metrics_get_live(metrics);
 }
 
+/* How gladly a live host is asked: one whose link has gone a moment ago may be dead, our own is near. */
+static int rank_host(const struct core *core, ref_t host)
+{
+    return 1 + 2 * slave_is_linked(core->slaves, host) + ref_equal(host, core->host);
+}
+
 /* A live host that sees the SR, and the other one, if it is not null. */
 static int find_host(struct call *call, ref_t sr, ref_t other, ref_t *ret_host)
 {
@@ -43,6 +49,7 @@ static int find_host(struct call *call, ref_t sr, ref_t other, ref_t *ret_host)
     const struct object *pbd;
     struct view_iter pbds;
     ref_t found = NULL_REF, dead = NULL_REF;
+    int best = 0;
 
     view_each_inverse(&pbds, view, &CLASS_OF(SR)->fields[F_SR_PBDs], sr);
     while ((pbd = view_next(&pbds))) {
@@ -51,10 +58,12 @@ static int find_host(struct call *call, ref_t sr, ref_t other, ref_t *ret_host)
         if (!PBD_get_currently_attached(pbd)
             || (!ref_is_null(other) && !storage_is_attached(view, other, host)))
             continue;
-        if (!storage_host_lives(view, host))
+        if (!storage_host_lives(view, host)) {
             dead = host;
-        else if (ref_is_null(found) || ref_equal(host, call->core->host))
+        } else if (rank_host(call->core, host) > best) {
+            best = rank_host(call->core, host);
             found = host;
+        }
     }
     *ret_host = found;
     if (!ref_is_null(found))

@@ -138,19 +138,18 @@ static int connect_unix(const char *path)
     return connected;
 }
 
-void http_pass_unix(struct http_request *request, const char *socket_path)
+bool http_pass_unix(struct http_request *request, const char *socket_path)
 {
     struct passing passing = {.fd = connect_unix(socket_path)};
 
     if (passing.fd < 0) {
         log_warning(NULL, "%s: %s", socket_path, strerror(-passing.fd));
-        http_close_after(request);
-        http_reply_html(request, 503, "", "this host's agent is not there");
-        return;
+        return false;
     }
     passing.head = head_of(request);
     http_take_over(request, "", pass, &passing);
     evbuffer_free(passing.head);
+    return true;
 }
 
 /* ---- sending elsewhere ---- */

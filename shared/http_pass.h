@@ -24,13 +24,13 @@ struct http_origin {
 
 void http_origin_of(const struct http_request *, struct http_origin *ret);
 
-/* Have the server at this unix socket answer: the request ends here. When it cannot be reached the
- * client gets 503 at once.
+/* Have the server at this unix socket answer: the request ends here. False when it cannot be reached: nothing
+ * was answered, and the request is still the caller's.
  *
  * Uploads without a length (HTTP/1.0) are passed on, and one that its client cuts is seen as cut.
  * What cannot be passed on is that the server cuts an answer without length or chunks: to the client
  * of such an answer (HTTP/1.0 again) it ends like a whole one. */
-void http_pass_unix(struct http_request *, const char *socket_path);
+bool http_pass_unix(struct http_request *, const char *socket_path);
 
 /* Send the client to the same path and query at another host, by the scheme and port that it used
  * here: all hosts of a pool have the same ports. `address` is numeric, IPv4 or IPv6, or a name. */

@@ -30,10 +30,12 @@ static void root_only(struct http_request *http, void *arg)
     http_authenticate(arg, http, "root", ROLE_LOCAL_ROOT, say_who, arg);
 }
 
-/* "/hand" to the slave of our own host, "/hand/on" to another's. */
+/* "/hand" to the slave of our own host, "/hand/on" to another's, "/hand/or" to our own's or, when that is away, the other's. */
 static void hand(struct http_request *http, void *arg)
 {
-    front_hand_to(arg, http, streq(http->path, "/hand") ? front_core(arg)->host : other_host);
+    bool is_or = streq(http->path, "/hand/or");
+
+    front_hand_to(arg, http, is_or || streq(http->path, "/hand") ? front_core(arg)->host : other_host, is_or ? other_host : NULL_REF);
 }
 
 static void make_other_host(struct mini *mini)
@@ -136,26 +138,33 @@ static void refused_credentials_fail_the_task(void **state)
 
 /* ---- what slaves serve ---- */
 
+static void expect_sent_on(struct served *served, const char *target)
+{
+    struct raw *raw = raw_connect("127.0.0.1", served->port);
+    char *head, *location, request[128], expected[64];
+
+    snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", target);
+    raw_send(raw, request);
+    free(raw_answer(raw, 302, &head));
+    location = raw_header(head, "location");
+    snprintf(expected, sizeof expected, "http://[2001:db8::2]:%u%s", served->port, target);
+    assert_string_equal(location, expected);
+    free(location);
+    free(head);
+    raw_close(&raw);
+}
+
 static void what_a_host_has_is_asked_of_that_host(void **state)
 {
     struct served served;
-    struct raw *raw;
-    char *head, *location, expected[64];
 
     (void) state;
     serve(&served);
     make_other_host(&served.mini);
     go(&served);
     expect(&served, "/hand", "", 503, NULL); /* no agent has said hello */
-    raw = raw_connect("127.0.0.1", served.port);
-    raw_send(raw, "GET /hand/on?x=1 HTTP/1.1\r\nHost: x\r\n\r\n");
-    free(raw_answer(raw, 302, &head));
-    location = raw_header(head, "location");
-    snprintf(expected, sizeof expected, "http://[2001:db8::2]:%u/hand/on?x=1", served.port);
-    assert_string_equal(location, expected);
-    free(location);
-    free(head);
-    raw_close(&raw);
+    expect_sent_on(&served, "/hand/on?x=1");
+    expect_sent_on(&served, "/hand/or?x=1");
     other_host.lo++; /* is gone */
     expect(&served, "/hand/on", "", 503, NULL);
     unserve(&served);

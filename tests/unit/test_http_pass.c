@@ -190,13 +190,15 @@ static void redirect(struct http_request *http, void *arg)
 
 static void pass(struct http_request *http, void *arg)
 {
-    http_pass_unix(http, arg);
+    assert(http_pass_unix(http, arg));
 }
 
 static void pass_nowhere(struct http_request *http, void *arg)
 {
     (void) arg;
-    http_pass_unix(http, "/nonexistent/socket");
+    assert(!http_pass_unix(http, "/nonexistent/socket"));
+    http_close_after(http);
+    http_reply_html(http, 503, "", "nobody is there");
 }
 
 static struct http_routes front_routes, back_routes;
