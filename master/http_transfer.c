@@ -32,6 +32,7 @@ struct served {
 struct http_transfers {
     struct core *core;
     struct refmap active; /* id at the slave -> struct http_transfer, from its note until its fiber has ended */
+    struct http_transfers_figures figures;
     struct served served[ARRAY_SIZE(kinds)];
 };
 
@@ -397,6 +398,7 @@ static void transfer_main(struct request *request)
         task_end(call, r);
     else if (r < 0 && asking->task_id)
         fail_named_task(call, asking->task_id);
+    call->core->transfers->figures.failed += r < 0;
     if (r < 0) /* what has begun to be answered is not answered again */
         refuse(transfer);
     else if (transfer->kind->is_upload && !is_moved)
@@ -437,9 +439,12 @@ static void not_begun(struct request *request, int r, bool is_last)
 {
     struct asking *asking = request->user;
     struct turned_away *away = new0(struct turned_away);
+    struct http_transfers_figures *figures = &request->call.core->transfers->figures;
 
     (void) r;
     (void) is_last;
+    figures->failed++;
+    figures->refused++;
     put_away(&asking->transfer);
     away->host = asking->transfer.host;
     away->id = dup_text(asking->transfer.id);
@@ -530,8 +535,11 @@ static void on_transfer(struct core *core, const struct slave_note *note)
         .role = ROLE_READ_ONLY, .user_name = "", .originator = "", .address = value_map_text(body, "peer", "")};
     request->user = asking;
     request->answer = not_begun;
+    core->transfers->figures.begun++;
     refmap_put(&core->transfers->active, note->vm_uuid, &asking->transfer);
     if (core->transfers->active.count > TRANSFERS_MAX) {
+        log_warning(NULL, "a client's %s from %s is refused with TOO_BUSY: a pool has at most %d transfers at once", kind->realm,
+                    request->call.caller.address, TRANSFERS_MAX);
         fail(&request->call, TOO_BUSY);
         not_begun(request, -ERR_TOO_BUSY, true);
         return;
@@ -581,6 +589,10 @@ static void on_progress(struct core *core, const struct slave_note *note)
     if (!transfer || !share || share->kind != KIND_FLOAT || !bytes || bytes->kind != KIND_INT || !rate
         || rate->kind != KIND_INT || ref_is_null(transfer->call->task))
         return;
+    if (bytes->i > transfer->bytes) {
+        core->transfers->figures.bytes += (uint64_t) (bytes->i - transfer->bytes);
+        transfer->bytes = bytes->i;
+    }
     task_progress(transfer->call, share->f);
     txn = store_begin(core->store);
     task = txn_get(txn, task, transfer->call->task);
@@ -656,4 +668,10 @@ void http_transfers_destroy(struct http_transfers **transfers_p)
         return;
     refmap_done(&transfers->active);
     free(transfers);
+}
+
+void http_transfers_figures(const struct http_transfers *transfers, struct http_transfers_figures *ret)
+{
+    *ret = transfers->figures;
+    ret->active = (unsigned) transfers->active.count;
 }

@@ -38,6 +38,7 @@ struct http_transfer {
     int64_t length;             /* of the body; -1: not said beforehand */
     bool is_head;
     bool is_left;               /* something of it may be at work on the host, which cannot be asked */
+    int64_t bytes;              /* over the connection, as its host told last */
 };
 
 struct transfer_kind {
@@ -83,3 +84,13 @@ void http_transfers_recover(struct core *);
 /* Handlers of the front, and of notes: after core->slaves is there, before the front starts. */
 struct http_transfers *http_transfers_new(struct core *, struct front *);
 void http_transfers_destroy(struct http_transfers **);
+
+/* Of all hosts, since this master began. On the core's thread. */
+struct http_transfers_figures {
+    unsigned active;  /* requests of which hosts have told, until they have ended */
+    uint64_t begun;   /* of which hosts have told */
+    uint64_t failed;  /* of these, refusals and cancelled ones too */
+    uint64_t refused; /* of these, because too much was under way in the pool */
+    uint64_t bytes;   /* over the connections of all of them; hosts tell each second */
+};
+void http_transfers_figures(const struct http_transfers *, struct http_transfers_figures *ret);

@@ -8,25 +8,13 @@
 #include "master/events.h"
 #include "master/flows.h"
 #include "master/front.h"
+#include "master/http_transfer.h"
 #include "master/journal.h"
 #include "master/mirror.h"
 #include "master/slaves.h"
 #include "master/store.h"
-#include "shared/buffer.h"
+#include "shared/metrics_text.h"
 #include "shared/workers.h"
-
-static void line(struct buffer *out, const char *name, const char *kind, uint64_t value)
-{
-    buffer_add_literal(out, "# TYPE drover_");
-    buffer_add_text(out, name);
-    buffer_add_char(out, ' ');
-    buffer_add_text(out, kind);
-    buffer_add_literal(out, "\ndrover_");
-    buffer_add_text(out, name);
-    buffer_add_char(out, ' ');
-    buffer_add_int(out, (int64_t) value);
-    buffer_add_char(out, '\n');
-}
 
 static void add_calls(struct buffer *out, struct core *core)
 {
@@ -34,18 +22,18 @@ static void add_calls(struct buffer *out, struct core *core)
     struct event_figures events;
 
     dispatch_figures(core->dispatch, &calls);
-    line(out, "calls_read_total", "counter", calls.reads);
-    line(out, "calls_core_total", "counter", calls.calls);
-    line(out, "tasks_started_total", "counter", calls.tasks);
-    line(out, "calls_refused_total", "counter", calls.refused);
-    line(out, "calls_not_implemented_total", "counter", calls.not_implemented);
-    line(out, "calls_running", "gauge", calls.running);
-    line(out, "calls_queued", "gauge", calls.queued);
-    line(out, "tasks_queued", "gauge", calls.tasks_queued);
+    metrics_line(out, "calls_read_total", "counter", calls.reads);
+    metrics_line(out, "calls_core_total", "counter", calls.calls);
+    metrics_line(out, "tasks_started_total", "counter", calls.tasks);
+    metrics_line(out, "calls_refused_total", "counter", calls.refused);
+    metrics_line(out, "calls_not_implemented_total", "counter", calls.not_implemented);
+    metrics_line(out, "calls_running", "gauge", calls.running);
+    metrics_line(out, "calls_queued", "gauge", calls.queued);
+    metrics_line(out, "tasks_queued", "gauge", calls.tasks_queued);
     events_figures(core->events, &events);
-    line(out, "event_readers_waiting", "gauge", events.waiting);
-    line(out, "event_readers_woken_total", "counter", events.wakes);
-    line(out, "event_readers_answered_total", "counter", events.answers);
+    metrics_line(out, "event_readers_waiting", "gauge", events.waiting);
+    metrics_line(out, "event_readers_woken_total", "counter", events.wakes);
+    metrics_line(out, "event_readers_answered_total", "counter", events.answers);
 }
 
 static void add_core(struct buffer *out, struct core *core)
@@ -54,21 +42,21 @@ static void add_core(struct buffer *out, struct core *core)
     struct store_figures store;
     const struct view *view = store_core_view(core->store);
 
-    line(out, "sessions", "gauge", view_count(view, CLASS_OF(session)));
-    line(out, "tasks", "gauge", view_count(view, CLASS_OF(task)));
+    metrics_line(out, "sessions", "gauge", view_count(view, CLASS_OF(session)));
+    metrics_line(out, "tasks", "gauge", view_count(view, CLASS_OF(task)));
     loop_counters_read(core->loop, &loop);
-    line(out, "core_rounds_total", "counter", loop.rounds);
-    line(out, "core_longest_step_us", "gauge", loop.longest_step_us);
-    line(out, "fibers", "gauge", loop.fibers);
-    line(out, "fibers_most", "gauge", loop.fibers_most);
-    line(out, "workers_queued", "gauge", workers_queued(core->workers));
+    metrics_line(out, "core_rounds_total", "counter", loop.rounds);
+    metrics_line(out, "core_longest_step_us", "gauge", loop.longest_step_us);
+    metrics_line(out, "fibers", "gauge", loop.fibers);
+    metrics_line(out, "fibers_most", "gauge", loop.fibers_most);
+    metrics_line(out, "workers_queued", "gauge", workers_queued(core->workers));
     store_figures(core->store, &store);
-    line(out, "store_generations_total", "counter", store.generations);
-    line(out, "store_versions_live", "gauge", store.versions_live);
-    line(out, "store_bytes_live", "gauge", store.bytes_live);
-    line(out, "store_bytes_retired", "gauge", store.bytes_retired);
-    line(out, "store_oldest_pin_age_ms", "gauge", store.oldest_pin_age_ms);
-    line(out, "store_waiting_durable", "gauge", store.waiting_durable);
+    metrics_line(out, "store_generations_total", "counter", store.generations);
+    metrics_line(out, "store_versions_live", "gauge", store.versions_live);
+    metrics_line(out, "store_bytes_live", "gauge", store.bytes_live);
+    metrics_line(out, "store_bytes_retired", "gauge", store.bytes_retired);
+    metrics_line(out, "store_oldest_pin_age_ms", "gauge", store.oldest_pin_age_ms);
+    metrics_line(out, "store_waiting_durable", "gauge", store.waiting_durable);
 }
 
 static void add_durability(struct buffer *out, struct core *core)
@@ -76,24 +64,24 @@ static void add_durability(struct buffer *out, struct core *core)
     struct journal_figures journal;
     struct mirror_figures mirror;
 
-    line(out, "read_only", "gauge", core->read_only_why != NULL);
+    metrics_line(out, "read_only", "gauge", core->read_only_why != NULL);
     if (core->journal) {
         journal_figures(core->journal, &journal);
-        line(out, "journal_records_total", "counter", journal.records);
-        line(out, "journal_commits_total", "counter", journal.commits);
-        line(out, "journal_bytes_total", "counter", journal.bytes);
-        line(out, "journal_queue_bytes", "gauge", journal.queue_bytes);
-        line(out, "journal_longest_commit_us", "gauge", journal.longest_commit_us);
-        line(out, "journal_fold_failures_total", "counter", journal.fold_failures);
-        line(out, "journal_wal_bytes", "gauge", journal.wal_bytes);
-        line(out, "journal_free_bytes", "gauge", journal.free_bytes);
-        line(out, "journal_has_room", "gauge", journal.has_room);
+        metrics_line(out, "journal_records_total", "counter", journal.records);
+        metrics_line(out, "journal_commits_total", "counter", journal.commits);
+        metrics_line(out, "journal_bytes_total", "counter", journal.bytes);
+        metrics_line(out, "journal_queue_bytes", "gauge", journal.queue_bytes);
+        metrics_line(out, "journal_longest_commit_us", "gauge", journal.longest_commit_us);
+        metrics_line(out, "journal_fold_failures_total", "counter", journal.fold_failures);
+        metrics_line(out, "journal_wal_bytes", "gauge", journal.wal_bytes);
+        metrics_line(out, "journal_free_bytes", "gauge", journal.free_bytes);
+        metrics_line(out, "journal_has_room", "gauge", journal.has_room);
     }
     if (core->mirror) {
         mirror_figures(core->mirror, &mirror);
-        line(out, "mirror_in_step", "gauge", mirror.state == MIRROR_IN_STEP);
-        line(out, "mirror_generations_waiting", "gauge", mirror.waiting);
-        line(out, "mirror_incarnations_total", "counter", mirror.incarnations);
+        metrics_line(out, "mirror_in_step", "gauge", mirror.state == MIRROR_IN_STEP);
+        metrics_line(out, "mirror_generations_waiting", "gauge", mirror.waiting);
+        metrics_line(out, "mirror_incarnations_total", "counter", mirror.incarnations);
     }
 }
 
@@ -104,15 +92,29 @@ static void add_hosts(struct buffer *out, struct core *core)
     if (!core->slaves)
         return;
     slaves_figures(core->slaves, &slaves);
-    line(out, "hosts", "gauge", slaves.hosts);
-    line(out, "hosts_linked", "gauge", slaves.linked);
-    line(out, "slave_calls_total", "counter", slaves.calls);
-    line(out, "slave_replies_total", "counter", slaves.replies);
-    line(out, "slave_calls_in_doubt_total", "counter", slaves.in_doubt);
-    line(out, "slave_notes_total", "counter", slaves.notes);
-    line(out, "slave_frames_refused_total", "counter", slaves.frames_refused);
-    line(out, "moves_running", "gauge", flows_running(core->flows));
-    line(out, "moves_waiting", "gauge", flows_waiting(core->flows));
+    metrics_line(out, "hosts", "gauge", slaves.hosts);
+    metrics_line(out, "hosts_linked", "gauge", slaves.linked);
+    metrics_line(out, "slave_calls_total", "counter", slaves.calls);
+    metrics_line(out, "slave_replies_total", "counter", slaves.replies);
+    metrics_line(out, "slave_calls_in_doubt_total", "counter", slaves.in_doubt);
+    metrics_line(out, "slave_notes_total", "counter", slaves.notes);
+    metrics_line(out, "slave_frames_refused_total", "counter", slaves.frames_refused);
+    metrics_line(out, "moves_running", "gauge", flows_running(core->flows));
+    metrics_line(out, "moves_waiting", "gauge", flows_waiting(core->flows));
+}
+
+static void add_transfers(struct buffer *out, struct core *core)
+{
+    struct http_transfers_figures transfers;
+
+    if (!core->transfers)
+        return;
+    http_transfers_figures(core->transfers, &transfers);
+    metrics_line(out, "transfers", "gauge", transfers.active);
+    metrics_line(out, "transfers_total", "counter", transfers.begun);
+    metrics_line(out, "transfers_failed_total", "counter", transfers.failed);
+    metrics_line(out, "transfers_refused_total", "counter", transfers.refused);
+    metrics_line(out, "transfers_bytes_total", "counter", transfers.bytes);
 }
 
 /* One that was asked for, on its way to the core and back. */
@@ -127,7 +129,7 @@ static void answer(struct http_request *http, void *arg)
     struct question *question = arg;
 
     if (http)
-        http_reply_text(http, 200, "content-type: text/plain; version=0.0.4\r\n",
+        http_reply_text(http, 200, METRICS_HEADERS,
                         buffer_text(&question->out));
     buffer_done(&question->out);
     free(question);
@@ -142,6 +144,7 @@ static void gather(void *arg)
     add_core(&question->out, core);
     add_durability(&question->out, core);
     add_hosts(&question->out, core);
+    add_transfers(&question->out, core);
     http_ticket_post(question->ticket, answer, question);
 }
 
@@ -154,11 +157,11 @@ static void metrics(struct http_request *http, void *arg)
     question->ticket = http_park(http, NULL, NULL);
     buffer_init(&question->out, 1 << 20);
     http_server_stats(front_server(question->front), &stats);
-    line(&question->out, "http_requests_total", "counter", stats.requests);
-    line(&question->out, "http_connections_total", "counter", stats.connections);
-    line(&question->out, "http_connections", "gauge", stats.connections_now);
-    line(&question->out, "http_bodies_bytes", "gauge", stats.bodies_bytes);
-    line(&question->out, "http_refused_total", "counter", stats.refused);
+    metrics_line(&question->out, "http_requests_total", "counter", stats.requests);
+    metrics_line(&question->out, "http_connections_total", "counter", stats.connections);
+    metrics_line(&question->out, "http_connections", "gauge", stats.connections_now);
+    metrics_line(&question->out, "http_bodies_bytes", "gauge", stats.bodies_bytes);
+    metrics_line(&question->out, "http_refused_total", "counter", stats.refused);
     loop_call(front_core(question->front)->loop, gather, question);
 }
 

@@ -28,6 +28,7 @@
 #include "slave/hypervisor_sim.h"
 #include "slave/ledger.h"
 #include "slave/local_calls.h"
+#include "slave/metrics.h"
 #include "slave/settings.h"
 #include "slave/slave_front.h"
 #include "slave/standing.h"
@@ -46,6 +47,7 @@ struct slave {
     struct standing *standing;
     struct slave_front *front;
     struct transfers *transfers;
+    struct agent_metrics *metrics;
     struct listeners listeners;
     struct agent *agent;
     struct timer ready_timer, shutdown_timer;
@@ -232,6 +234,7 @@ static int serve_http(struct slave *slave)
                                          .requests_max = (unsigned) settings->transfer_requests,
                                          .bytes_per_s = settings->transfer_kib_per_s << 10,
                                      });
+    slave->metrics = agent_metrics_new(slave->loop, slave->front, slave->transfers);
     if (listeners_open(&slave->listeners, slave_front_server(slave->front), url, sizeof url) < 0)
         return -1;
     if (!realpath(settings->unix_socket, slave->http_socket)) {
@@ -289,6 +292,7 @@ static void stop(struct slave *slave)
     workers_destroy(&slave->workers);
     local_calls_destroy(&slave->local_calls);
     transfers_destroy(&slave->transfers);
+    agent_metrics_destroy(&slave->metrics);
     agent_destroy(&slave->agent);
     if (slave->hypervisor)
         slave->hypervisor->destroy(&slave->hypervisor);

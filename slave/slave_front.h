@@ -5,7 +5,7 @@
  *   GET /                        a page that says so to people
  *   /export_metadata, /import_metadata, /blob
  *                                302 to the master's host, 503 while it is not known
- *   whatever else is registered  transfers of this host's disks */
+ *   whatever else is registered  transfers of this host's disks, /metrics */
 #pragma once
 
 #include "shared/http_routes.h"

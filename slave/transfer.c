@@ -15,6 +15,7 @@
 #include "slave/ledger.h"
 #include "slave/slave_front.h"
 #include "slave/storage.h"
+#include "slave/transfer_counts.h"
 #include "slave/transfer_pipe.h"
 #include "slave/transfer_rate.h"
 #include "slave/transfer_upload.h"
@@ -31,7 +32,7 @@
 #define OVA_BYTES_MAX ((int64_t) 64 << 20)
 /* From here on a length is no length: clients that do not know it say 2^50 and close early (npm xen-api). */
 #define LENGTH_UNKNOWN_FROM ((int64_t) 1 << 50)
-#define TOO_MANY            "this host has too many transfers under way"
+#define TOO_MANY            "this host has as many transfers under way as its setting transfer_requests allows"
 
 struct transfers {
     struct loop *loop;          /* the agent's */
@@ -43,6 +44,7 @@ struct transfers {
     struct xva_budget ova;      /* what texts of ova.xml may still take */
     struct refmap table;        /* id -> struct transfer, the agent's loop */
     atomic_uint count;
+    struct transfer_counts counts;
 };
 
 /* ---- one transfer ---- */
@@ -206,6 +208,7 @@ static bool make_room(struct transfers *transfers)
     log_warning(NULL, "a client's %s gives way to others: it moved %lld bytes in %d s", value_map_text(&slowest->asked, "path", ""),
                 (long long) slowest->slow_bytes, SLOW_MS / 1000);
     slowest->has_given_way = true;
+    transfers->counts.gave_way++;
     answer_cut(slowest);
     return true;
 }
@@ -222,6 +225,8 @@ static void announce(void *arg)
         return;
     }
     if (!transfer->is_gone && !make_room(transfers)) {
+        transfer_count_refused(&transfers->counts, value_map_text(&transfer->asked, "path", ""),
+                               value_map_text(&transfer->asked, "peer", ""), transfers->requests_max);
         answer_refusal(transfer, 503, "Retry-After: 5\r\n", TOO_MANY, "");
         transfer_unref(&transfer);
         return;
@@ -352,6 +357,7 @@ static void arrive(struct http_request *http, void *arg)
     /* The agent's loop decides who may stay; here it is seen to that not many wait for that. */
     if (atomic_fetch_add(&transfers->count, 1) >= 2 * transfers->requests_max) {
         atomic_fetch_sub(&transfers->count, 1);
+        transfer_count_refused(&transfers->counts, http->path, http->peer, transfers->requests_max);
         http_close_after(http);
         http_reply_html(http, 503, "Retry-After: 5\r\n", TOO_MANY);
         return;
@@ -363,6 +369,7 @@ static void arrive(struct http_request *http, void *arg)
     pthread_mutex_init(&transfer->lock, NULL);
     transfer->arena = arena_new();
     transfer->is_head = http->method == HTTP_HEAD;
+    transfer->is_upload = http->method == HTTP_PUT;
     transfer->is_open_ended = http->content_length >= LENGTH_UNKNOWN_FROM;
     transfer->range = header(transfer, http, "range");
     transfer->if_range = header(transfer, http, "if-range");
@@ -447,6 +454,16 @@ struct reporting {
     int64_t bytes_before; /* of the stream, when it was last told */
 };
 
+/* What went over its connection since this was last done. */
+static void count_bytes(struct transfer *transfer)
+{
+    int64_t bytes = atomic_load(&transfer->figures.stream_bytes);
+    struct transfer_counts *counts = &transfer->transfers->counts;
+
+    *(transfer->is_upload ? &counts->received_bytes : &counts->sent_bytes) += (uint64_t) (bytes - transfer->counted_bytes);
+    transfer->counted_bytes = bytes;
+}
+
 /* How far it is, and how fast it was in the last so many milliseconds, since it had bytes_before. */
 static void tell(struct reporting *reporting, int64_t bytes_before, uint64_t ms)
 {
@@ -460,6 +477,7 @@ static void tell(struct reporting *reporting, int64_t bytes_before, uint64_t ms)
     struct value body = VALUE_MAP(3, items);
 
     reporting->bytes_before = bytes;
+    count_bytes(reporting->transfer);
     agent_note(reporting->op->agent, "transfer_progress", reporting->transfer->id, 0, &body, true);
 }
 
@@ -600,6 +618,30 @@ int do_transfer_end(struct op *op, const struct slave_transfer_end_args *args, s
     http_ticket_post(transfer->ticket, end, transfer_ref(transfer));
     forget(transfer);
     return 0;
+}
+
+/* ---- figures ---- */
+
+void transfers_figures(struct transfers *transfers, struct transfers_figures *ret)
+{
+    const struct transfer_counts *counts = &transfers->counts;
+    void *value;
+
+    *ret = (struct transfers_figures){
+        .there = (unsigned) transfers->table.count,
+        .at_work = places_held(transfers->places),
+        .wait_for_place = places_waiting(transfers->places),
+    };
+    for (size_t at = 0; refmap_each(&transfers->table, &at, NULL, &value);) {
+        struct transfer *transfer = value;
+
+        ret->wait_for_client += atomic_load(&transfer->place.waits_for_client);
+        count_bytes(transfer);
+    }
+    ret->refused = atomic_load(&counts->refused);
+    ret->gave_way = counts->gave_way;
+    ret->sent_bytes = counts->sent_bytes;
+    ret->received_bytes = counts->received_bytes;
 }
 
 /* ---- life ---- */

@@ -16,6 +16,7 @@
  *
  *   transfer.c          arrival, table, end
  *   transfer_places.c   how many are at work at once
+ *   transfer_counts.c   what they add up to, for metrics.c
  *   transfer_export.c   export_vm, export_raw
  *   transfer_import.c   import_open, import_disks, import_raw */
 #pragma once
@@ -51,6 +52,16 @@ void transfers_destroy(struct transfers **);
  * for dead. */
 void transfers_follow(struct transfers *, uint64_t epoch);
 
+struct transfers_figures {
+    unsigned there;           /* at work or waiting */
+    unsigned at_work;         /* have a place */
+    unsigned wait_for_place;  /* would go on if they had one */
+    unsigned wait_for_client; /* to take or send something; the rest waits for the master's word */
+    uint64_t refused, gave_way, sent_bytes, received_bytes; /* since the agent began (transfer_counts.h) */
+};
+/* On the agent's loop. */
+void transfers_figures(struct transfers *, struct transfers_figures *ret);
+
 /* ---- among the transfer files ---- */
 
 struct transfer {
@@ -60,7 +71,7 @@ struct transfer {
     struct http_ticket ticket;
     bool is_open_ended;          /* the client may close when it has sent all, whatever length it said */
     const char *range, *if_range, *if_match; /* headers, or NULL; in the arena */
-    bool is_head;
+    bool is_head, is_upload;
     struct arena *arena;
     struct value asked;          /* the body of the note */
 
@@ -74,6 +85,7 @@ struct transfer {
     uint64_t window_ms;          /* when the stretch of time began in which its client's speed is measured, */
     int64_t window_bytes;        /* at so many bytes of the stream; */
     int64_t slow_bytes;          /* how many moved in the last one; -1: there was none yet */
+    int64_t counted_bytes;       /* of the stream, that the host's counts have */
 
     /* shared with the codec's thread */
     _Atomic bool is_cancelled;

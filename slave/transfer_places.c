@@ -15,6 +15,7 @@ struct waiting {
 
 struct places {
     pthread_mutex_t lock;
+    unsigned count; /* in all */
     unsigned free;
     struct waiting *first, **end; /* who has waited longest comes first */
 };
@@ -24,7 +25,7 @@ struct places *places_new(unsigned count)
     struct places *places = new0(struct places);
 
     pthread_mutex_init(&places->lock, NULL);
-    places->free = count;
+    places->count = places->free = count;
     places->end = &places->first;
     return places;
 }
@@ -144,4 +145,14 @@ unsigned places_waiting(struct places *places)
         count++;
     pthread_mutex_unlock(&places->lock);
     return count;
+}
+
+unsigned places_held(struct places *places)
+{
+    unsigned held;
+
+    pthread_mutex_lock(&places->lock);
+    held = places->count - places->free;
+    pthread_mutex_unlock(&places->lock);
+    return held;
 }

@@ -20,6 +20,8 @@ void places_destroy(struct places **);
 void places_wake(struct places *);
 /* How many wait for one. Any thread. */
 unsigned places_waiting(struct places *);
+/* How many have one. Any thread. */
+unsigned places_held(struct places *);
 
 /* ---- of one transfer ---- */
 
