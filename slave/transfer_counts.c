@@ -15,6 +15,6 @@ void transfer_count_refused(struct transfer_counts *counts, const char *path, co
         return;
     log_warning(NULL,
                 "a client's %s from %s is refused with 503: %u transfers are there, as many as the setting transfer_requests "
-                "allows; %llu were refused since the agent began",
+                "allows; refused since the agent began: %llu",
                 path, peer, requests_max, (unsigned long long) refused);
 }
