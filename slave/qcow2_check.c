@@ -141,13 +141,15 @@ static int check_tables(const struct image *image)
     return r;
 }
 
-int qcow2_check(int fd, int64_t file_bytes)
+int qcow2_check(int fd, int64_t file_bytes, int64_t disk_bytes)
 {
     struct image image = {.fd = fd, .file_bytes = file_bytes};
     int r = read_header(&image);
 
     if (r != 0)
         return MIN(r, 0);
+    if (image.size - disk_bytes >= SECTOR) /* it has whole sectors */
+        return -EFBIG;
     image.table = alloc0((size_t) image.cluster);
     r = check_tables(&image);
     free(image.table);

@@ -11,6 +11,10 @@
 
 #include <stdint.h>
 
-/* Reads the file, of so many bytes. 0; -EBADMSG, which with a file that was whole means that it was damaged; or -EIO and the
- * like of the descriptor. What is no qcow2 at all is 0: nothing can be said of it. */
-int qcow2_check(int fd, int64_t file_bytes);
+/* Reads the file, of so many bytes. 0; -EFBIG: its disk is larger than disk_bytes, but for a part of a sector; -EBADMSG, which with
+ * a file that was whole means that it was damaged; or -EIO and the like of the descriptor. What is no qcow2 at all is 0: nothing
+ * can be said of it.
+ *
+ * The disk's size bounds the work, and is looked at first: all tables of a small file may be one and the same, and describe a
+ * disk of 2^61 bytes, which to look through takes hours. */
+int qcow2_check(int fd, int64_t file_bytes, int64_t disk_bytes);

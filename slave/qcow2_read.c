@@ -15,6 +15,7 @@
 
 #define COPY_BYTES   (2 * 1024 * 1024)
 #define STORE_NAME   ".import-"
+#define TOO_LARGE    "the image's disk is larger than the disk that it is for"
 #define STORE_LEFT_S 3600 /* so old a name is nobody's any more, even if the clocks of hosts that share the directory differ */
 
 static int refuse(char *ret_text, int error, const char *why)
@@ -170,14 +171,16 @@ int qcow2_read(struct disk_io *disk, struct source *source, const char *director
     r = store(fd, source, stored_max(disk), &stored, ret_text);
     if (r < 0)
         return r;
-    r = qcow2_check(fd, stored);
+    r = qcow2_check(fd, stored, disk_io_size(disk));
+    if (r == -EFBIG)
+        return refuse(ret_text, r, TOO_LARGE);
     if (r < 0)
         return bad_image(ret_text, r);
     r = disk_io_open_alone(&image, fd, ret_text);
     if (r < 0)
         return r == -EINVAL ? -EOPNOTSUPP : r == -EIO ? -EBADMSG : r;
-    if (disk_io_size(image) - disk_io_size(disk) >= 512) /* it has whole sectors */
-        return refuse(ret_text, -EFBIG, "the image's disk is larger than the disk that it is for");
+    if (disk_io_size(image) - disk_io_size(disk) >= 512) /* as its reader understands it */
+        return refuse(ret_text, -EFBIG, TOO_LARGE);
     disk_writer_init(&writer, disk, figures);
     r = copy(image, &writer);
     return bad_image(ret_text, r);

@@ -301,6 +301,32 @@ static void tables_that_lead_nowhere(void **state)
     buffer_done(&good);
 }
 
+/* 4 Mi entries that lead to the same empty table of 2 MiB: 34 MiB that say to be a disk of 2^61 bytes. */
+static void one_table_for_a_whole_disk(void **state)
+{
+    enum { CLUSTER_BITS = 21, CLUSTER = 1 << CLUSTER_BITS, L1_BYTES = 32 << 20, L2_AT = CLUSTER + L1_BYTES };
+    struct disk_files *f = *state;
+    struct memory_source source;
+    struct buffer file;
+    char *zeros = alloc0(L2_AT + CLUSTER);
+
+    buffer_init(&file, L2_AT + CLUSTER);
+    buffer_add(&file, zeros, L2_AT + CLUSTER);
+    put_entry(&file, 0, 0x514649fb00000002);               /* magic, version 2 */
+    put_entry(&file, 16, CLUSTER_BITS);                    /* and no bytes of a base's name */
+    put_entry(&file, 24, 1ULL << 61);
+    put_entry(&file, 32, L1_BYTES / 8);                    /* not encrypted; entries of L1 */
+    put_entry(&file, 40, CLUSTER);
+    for (size_t i = 0; i < L1_BYTES / 8; i++)
+        put_entry(&file, CLUSTER + 8 * i, 1ULL << 63 | L2_AT);
+    make_used(f, MIB);
+    memory_source_init(&source, file.bytes, file.length, MIB);
+    assert_int_equal(qcow2_read(f->other, &source.base, f->dir, NULL, f->text), -EFBIG);
+    assert_string_equal(f->text, "the image's disk is larger than the disk that it is for");
+    buffer_done(&file);
+    free(zeros);
+}
+
 /* What has no name cannot be left; what has one for a moment, and was, goes with the next. */
 static void stores_leave_no_names(void **state)
 {
@@ -327,6 +353,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_cancelled_ends, begin, end),
         cmocka_unit_test_setup_teardown(what_was_cut_is_refused, begin, end),
         cmocka_unit_test_setup_teardown(tables_that_lead_nowhere, begin, end),
+        cmocka_unit_test_setup_teardown(one_table_for_a_whole_disk, begin, end),
         cmocka_unit_test_setup_teardown(stores_leave_no_names, begin, end),
     };
 
