@@ -2,32 +2,63 @@
  */
 #include "master/network.h"
 
+#include <stdio.h>
+
+#include <xxhash.h>
+
 #include "master/blob.h"
 #include "master/limits.h"
 
 #define MTU_DEFAULT 1500
 
-static bool bridge_is_taken(const struct view *view, const char *bridge)
+/* ---- names of bridges ---- */
+
+/* That two names have the same one is no more likely than that two references are the same. */
+static ref_t bridge_key(const char *bridge)
+{
+    XXH128_hash_t hash = XXH3_128bits(bridge, strlen(bridge));
+
+    return (ref_t){hash.high64 | 1, hash.low64}; /* null is no key */
+}
+
+static bool bridge_is_taken(const struct bridges *bridges, const char *bridge)
+{
+    return refmap_get(&bridges->taken, bridge_key(bridge));
+}
+
+static void bridge_take(struct bridges *bridges, const char *bridge)
+{
+    refmap_put(&bridges->taken, bridge_key(bridge), (void *) bridge);
+}
+
+void bridges_collect(struct bridges *bridges, const struct view *view)
 {
     const struct object *network;
     struct view_iter networks;
 
+    *bridges = (struct bridges){0};
     view_each(&networks, view, CLASS_OF(network));
     while ((network = view_next(&networks)))
-        if (streq(network_get_bridge(network), bridge))
-            return true;
-    return false;
+        bridge_take(bridges, network_get_bridge(network));
+}
+
+void bridges_done(struct bridges *bridges)
+{
+    refmap_done(&bridges->taken);
 }
 
 /* "xapi0" and so on, as clients know them. */
-static const char *bridge_new(struct call *call, const struct view *view)
+static const char *bridge_new(struct call *call, struct bridges *bridges)
 {
-    const char *bridge = "xapi0";
+    char bridge[32];
 
-    for (int i = 1; bridge_is_taken(view, bridge); i++)
-        bridge = arena_text(call->arena, "xapi%d", i);
-    return bridge;
+    do
+        snprintf(bridge, sizeof bridge, "xapi%u", bridges->next++);
+    while (bridge_is_taken(bridges, bridge));
+    return arena_strdup(call->arena, bridge);
 }
+
+/* ---- calls ---- */
 
 int network_check_mtu(struct call *call, int64_t mtu)
 {
@@ -45,6 +76,7 @@ int network_set_MTU(struct call *call, const struct network_set_MTU_args *args, 
 
 int network_create(struct call *call, const struct network_create_args *args, struct value *ret)
 {
+    _cleanup_(bridges_done) struct bridges bridges = {0};
     _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
     struct object *draft = draft_of(call->arena, CLASS_OF(network), args->args->record.fields);
     const char *bridge = network_get_bridge(draft);
@@ -55,20 +87,20 @@ int network_create(struct call *call, const struct network_create_args *args, st
     r = network_check_mtu(call, network_get_MTU(draft));
     if (r < 0)
         return r;
-    if (*bridge && bridge_is_taken(txn_view(txn), bridge))
+    bridges_collect(&bridges, txn_view(txn));
+    if (*bridge && bridge_is_taken(&bridges, bridge))
         return fail(call, BRIDGE_NAME_EXISTS, bridge);
-    if (!*bridge)
-        draft->fields[F_network_bridge] = value_text(bridge_new(call, txn_view(txn)));
-    *ret = VALUE_REF(draft_create(call, txn, draft));
+    *ret = VALUE_REF(network_make(call, txn, draft, &bridges));
     return call_commit(call, &txn);
 }
 
-ref_t network_make(struct call *call, struct txn *txn, struct object *draft)
+ref_t network_make(struct call *call, struct txn *txn, struct object *draft, struct bridges *bridges)
 {
     const char *bridge = network_get_bridge(draft);
 
-    if (!*bridge || bridge_is_taken(txn_view(txn), bridge))
-        draft->fields[F_network_bridge] = value_text(bridge_new(call, txn_view(txn)));
+    if (!*bridge || bridge_is_taken(bridges, bridge))
+        draft->fields[F_network_bridge] = value_text(bridge = bridge_new(call, bridges));
+    bridge_take(bridges, bridge);
     return draft_create(call, txn, draft);
 }
 

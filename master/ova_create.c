@@ -48,7 +48,7 @@ static int create_network(struct ova_import *import, struct txn *txn, size_t n)
 
     draft->fields[F_network_other_config] =
         with_import_task(import, network_get_other_config(draft));
-    import->fates[n].here = network_make(import->call, txn, draft);
+    import->fates[n].here = network_make(import->call, txn, draft, &import->bridges);
     return 0;
 }
 
@@ -276,7 +276,9 @@ int ova_import_create(struct ova_import *import, struct txn *txn)
 
     import->claims = arena_alloc_array(import->call->arena, import->plan->count, sizeof *import->claims);
     relate_disks(import, txn);
+    bridges_collect(&import->bridges, txn_view(txn));
     create_each(import, txn, CLASS_OF(network), create_network);
+    bridges_done(&import->bridges);
     r = create_each(import, txn, CLASS_OF(VM), create_vm);
     if (r == 0)
         r = create_each(import, txn, CLASS_OF(VM), relate_vm);

@@ -14,6 +14,7 @@
 
 #include "master/claim.h"
 #include "master/handler.h"
+#include "master/network.h"
 #include "master/ova_read.h"
 
 struct ova_import_options {
@@ -43,6 +44,7 @@ struct ova_import {
     struct fate *fates; /* of each object of the file: ova_import.c's */
     struct claim *claims; /* of the VMs, while their disks have no contents yet */
     size_t claim_count;
+    struct bridges bridges; /* while networks are made */
 };
 
 /* Decide; nothing is changed. Everything is in the call's arena. 0 or a negative error:
