@@ -268,9 +268,9 @@ static int write_some(struct pipe *pipe, const char *bytes, size_t *count, bool 
     return r;
 }
 
-static int pipe_write(struct sink *sink, const void *bytes, size_t count)
+/* Some bytes that the rate lets pass. */
+static int write_piece(struct pipe *pipe, const char *bytes, size_t count)
 {
-    struct pipe *pipe = CONTAINER_OF(sink, struct pipe, sink);
     int r = 0;
 
     if (transfer_rate_wait(pipe->rate, count, &pipe->is_cancelled) < 0)
@@ -279,12 +279,25 @@ static int pipe_write(struct sink *sink, const void *bytes, size_t count)
         bool wake = false;
 
         some = count - done;
-        r = write_some(pipe, (const char *) bytes + done, &some, &wake);
+        r = write_some(pipe, bytes + done, &some, &wake);
         if (wake)
             http_resume(pipe->ticket);
     }
     if (r == 0)
         atomic_fetch_add(&pipe->figures->stream_bytes, (int64_t) count);
+    return r;
+}
+
+static int pipe_write(struct sink *sink, const void *bytes, size_t count)
+{
+    struct pipe *pipe = CONTAINER_OF(sink, struct pipe, sink);
+    size_t piece = transfer_rate_piece(pipe->rate);
+    int r = 0;
+
+    for (size_t done = 0, some; done < count && r == 0; done += some) {
+        some = MIN(count - done, piece);
+        r = write_piece(pipe, (const char *) bytes + done, some);
+    }
     return r;
 }
 

@@ -45,6 +45,16 @@ static int64_t now_ns(void)
     return now.tv_sec * NS_PER_S + now.tv_nsec;
 }
 
+size_t transfer_rate_piece(const struct transfer_rate *rate)
+{
+    return rate ? (size_t) MAX(rate->bytes_per_s / BURST_PER_S, (int64_t) 1) : SIZE_MAX;
+}
+
+static int64_t cost_ns(const struct transfer_rate *rate, size_t bytes)
+{
+    return (int64_t) ((double) bytes * NS_PER_S / (double) rate->bytes_per_s);
+}
+
 /* Takes the bytes, on credit; returns how long to wait before they may pass. */
 static int64_t take(struct transfer_rate *rate, size_t bytes)
 {
@@ -52,10 +62,18 @@ static int64_t take(struct transfer_rate *rate, size_t bytes)
 
     pthread_mutex_lock(&rate->lock);
     rate->free_at_ns = MAX(rate->free_at_ns, now - NS_PER_S / BURST_PER_S);
-    rate->free_at_ns += (int64_t) ((double) bytes * NS_PER_S / (double) rate->bytes_per_s);
+    rate->free_at_ns += cost_ns(rate, bytes);
     wait = rate->free_at_ns - now;
     pthread_mutex_unlock(&rate->lock);
     return wait;
+}
+
+/* What was taken and will not pass, with so much of the wait left: nobody else is to pay for it. */
+static void give_back(struct transfer_rate *rate, size_t bytes, int64_t wait)
+{
+    pthread_mutex_lock(&rate->lock);
+    rate->free_at_ns -= MIN(wait, cost_ns(rate, bytes));
+    pthread_mutex_unlock(&rate->lock);
 }
 
 int transfer_rate_wait(struct transfer_rate *rate, size_t bytes, const _Atomic bool *is_cancelled)
@@ -66,8 +84,10 @@ int transfer_rate_wait(struct transfer_rate *rate, size_t bytes, const _Atomic b
         int64_t slice = MIN(wait, LOOK_NS);
         struct timespec pause = {.tv_sec = slice / NS_PER_S, .tv_nsec = slice % NS_PER_S};
 
-        if (atomic_load(is_cancelled))
+        if (atomic_load(is_cancelled)) {
+            give_back(rate, bytes, wait);
             return -ECANCELED;
+        }
         clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
         wait -= slice;
     }

@@ -14,6 +14,10 @@ struct transfer_rate;
 struct transfer_rate *transfer_rate_new(int64_t bytes_per_s);
 void transfer_rate_destroy(struct transfer_rate **);
 
+/* As many as should be waited for at once: a quarter of a second's worth, so that a stream goes on and does not stand still for
+ * long and then come in one piece. At least 1; SIZE_MAX for NULL. */
+size_t transfer_rate_piece(const struct transfer_rate *);
+
 /* Wait until so many bytes may pass: 0, or -ECANCELED when *is_cancelled has become true, which is looked at a few times
- * a second. NULL for rate: 0 at once. */
+ * a second; what it had not waited for yet is then others'. NULL for rate: 0 at once. */
 int transfer_rate_wait(struct transfer_rate *, size_t bytes, const _Atomic bool *is_cancelled);

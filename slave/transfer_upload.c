@@ -47,6 +47,7 @@ static ssize_t read_upload(struct source *source, const void **ret_bytes)
         return -ECANCELED;
     if (count == 0 && state == HTTP_UPLOAD_BROKEN && !self->is_open_ended)
         return -EPIPE;
+    count = MIN(count, transfer_rate_piece(self->rate));
     *ret_bytes = bytes;
     self->given = count;
     return (ssize_t) count;

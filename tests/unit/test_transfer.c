@@ -505,6 +505,38 @@ static void who_waits_for_the_rate_can_be_called_off(void **state)
     raw_close(&raw);
 }
 
+/* However much a codec writes at once: its client sees that it goes on. */
+static void a_low_rate_is_a_steady_stream(void **state)
+{
+    struct raw *raw;
+    double before = seconds();
+
+    (void) state;
+    work->rate = transfer_rate_new(1000); /* a write of 10,000 takes ten seconds */
+    work->bytes = 1 << 20;
+    raw = ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    while (work->figures.stream_bytes == 0)
+        sched_yield();
+    assert_true(seconds() - before < 5);
+    pipe_cancel(work->pipe);
+    codec_ends();
+    assert_int_equal(work->result, -ECANCELED);
+    raw_close(&raw);
+}
+
+/* Nobody else waits for what a cancelled one would have taken. */
+static void who_is_called_off_takes_nothing(void **state)
+{
+    _Atomic bool is_cancelled = true, is_wanted = false;
+    double before = seconds();
+
+    (void) state;
+    work->rate = transfer_rate_new(1000);
+    assert_int_equal(transfer_rate_wait(work->rate, 1 << 20, &is_cancelled), -ECANCELED);
+    assert_int_equal(transfer_rate_wait(work->rate, 250, &is_wanted), 0);
+    assert_true(seconds() - before < 5);
+}
+
 /* ---- places ---- */
 
 struct taker {
@@ -654,6 +686,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(no_rate_is_no_bound, begin, end),
         cmocka_unit_test_setup_teardown(those_at_once_share_the_rate, begin, end),
         cmocka_unit_test_setup_teardown(who_waits_for_the_rate_can_be_called_off, begin, end),
+        cmocka_unit_test_setup_teardown(a_low_rate_is_a_steady_stream, begin, end),
+        cmocka_unit_test_setup_teardown(who_is_called_off_takes_nothing, begin, end),
         cmocka_unit_test(places_go_to_who_has_waited_longest),
         cmocka_unit_test_setup_teardown(a_client_that_does_not_read_lends_its_place, begin, end),
         cmocka_unit_test_setup_teardown(a_client_that_does_not_send_lends_its_place, begin, end),
