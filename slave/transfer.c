@@ -247,12 +247,14 @@ static void client_gone(void *arg)
 {
     struct transfer *transfer = arg;
 
-    if (refmap_get(&transfer->transfers->table, transfer->id) == transfer && !transfer->op)
+    if (refmap_get(&transfer->transfers->table, transfer->id) == transfer && !transfer->op) {
         forget(transfer);
-    else if (!transfer->op)
+    } else if (!transfer->op) {
         transfer->is_gone = true;
-    else if (!transfer->source) /* an upload sees it by itself, and may have had all that it wants */
+    } else if (!transfer->source) { /* an upload sees it by itself, and may have had all that it wants */
+        transfer->has_left = true;
         cancel(transfer);
+    }
     transfer_unref(&transfer);
 }
 
@@ -536,7 +538,7 @@ int transfer_work(struct op *op, struct transfer *transfer, void (*fn)(void *arg
     if (r < 0)
         return op_fail(op, TOO_BUSY);
     if (job.result < 0)
-        return transfer_failed(transfer, job.result, "", false);
+        return transfer_failed(transfer, job.result, "", streq(value_map_text(&transfer->asked, "method", ""), "PUT"));
     tell(&reporting, bytes_before, loop_now_ms(op->agent->loop) - begun_ms); /* before the reply: what stays with the task */
     return 0;
 }
@@ -545,6 +547,8 @@ int transfer_failed(struct transfer *transfer, int error, const char *text, bool
 {
     struct op *op = transfer->op;
 
+    if (error == -ECANCELED && transfer->has_left)
+        error = -EPIPE;
     switch (error) {
     case -ECANCELED:
         return op_fail(op, INTERNAL_ERROR,

@@ -82,6 +82,7 @@ struct transfer {
     struct op *op;               /* at work on it, or NULL */
     struct waitq idle;           /* woken when that has ended */
     bool has_given_way;          /* was cut because it was slow and others waited */
+    bool has_left;               /* was cut because its client had closed the connection */
     uint64_t window_ms;          /* when the stretch of time began in which its client's speed is measured, */
     int64_t window_bytes;        /* at so many bytes of the stream; */
     int64_t slow_bytes;          /* how many moved in the last one; -1: there was none yet */

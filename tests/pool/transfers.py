@@ -756,7 +756,31 @@ def clients_that_go(t):
             c.reset()
         t.ended(task, "failure", "an export whose client goes at host %d" % at)
         before.check_same("an export whose client goes")
+        for _ in range(5):
+            goes_at_once(t, at, made.vm)
+        before.check_same("clients that go as soon as they came")
     destroy(pool, made.vm)
+
+
+def goes_at_once(t, at, vm):
+    """Before a body is read, or while it is found out how long an archive is: whoever looks at the task learns who ended it."""
+    pool = t.pool
+    whose = ["IMPORT_ERROR_PREMATURE_EOF"], ["INTERNAL_ERROR", "the client has closed the connection before it had all"], \
+        ["INTERNAL_ERROR", "the client's request is not there any more: it was closed, or the agent restarted"]
+    task = t.task()
+    with t.open("PUT", "/import", at, headers={"Content-Length": "1000000"}, task_id=task) as c:
+        c.end()
+    record = t.ended(task, "failure", "an upload that ends at once, at host %d" % at)
+    check(record["error_info"] in whose, "... and says why", record["error_info"])
+    task = t.task()
+    with t.open("GET", "/export", at, headers={"Range": "bytes=5-"}, ref=vm, task_id=task) as c:
+        wait(lambda: "export" in pool("VM.get_current_operations", vm).values() or pool("task.get_status", task) != "pending",
+             "the export begins")
+        c.reset()
+    record = pool.wait_task(task)
+    check(record["status"] == "success" or record["error_info"] in whose, "a range whose client goes at once, at host %d" % at,
+          record["error_info"])
+    pool("task.destroy", task)
 
 
 def full_srs(t):
