@@ -690,6 +690,28 @@ def slow_clients_hold_nobody(t):
     destroy(pool, made.vm)
 
 
+def resident_bytes(pool, name):
+    with open("/proc/%d/status" % pool.pid(name)) as f:
+        return next(int(line.split()[1]) << 10 for line in f if line.startswith("VmRSS:"))
+
+
+def memory_goes_back(t):
+    """What many transfers at once took is the system's again soon after."""
+    if os.environ.get("DROVER_PRESET") in ("asan", "tsan"):
+        print("# memory_goes_back: left out, a sanitizer keeps what is freed", flush=True)
+        return
+    pool, made = t.pool, small(t, "memory")
+    xva = t.export(made.vm)
+    before, halves = resident_bytes(pool, "2"), [Halfway(t, xva, 2) for _ in range(60)]
+    most = resident_bytes(pool, "2")
+    check(most > before + 90 * MIB, "many imports take their memory", (before, most))
+    for half in halves:
+        half.close()
+        t.ended(half.task, "failure", "one of many imports that are cut")
+    wait(lambda: resident_bytes(pool, "2") < before + 40 * MIB, "they give it back", 30)
+    destroy(pool, made.vm)
+
+
 # ---- nothing half-done ----
 
 def wrong_archives(t):
@@ -879,7 +901,7 @@ def processes_that_die(t):
 def main():
     cases = [credentials, names_and_mistakes, forms_of_uploads, options_of_vms, out_in_and_out_again, appliances_of_old, raw_disks,
              ranges_and_heads, interrupted_exports_go_on, sent_to_who_sees_the_disks, seen_through_sockets, tasks_show_progress,
-             slow_clients_hold_nobody, wrong_archives, clients_that_go, full_srs, processes_that_die]
+             slow_clients_hold_nobody, memory_goes_back, wrong_archives, clients_that_go, full_srs, processes_that_die]
     with Pool(hosts=3, vms=0) as pool:
         t = Transfers(pool)
         pristine = Inventory(pool)
