@@ -67,12 +67,17 @@ def logged(pool, process, pattern):
         return len(re.findall(pattern, f.read(), re.MULTILINE))
 
 
-def quick(pool):
-    """The pool takes silent hosts for dead soon, so that cases in which a process stops for longer need not last."""
+def host_dead_after(pool, seconds):
+    """When the pool takes silent hosts for dead: late, so that a case may take its time while a process is stopped."""
     with open(os.path.join(pool.dir, "master.conf"), "a") as f:
-        f.write("host_dead_s = %d\n" % HOST_DEAD_S)
+        f.write("host_dead_s = %d\n" % seconds)
     pool.kill("master")
     start(pool, "master")
+
+
+def quick(pool):
+    """... or soon, so that cases in which one stops for longer need not last."""
+    host_dead_after(pool, HOST_DEAD_S)
 
 
 def host_numbers(pool):

@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""Drives and transfers that want the same disk: what is in the way of the other is waited for, and its end is noticed at once. A guest
+is not given a disk to write to that is being read, nor any that is being overwritten; a disk whose drive is being plugged or unplugged
+is read when that is done, if it still may be.
+
+  transfer_drives.py [CASE ...]"""
+import sys
+import threading
+import time
+
+import crashlib
+from claimslib import BIG, Download, Upload, big, drive, outcome, waits
+from poollib import Checks, Pool, check, wait
+from transferlib import MIB, Inventory, Made, Transfers, default_sr, destroy, noise
+
+GUEST_HOST = 2     # whose agent is stopped in the middle of a plug; transfers are asked for at the other one
+SOON_S = 20        # a wait that nobody ends lasts two minutes
+
+
+class Guest:
+    """A VM that runs, with a drive for another's disk."""
+
+    def __init__(self, t, vdi, mode):
+        self.pool, sr = t.pool, default_sr(t.pool)
+        self.made = Made(t, "guest", [(sr, "raw", MIB, {})])
+        self.pool("VM.start_on", self.made.vm, self.pool.hosts()[GUEST_HOST - 1], False, False)
+        self.vbd = drive(self.pool, self.made.vm, vdi, mode)
+
+    def has_it(self):
+        return self.pool("VBD.get_currently_attached", self.vbd)
+
+    def destroy(self):
+        if self.has_it():
+            self.pool("VBD.unplug", self.vbd)
+        self.pool("VBD.destroy", self.vbd)
+        destroy(self.pool, self.made.vm)
+
+
+def ended_soon(pool, task, status, what):
+    wait(lambda: pool("task.get_status", task) != "pending", what + ": it ends soon", SOON_S)
+    record = pool("task.get_record", task)
+    check(record["status"] == status, "%s: it ends in %s" % (what, status), (record["status"], record["error_info"]))
+    pool("task.destroy", task)
+    return record
+
+
+# ---- a drive waits for a transfer ----
+
+def a_plug_waits(t, guest, transfer, what):
+    """... until the transfer has ended, and the guest has the disk then."""
+    pool = t.pool
+    allowed = pool("VBD.get_allowed_operations", guest.vbd)
+    check("plug" not in allowed and "attach" not in allowed, what + ": a plug is not allowed", allowed)
+    waits(pool, what, "VBD.plug", guest.vbd)
+    check(not guest.has_it(), what + ": what was called off is not done")
+    task = pool("Async.VBD.plug", guest.vbd)
+    transfer.finish(what)
+    ended_soon(pool, task, "success", what + ": the plug")
+    check(guest.has_it(), what + ": the guest has the disk")
+    pool("VBD.unplug", guest.vbd)
+
+
+def drives_wait_for_transfers(t):
+    pool, made = t.pool, big(t, "wanted")
+    [disk] = made.disks
+    for mode in "RW", "RO":
+        guest = Guest(t, disk, mode)
+        for path, query in (("/export", {"ref": made.vm}), ("/export_raw_vdi", {"vdi": disk})):
+            what = "%s of the disk of a drive %s" % (path, mode)
+            download = Download(t, path, **query)
+            if mode == "RW":
+                a_plug_waits(t, guest, download, what)
+                continue
+            for method in "VBD.plug", "VBD.unplug":
+                got = outcome(pool, method, guest.vbd)
+                check(got == ["Success"], "%s: %s of who only reads" % (what, method), got)
+            download.finish(what)
+        what = "an import into the disk of a drive " + mode
+        a_plug_waits(t, guest, Upload(t, "/import_raw_vdi", noise(BIG, 3), vdi=disk), what)
+        guest.destroy()
+    destroy(pool, made.vm)
+
+
+# ---- a transfer waits for a drive ----
+
+class Asked(threading.Thread):
+    """A GET that is answered when it may be."""
+
+    def __init__(self, t, path, **query):
+        super().__init__()
+        self.t, self.path, self.query, self.task, self.answer = t, path, query, t.task(), None
+        self.connection = t.open("GET", path, task_id=self.task, **query)
+        self.start()
+
+    def run(self):
+        try:
+            self.answer = self.connection.answer()
+        except TimeoutError:
+            pass # judged by the task
+
+    def check_waits(self, vdi, what):
+        """It can be called off, has not got the disk, and is not over."""
+        pool = self.t.pool
+        wait(lambda: pool("task.get_allowed_operations", self.task) == ["cancel"] or self.is_over(), what + ": it waits, or is over")
+        check(pool("VDI.get_current_operations", vdi) == {} and not self.is_over(), what + ": it waits",
+              (pool("VDI.get_current_operations", vdi), pool("task.get_record", self.task)))
+
+    def is_over(self):
+        return self.t.pool("task.get_status", self.task) != "pending"
+
+
+class Held:
+    """The guest's agent stands still, having begun to plug or unplug the drive."""
+
+    def __init__(self, pool, guest, call):
+        self.pool, self.call = pool, call
+        self.armed = crashlib.Armed(pool, str(GUEST_HOST), "slave.%s.begun" % call, "hold")
+        self.armed.arm()
+        self.task = pool("Async." + call.replace("vbd_", "VBD."), guest.vbd)
+        check(self.armed.meet(lambda: False) == "stopped", call + " stands still")
+
+    def go_on(self):
+        self.armed.recover("stopped")
+        ended_soon(self.pool, self.task, "success", "a %s that stood still" % self.call)
+
+
+def refused_at_once(t, vdi, what):
+    """A disk alone is not read when a guest may be writing to it."""
+    task = t.task()
+    t.get("/export_raw_vdi", vdi=vdi, task_id=task)
+    record = t.ended(task, "failure", what)
+    check(record["error_info"][:2] == ["VDI_IN_USE", vdi], what + ": a guest writes to it", record["error_info"])
+
+
+def asks_while_held(t, made, mode, call, path, query):
+    """What comes of an export that is asked for while the drive changes. One each time: the end of one would wake another."""
+    pool, [disk], what = t.pool, made.disks, "%s beside %s of a drive %s" % (path, call, mode)
+    guest = Guest(t, disk, mode)
+    if call == "vbd_unplug":
+        pool("VBD.plug", guest.vbd)
+    held = Held(pool, guest, call)
+    if mode == "RW" and path == "/export_raw_vdi":
+        refused_at_once(t, disk, what)
+        held.go_on()
+    else:
+        asked = Asked(t, path, **query)
+        asked.check_waits(disk, what)
+        began = time.monotonic()
+        held.go_on()
+        is_refused = mode == "RW" and call == "vbd_plug"
+        record = ended_soon(pool, asked.task, "failure" if is_refused else "success", what)
+        check(time.monotonic() - began < SOON_S, what + ": it went on at once", time.monotonic() - began)
+        asked.join()
+        if is_refused:
+            check(record["error_info"] == ["VDI_IN_USE", disk, "copy"], what + ": a guest writes to it now", record["error_info"])
+        else:
+            check(asked.answer is not None and asked.answer.is_whole, what + ": it is whole", asked.answer)
+    guest.destroy()
+
+
+def transfers_wait_for_drives(t):
+    made = Made(t, "wanted", [(default_sr(t.pool), "raw", 4 * MIB, {0: noise(MIB, 1)})])
+    for mode in "RO", "RW":
+        for call in "vbd_plug", "vbd_unplug":
+            for path, query in (("/export", {"ref": made.vm}), ("/export_raw_vdi", {"vdi": made.disks[0]})):
+                asks_while_held(t, made, mode, call, path, query)
+    destroy(t.pool, made.vm)
+
+
+def main():
+    cases = [drives_wait_for_transfers, transfers_wait_for_drives]
+    with Pool(hosts=2, vms=0) as pool:
+        crashlib.host_dead_after(pool, 60)
+        t = Transfers(pool)
+        pristine = Inventory(pool)
+        for case in cases:
+            if sys.argv[1:] and case.__name__ not in sys.argv[1:]:
+                continue
+            failed = Checks.failed
+            case(t)
+            pristine.check_same(case.__name__)
+            if Checks.failed > failed:
+                print("# %s FAILED" % case.__name__, flush=True)
+                pristine = Inventory(pool)
+    return Checks.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
