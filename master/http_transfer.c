@@ -352,9 +352,13 @@ static int run(struct asking *asking, bool *ret_moved)
         return r;
     if (asking->task_id)
         r = task_attach(call, call->name, asking->task_id, NULL);
-    if (r == 0 && task_is_cancelled(call))
+    if (r == 0 && (transfer->is_client_gone || task_is_cancelled(call)))
         r = task_cancelled(call);
-    return r == 0 ? transfer->kind->run(transfer) : r;
+    if (r == 0)
+        r = transfer->kind->run(transfer);
+    if (r == -ERR_TASK_CANCELLED && transfer->is_client_gone)
+        r = fail(call, INTERNAL_ERROR, "the client has closed the connection before its turn came");
+    return r;
 }
 
 /* What failed before the task was taken is told by it all the same: its client may look nowhere else. */
@@ -575,6 +579,17 @@ static void on_there(struct core *core, const struct slave_note *note)
     background_run(core, "transfer.cut", "", cut, transfer);
 }
 
+/* Its client has gone while it waits for what is busy: it ends as if it had been cancelled, and gives its place to others. */
+static void on_client_gone(struct core *core, const struct slave_note *note)
+{
+    struct http_transfer *transfer = refmap_get(&core->transfers->active, note->vm_uuid);
+
+    if (!transfer || task_is_cancelled(transfer->call))
+        return;
+    transfer->is_client_gone = true;
+    task_want_cancel(core, transfer->call->task);
+}
+
 /* Bytes and rate stand in the task's other_config, for whoever watches it. */
 static void on_progress(struct core *core, const struct slave_note *note)
 {
@@ -655,6 +670,7 @@ struct http_transfers *http_transfers_new(struct core *core, struct front *front
                   &transfers->served[i]);
     }
     slaves_on_note(core->slaves, "transfer", on_transfer);
+    slaves_on_note(core->slaves, "transfer_gone", on_client_gone);
     slaves_on_note(core->slaves, "transfer_there", on_there);
     slaves_on_note(core->slaves, "transfer_progress", on_progress);
     return transfers;

@@ -39,6 +39,7 @@ struct http_transfer {
     bool is_head;
     bool is_left;               /* something of it may be at work on the host, which cannot be asked */
     int64_t bytes;              /* over the connection, as its host told last */
+    bool is_client_gone;        /* before the host was told to begin */
 };
 
 struct transfer_kind {

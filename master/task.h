@@ -66,9 +66,9 @@ int task_new(struct call *, const char *label, const char *description, ref_t pa
 int task_attach_new(struct call *, const char *label, const char *description,
                     const char *subtask_of);
 
-/* ---- for task_calls.c ---- */
+/* ---- for task_calls.c, and for requests that are no calls ---- */
 
-/* A cancel was asked for, and is in the row. */
+/* A cancel was asked for, and is in the row; or who wanted the work has gone. */
 void task_want_cancel(struct core *, ref_t task);
 /* Does a call work on it? Its end will be that call's. */
 bool task_has_work(const struct core *, ref_t task);

@@ -227,6 +227,12 @@ static bool make_room(struct transfers *transfers)
     return true;
 }
 
+/* The master may be waiting for what the client wanted: there is nobody to wait for. */
+static void tell_gone(struct transfer *transfer)
+{
+    agent_note(transfer->transfers->agent, "transfer_gone", transfer->id, 0, &VALUE_EMPTY_MAP, true);
+}
+
 static void announce(void *arg)
 {
     struct transfer *transfer = arg;
@@ -254,6 +260,8 @@ static void announce(void *arg)
     /* A client that has gone as soon as it came is told of, too: the task that it named is for the master to end.
      * The note is about no VM: its place names the transfer, so that notes of several do not replace each other. */
     agent_note(agent, "transfer", transfer->id, 0, &transfer->asked, false);
+    if (transfer->is_gone)
+        tell_gone(transfer);
     transfer_unref(&transfer);
 }
 
@@ -262,6 +270,8 @@ static void client_gone(void *arg)
     struct transfer *transfer = arg;
 
     if (refmap_get(&transfer->transfers->table, transfer->id) == transfer && !transfer->op) {
+        if (!transfer->source) /* else its call will find nothing to go on with */
+            tell_gone(transfer);
         forget(transfer);
     } else if (!transfer->op) {
         transfer->is_gone = true;

@@ -12,7 +12,8 @@
  * The slave decides nothing: without the master's word a request gets no answer but 503. What the master refuses, and with
  * which status, comes as transfer_refuse. A transfer belongs to the master that was told of it; when another takes over,
  * which knows nothing of it, it is cut; after each break of the link the master is told which are there, and has those cut that
- * it has given up (docs/transfers.md).
+ * it has given up (docs/transfers.md). It is told, too, when a client goes before it has said anything: it may be waiting for what
+ * that one wanted.
  *
  *   transfer.c          arrival, table, end
  *   transfer_places.c   how many are at work at once
