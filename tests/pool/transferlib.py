@@ -13,6 +13,7 @@ import time
 import urllib.parse
 import xmlrpc.client
 
+import crashlib
 from poollib import NULL, check
 
 MIB = 1 << 20
@@ -395,3 +396,14 @@ def used(pool, vdi):
 
 def default_sr(pool):
     return pool("pool.get_default_SR", pool("pool.get_all")[0])
+
+
+def configure(pool, host, **settings):
+    """Settings of a host's agent, which is started anew; without any it has again those that it came with."""
+    conf = os.path.join(pool.dir, "host%s" % host, "slave.conf")
+    with open(conf) as f:
+        text = f.read().split("# of a test\n")[0]
+    with open(conf, "w") as f:
+        f.write(text + "# of a test\n" + "".join("%s = %s\n" % pair for pair in settings.items()))
+    pool.kill(host)
+    crashlib.start(pool, host)

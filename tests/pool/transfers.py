@@ -12,7 +12,7 @@ import time
 import urllib.request
 
 from poollib import NULL, Checks, Pool, check, wait
-from transferlib import (MIB, Connection, Inventory, Made, Transfers, basic, default_sr, destroy, disk_refs, likeness,
+from transferlib import (MIB, Connection, Inventory, Made, Transfers, basic, configure, default_sr, destroy, disk_refs, likeness,
                          local_sr, members, noise, ova, pack, refs, unchunk, used)
 
 PATHS = (("GET", "/export"), ("GET", "/export_metadata"), ("PUT", "/import"), ("PUT", "/import_metadata"),
@@ -546,18 +546,6 @@ def seen_through_sockets(t):
 def metric(pool, name):
     with urllib.request.urlopen(pool.env["POOL_URL"] + "/metrics") as answer:
         return next(float(line.split()[1]) for line in answer.read().decode().splitlines() if line.startswith(name + " "))
-
-
-def configure(pool, host, **settings):
-    """Settings of a host's agent, which is started anew; without any it has again those that it came with."""
-    conf = os.path.join(pool.dir, "host%s" % host, "slave.conf")
-    with open(conf) as f:
-        text = f.read().split("# of a test\n")[0]
-    with open(conf, "w") as f:
-        f.write(text + "# of a test\n" + "".join("%s = %s\n" % pair for pair in settings.items()))
-    pool.kill(host)
-    pool.start(host)
-    pool.wait_hosts()
 
 
 def tasks_show_progress(t):
