@@ -22,6 +22,10 @@ def nobody_else_has(t, vdi, other, what):
     got = outcome(pool, "VM.start", other.vm, False, False)
     check(got == ["VDI_NOT_MANAGED", vbd], what + ": no other VM starts with it", got)
     check(pool("VM.get_power_state", other.vm) == "Halted", what + ": and it does not")
+    task = t.task()
+    t.get("/export", ref=other.vm, task_id=task)
+    got = t.ended(task, "failure", what + ": an export of its VM")["error_info"]
+    check(got == ["VDI_NOT_MANAGED", vdi], what + ": nor is it in an export", got)
     pool("VBD.destroy", vbd)
     for method, *arguments in (("VDI.resize", str(2 * BIG)), ("VDI.clone", {}), ("VDI.snapshot", {}), ("VDI.copy", sr), ("VDI.destroy",),
                                ("VDI.forget",), ("VDI.update",)):
@@ -105,6 +109,8 @@ def what_is_exported_stays(t):
         for method, *arguments in ("VDI.destroy",), ("VDI.resize", str(2 * BIG)), ("VDI.forget",), ("VDI.update",):
             waits(pool, path, method, disk, *arguments)
         waits(pool, path, "VM.start", other.vm, False, False)
+        if path == "/export":
+            waits(pool, path, "VM.destroy", made.vm)
         allowed = set(pool("VDI.get_allowed_operations", disk))
         check("copy" in allowed and not allowed & {"destroy", "resize", "forget", "update"}, path + ": nor is it allowed", allowed)
         refused(pool, ("VDI_IN_USE",), path, "PBD.unplug", pbd)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Drives and transfers that want the same disk: what is in the way of the other is waited for, and its end is noticed at once. A guest
-is not given a disk to write to that is being read, nor any that is being overwritten; a disk whose drive is being plugged or unplugged
-is read when that is done, if it still may be.
+is not given a disk to write to that is being read, nor any that is being overwritten; a disk whose drive is being plugged or unplugged,
+or that is being changed itself, is read when that is done, if it still may be, and as it is then.
 
   transfer_drives.py [CASE ...]"""
 import sys
@@ -11,7 +11,7 @@ import time
 import crashlib
 from claimslib import BIG, Download, Upload, big, drive, outcome, waits
 from poollib import Checks, Pool, check, wait
-from transferlib import MIB, Inventory, Made, Transfers, default_sr, destroy, noise
+from transferlib import MIB, Inventory, Made, Transfers, default_sr, destroy, noise, ova
 
 GUEST_HOST = 2     # whose agent is stopped in the middle of a plug; transfers are asked for at the other one
 SOON_S = 20        # a wait that nobody ends lasts two minutes
@@ -86,10 +86,10 @@ def drives_wait_for_transfers(t):
 class Asked(threading.Thread):
     """A GET that is answered when it may be."""
 
-    def __init__(self, t, path, **query):
+    def __init__(self, t, path, at=1, **query):
         super().__init__()
-        self.t, self.path, self.query, self.task, self.answer = t, path, query, t.task(), None
-        self.connection = t.open("GET", path, task_id=self.task, **query)
+        self.t, self.path, self.task, self.answer = t, path, t.task(), None
+        self.connection = t.open("GET", path, at, task_id=self.task, **query)
         self.start()
 
     def run(self):
@@ -98,30 +98,30 @@ class Asked(threading.Thread):
         except TimeoutError:
             pass # judged by the task
 
-    def check_waits(self, vdi, what):
-        """It can be called off, has not got the disk, and is not over."""
+    def check_waits(self, vdi, what, *others):
+        """It can be called off, has not got the disk, which is what the others have, and is not over."""
         pool = self.t.pool
         wait(lambda: pool("task.get_allowed_operations", self.task) == ["cancel"] or self.is_over(), what + ": it waits, or is over")
-        check(pool("VDI.get_current_operations", vdi) == {} and not self.is_over(), what + ": it waits",
-              (pool("VDI.get_current_operations", vdi), pool("task.get_record", self.task)))
+        at_work = list(pool("VDI.get_current_operations", vdi).values())
+        check(at_work == list(others) and not self.is_over(), what + ": it waits", (at_work, pool("task.get_record", self.task)))
 
     def is_over(self):
         return self.t.pool("task.get_status", self.task) != "pending"
 
 
 class Held:
-    """The guest's agent stands still, having begun to plug or unplug the drive."""
+    """A host's agent stands still, having begun what a call asks of it."""
 
-    def __init__(self, pool, guest, call):
-        self.pool, self.call = pool, call
-        self.armed = crashlib.Armed(pool, str(GUEST_HOST), "slave.%s.begun" % call, "hold")
+    def __init__(self, pool, host, message, method, *arguments):
+        self.pool, self.method = pool, method
+        self.armed = crashlib.Armed(pool, str(host), "slave.%s.begun" % message, "hold")
         self.armed.arm()
-        self.task = pool("Async." + call.replace("vbd_", "VBD."), guest.vbd)
-        check(self.armed.meet(lambda: False) == "stopped", call + " stands still")
+        self.task = pool("Async." + method, *arguments)
+        check(self.armed.meet(lambda: False) == "stopped", method + " stands still")
 
     def go_on(self):
         self.armed.recover("stopped")
-        ended_soon(self.pool, self.task, "success", "a %s that stood still" % self.call)
+        ended_soon(self.pool, self.task, "success", "a %s that stood still" % self.method)
 
 
 def refused_at_once(t, vdi, what):
@@ -138,7 +138,7 @@ def asks_while_held(t, made, mode, call, path, query):
     guest = Guest(t, disk, mode)
     if call == "vbd_unplug":
         pool("VBD.plug", guest.vbd)
-    held = Held(pool, guest, call)
+    held = Held(pool, GUEST_HOST, call, call.replace("vbd_", "VBD."), guest.vbd)
     if mode == "RW" and path == "/export_raw_vdi":
         refused_at_once(t, disk, what)
         held.go_on()
@@ -167,8 +167,32 @@ def transfers_wait_for_drives(t):
     destroy(t.pool, made.vm)
 
 
+# ---- a transfer waits for a change ----
+
+def a_change_is_waited_for(t):
+    """What an archive says of its disks is what they are when it is sent, not when it was asked for."""
+    pool, sizes = t.pool, [4 * MIB, 6 * MIB]
+    made = Made(t, "changes", [(default_sr(pool), "raw", size, {0: noise(MIB, 1)}) for size in sizes])
+    [storage_host] = [str(i + 1) for i, host in enumerate(pool.hosts()) if host == pool("pool.get_master", pool("pool.get_all")[0])]
+    other = 2 if storage_host == "1" else 1
+    for disk in range(len(sizes)):
+        what, sizes[disk] = "an export beside a resize of disk %d" % disk, 9 * MIB
+        held = Held(pool, storage_host, "disk_resize", "VDI.resize", made.disks[disk], str(sizes[disk]))
+        asked = Asked(t, "/export", other, ref=made.vm)
+        asked.check_waits(made.disks[disk], what, "resize")
+        held.go_on()
+        ended_soon(pool, asked.task, "success", what)
+        asked.join()
+        check(asked.answer is not None and asked.answer.is_whole, what + ": it is whole", asked.answer)
+        told = [each["snapshot"]["virtual_size"] for each in ova(asked.answer.body)["objects"] if each["class"] == "VDI"]
+        check(sorted(told) == sorted(str(size) for size in sizes), what + ": it tells of the new size", told)
+        [vm] = t.import_(asked.answer.body, what + ": its import")
+        destroy(pool, vm)
+    destroy(pool, made.vm)
+
+
 def main():
-    cases = [drives_wait_for_transfers, transfers_wait_for_drives]
+    cases = [drives_wait_for_transfers, transfers_wait_for_drives, a_change_is_waited_for]
     with Pool(hosts=2, vms=0) as pool:
         crashlib.host_dead_after(pool, 60)
         t = Transfers(pool)
