@@ -27,6 +27,11 @@ def nobody_else_has(t, vdi, other, what):
     got = t.ended(task, "failure", what + ": an export of its VM")["error_info"]
     check(got == ["VDI_NOT_MANAGED", vdi], what + ": nor is it in an export", got)
     pool("VBD.destroy", vbd)
+    pool("VM.start", other.vm, False, False)
+    vbd = drive(pool, other.vm, vdi)
+    refused(pool, hidden, what, "VBD.plug", vbd)
+    pool("VBD.destroy", vbd)
+    pool("VM.hard_shutdown", other.vm)
     for method, *arguments in (("VDI.resize", str(2 * BIG)), ("VDI.clone", {}), ("VDI.snapshot", {}), ("VDI.copy", sr), ("VDI.destroy",),
                                ("VDI.forget",), ("VDI.update",)):
         refused(pool, hidden, what, method, vdi, *arguments)
@@ -146,6 +151,20 @@ def no_guest_writes_to_what_is_exported(t):
     destroy(pool, other.vm)
 
 
+def what_a_difference_is_to_stays(t):
+    """The base of a difference is read as well."""
+    pool, made = t.pool, big(t, "differs")
+    base = Made(t, "base", [(default_sr(pool), "raw", BIG, {})])
+    for image_format in "vhd", "qcow2":
+        download = Download(t, "/export_raw_vdi", vdi=made.disks[0], base=base.disks[0], format=image_format)
+        for vdi, what in (made.disks[0], "a difference in " + image_format), (base.disks[0], "the base of a difference in " + image_format):
+            for method, *arguments in ("VDI.destroy",), ("VDI.resize", str(2 * BIG)):
+                waits(pool, what, method, vdi, *arguments)
+        download.finish("a difference in " + image_format)
+    destroy(pool, base.vm)
+    destroy(pool, made.vm)
+
+
 def a_difference_needs_two_disks(t):
     """From itself a disk does not differ: the request is refused, and the master goes on."""
     pool, made = t.pool, Made(t, "one", [(default_sr(t.pool), "raw", MIB, {})])
@@ -221,8 +240,8 @@ def errors_name_what_is_wrong(t):
 
 def main():
     cases = [disks_in_the_making_are_nobodys, a_reset_ends_the_import, what_is_exported_stays, no_guest_writes_to_what_is_exported,
-             a_difference_needs_two_disks, an_sr_stays_while_its_disk_is_written, disks_of_other_formats_become_raw,
-             errors_name_what_is_wrong]
+             what_a_difference_is_to_stays, a_difference_needs_two_disks, an_sr_stays_while_its_disk_is_written,
+             disks_of_other_formats_become_raw, errors_name_what_is_wrong]
     with Pool(hosts=2, vms=0) as pool:
         t = Transfers(pool)
         pristine = Inventory(pool)
