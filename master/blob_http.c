@@ -331,7 +331,7 @@ static int receive(struct transfer *transfer)
         if (blob_write_has_failed(transfer->writing))
             break; /* blob_write_end() says why */
     }
-    if (transfer->state == HTTP_UPLOAD_BROKEN)
+    if (transfer->state == HTTP_UPLOAD_SHORT || transfer->state == HTTP_UPLOAD_BROKEN)
         return fail(call, IMPORT_ERROR_PREMATURE_EOF);
     return 0;
 }

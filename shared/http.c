@@ -255,7 +255,6 @@ static bool answer_sent(struct connection *conn)
     }
     /* Closing a socket that has unread bytes resets it, and the client may lose the answer. */
     if (conn->is_at_eof || (was_read && conn->in.start == conn->in.end && !conn->is_readable)) {
-        http_io_end_writing(conn);
         http_connection_kill(conn);
         return false;
     }
@@ -283,7 +282,7 @@ static bool exchange_step(struct connection *conn)
         if (ex->answer == ANSWER_PRODUCING && !ex->is_producer_waiting && conn->is_writable)
             http_loop_schedule(conn); /* the others first */
     }
-    if (ex->answer == ANSWER_DONE && evbuffer_get_length(conn->out) == 0
+    if (ex->answer == ANSWER_DONE && http_io_is_flushed(conn)
         && (ex->body == BODY_DONE || ex->body == BODY_ABANDONED))
         return answer_sent(conn);
     return http_body_step(ex);
@@ -291,19 +290,15 @@ static bool exchange_step(struct connection *conn)
 
 static bool linger_step(struct connection *conn)
 {
-    bool was_sending = evbuffer_get_length(conn->out) > 0;
     int got;
 
     if (http_io_flush(conn) < 0) {
         http_connection_kill(conn);
         return false;
     }
-    if (evbuffer_get_length(conn->out) > 0)
+    if (!http_io_is_flushed(conn))
         return false;
-    if (was_sending || conn->deadline != DEADLINE_LINGER) {
-        http_io_end_writing(conn);
-        http_loop_set_deadline(conn, DEADLINE_LINGER);
-    }
+    http_loop_set_deadline(conn, DEADLINE_LINGER);
     conn->in.start = conn->in.end;
     got = http_input_fill(conn, HTTP_READ_BYTES);
     if (got == IO_AGAIN)
@@ -339,11 +334,11 @@ static enum deadline connection_deadline(const struct connection *conn)
     case PHASE_HEAD:
         return conn->has_served && conn->in.start == conn->in.end ? DEADLINE_IDLE : DEADLINE_HEAD;
     case PHASE_LINGER:
-        return evbuffer_get_length(conn->out) > 0 ? DEADLINE_RATE : DEADLINE_LINGER;
+        return http_io_is_flushed(conn) ? DEADLINE_LINGER : DEADLINE_RATE;
     case PHASE_EXCHANGE:
         break;
     }
-    if (evbuffer_get_length(conn->out) > 0)
+    if (!http_io_is_flushed(conn))
         return DEADLINE_RATE;
     if (http_body_is_wanted(ex))
         return ex->body == BODY_UPLOAD ? DEADLINE_RATE : DEADLINE_BODY;

@@ -18,6 +18,7 @@
  *      http_produce       a stream made while the socket drains
  *      http_consume       an upload through a bounded buffer, then http_reply (or
  * http_send_head_early first) http_take_over     the connection itself, for tunnels and WebSockets
+ *      http_relay         another server answers
  *      http_park          nothing yet: the connection waits, for memory only
  *      http_abort         no answer: the connection is cut
  *
@@ -144,6 +145,7 @@ struct http_request {
     bool is_chunked;
     int64_t content_length; /* -1 when chunked, absent, or (1.0) up to the end of the connection */
     bool is_tls, is_unix;
+    bool is_passed; /* by another server of ours, in parcels (http_parcel.c): it cannot be taken over, nor passed on */
     uid_t peer_uid; /* unix only, and so is the pid */
     pid_t peer_pid;
     const char *peer; /* address without port; "unix" */
@@ -240,16 +242,20 @@ struct http_upload;
 enum http_upload_state {
     HTTP_UPLOAD_OPEN,     /* more may come */
     HTTP_UPLOAD_COMPLETE, /* nothing comes after what is in the buffer */
-    HTTP_UPLOAD_BROKEN,   /* the client is gone, too slow, or sent nonsense: what came is not all */
+    /* The client has ended in order before its Content-Length: by a close or half-close of TCP, by TLS's close_notify. Some do
+     * that on purpose, since they do not know the length (wire.md section 20). */
+    HTTP_UPLOAD_SHORT,
+    /* The client was cut (a reset, TLS that ends without its word), is too slow, or sent nonsense: what came is not all. */
+    HTTP_UPLOAD_BROKEN,
 };
 
 /* Let the body through. fn is called on the loop when bytes arrive in an empty buffer and when the
- * state leaves OPEN; it may consume right there, or wake whoever does. Answer after COMPLETE, or
+ * state leaves OPEN; it may consume right there, or wake whoever does. Answer after COMPLETE and SHORT, or
  * earlier to refuse the rest. When the state is BROKEN the request may be gone already: only its
  * ticket can tell.
  *
  * Returns the upload with a reference for the consumer, who ends with http_upload_unref(). arg must
- * live until fn was told of COMPLETE or BROKEN, or the loop has run a post that was made after
+ * live until fn was told of another state than OPEN, or the loop has run a post that was made after
  * http_upload_unref(). */
 struct http_upload *http_consume(struct http_request *request, size_t buffer_bytes,
                                  void (*fn)(struct http_upload *upload, void *arg), void *arg);
@@ -280,22 +286,32 @@ void http_upload_unref(struct http_upload **upload);
  * whole head with its empty line, or ""), with what was read past the request in its input. fn sets
  * callbacks, enables reading, and frees the bufferevent in the end, at the latest in loop_stop; the
  * request ends when fn returns. If there was input, the read callback is called once soon after.
- * What is taken over counts no longer for the limits of connections. */
+ * What is taken over counts no longer for the limits of connections. Not of a request that is_passed:
+ * a CONNECT or one with an Upgrade header never is. */
 void http_take_over(struct http_request *request, const char *head,
                     void (*fn)(struct http_request *request, struct bufferevent *connection,
                                void *arg),
                     void *arg);
 
-/* Pass bytes between two bufferevents of this loop, a client and what serves it, until both
- * directions have ended; then or on an error flush what is queued, free both and call done (may be
- * NULL). The server may still be connecting. Memory is bounded: a side is not read while the other
- * has much unsent. A loop that stops ends its relays.
+/* A server that a connection is passed on to. */
+struct http_onward {
+    int fd;           /* its socket, not blocking, connected or on the way to that: the relay's from now on */
+    bool in_parcels;  /* it is a server of ours behind a unix socket, which is told and tells ends for sure (http_parcel.c) */
+    const char *head; /* the client is sent this first, or "" */
+    struct evbuffer *first; /* the server is sent this first; moved out; may be NULL */
+    void (*done)(void *arg); /* the relay is over; may be NULL */
+    void *arg;
+};
+
+/* Pass on what the client sends behind the request, and what the server sends, until both have ended. The request ends here; its
+ * connection counts no longer for the limits. Memory is bounded: a side is not read while the other has unsent bytes. A loop that
+ * stops ends its relays.
  *
- * An end is passed on as an end, so that each side may half-close; an error closes the other side
- * without that. A server that takes nothing more is still listened to: it may have refused, and said
- * why. */
-void http_relay(struct bufferevent *client, struct bufferevent *server, void (*done)(void *arg),
-                void *arg);
+ * An end in order is passed on as one, so the client may half-close, by TLS's close_notify too. When the server has said all, the
+ * client has a moment to end. A side that is cut - a reset, TLS without its word, parcels without their end, silence - cuts the
+ * other: the client sees a reset, the server a reset or parcels without their end. A server that takes nothing more is still
+ * listened to: it may have refused, and said why. */
+void http_relay(struct http_request *request, const struct http_onward *);
 
 /* --- tickets --------------------------------------------------------------------------------- */
 

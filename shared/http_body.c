@@ -307,16 +307,14 @@ static enum body_result body_next(struct exchange *ex, size_t bytes_max, const c
     return bytes > 0 ? BODY_RUN : BODY_NEEDS_INPUT;
 }
 
-/* A body that goes up to the end of the connection ends by a half-close, since its sender waits for
- * the answer. On a unix socket, which knows no resets, one that is closed altogether says that the
- * sender broke off: so a cut is passed on by http_relay(). */
+/* On a unix socket that says nothing of its end (http_parcel.c), one that is closed altogether has an end like one whose
+ * sender was killed. Who means it as the body's end waits for the answer, and half-closes. */
 static bool is_abandoned(struct connection *conn)
 {
-    return conn->peer.is_unix && http_io_is_hung_up(conn);
+    return conn->peer.is_unix && !conn->is_parcelled && http_io_is_hung_up(conn);
 }
 
-/* After a read. Returns true when there is input (`got` is positive), or the news that it has ended
- * where that is the body's end. */
+/* After a read. Returns true when there is input (`got` is positive), or the news that it has ended in order. */
 static bool body_got(struct exchange *ex, ssize_t got)
 {
     struct connection *conn = ex->connection;
@@ -325,8 +323,17 @@ static bool body_got(struct exchange *ex, ssize_t got)
         return true;
     if (got == IO_AGAIN)
         return false;
-    if (got == 0 && ex->framing == FRAMING_UNTIL_CLOSE && !is_abandoned(conn))
-        return true;
+    if (got == 0 && !is_abandoned(conn)) {
+        if (ex->framing == FRAMING_UNTIL_CLOSE)
+            return true;
+        if (ex->framing == FRAMING_LENGTH && ex->body == BODY_UPLOAD) {
+            ex->body = BODY_DONE;
+            conn->is_keep_alive = false;
+            http_body_upload_end(ex, HTTP_UPLOAD_SHORT);
+            return true;
+        }
+    }
+    conn->is_cut = ex->is_head_sent; /* who was told 200 must not take the end for the answer's */
     http_connection_kill(conn);
     return false;
 }

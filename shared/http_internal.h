@@ -5,7 +5,9 @@
  *   http_request.c  what a handler may ask of a request
  *   http_body.c     request bodies, whole or as an upload
  *   http_reply.c    answers and streams
- *   http_tunnel.c   connections taken over, relays
+ *   http_tunnel.c   connections taken over
+ *   http_relay.c    connections that go on to another server
+ *   http_parcel.c   what goes between two servers of ours, with an end of its own
  *   http_loop.c     threads, mailboxes, tickets, deadlines
  *   http_server.c   listeners and limits
  *
@@ -13,10 +15,11 @@
  * a time, and register and unregister the socket for each answer that they write. Here a socket is
  * registered once, edge-triggered for everything; "readable" and "writable" remember what the edges
  * told, and not reading is all that it takes to hold a client back. A small call costs one recv and
- * one writev. Only who takes a connection over gets a bufferevent. */
+ * one writev. Only who takes a connection over gets a bufferevent; relays have events of their own, too. */
 #pragma once
 
 #include "shared/http.h"
+#include "shared/http_parcel.h"
 
 #include <event2/event_struct.h>
 #include <netinet/in.h>
@@ -99,6 +102,12 @@ struct connection {
     bool is_scheduled;
     bool is_keep_alive; /* after the present answer */
     bool has_served;    /* idle from now on, where the first head has its own deadline */
+    bool is_end_said;   /* after the last answer: our half of the connection is closed, in order */
+
+    bool has_begun;      /* unix: it is known whether bytes come and go in parcels, */
+    bool is_parcelled;   /* and they do */
+    struct parcel_reader parcels;
+    size_t parcel_left;  /* of out, what is packed already: heads and bytes */
 
     struct input in;
     size_t head_line; /* of http_head_end, counted from in.start */
@@ -274,14 +283,29 @@ enum { IO_AGAIN = -1, IO_ERROR = -2 };
 /* Bytes; 0 at the end; or the above. */
 ssize_t http_io_read(struct connection *conn, char *to, size_t bytes);
 
-/* 0, with what the socket did not take left in out, or IO_ERROR. */
+/* What is in out, and after the last answer the end. 0, with what the socket did not take left for the next time, or IO_ERROR. */
 int http_io_flush(struct connection *conn);
+
+/* Nothing is left, of the end neither. */
+bool http_io_is_flushed(const struct connection *conn);
 int http_io_handshake(struct connection *conn);
 
 /* In both directions. */
 bool http_io_is_hung_up(struct connection *conn);
-void http_io_end_writing(struct connection *conn);
 void http_io_close(struct connection *conn);
+
+/* Of a TLS session: bytes; 0 when the client has said that this was all; or IO_AGAIN, IO_ERROR. A socket that ends without that
+ * is an error. */
+ssize_t http_io_tls_read(SSL *ssl, char *to, size_t bytes);
+
+/* Bytes, one record at most; or IO_AGAIN, after which the same bytes and maybe more must come again; or IO_ERROR. */
+ssize_t http_io_tls_write(SSL *ssl, const char *from, size_t bytes);
+
+/* Says that this was all: 0, IO_AGAIN, IO_ERROR. */
+int http_io_tls_end(SSL *ssl);
+
+/* End with a reset and without TLS's word: the other side sees that something is missing. */
+void http_io_make_cut(int fd);
 
 /* 1 when there is more, 0 at the end, or IO_AGAIN, IO_ERROR. */
 int http_input_fill(struct connection *conn, size_t bytes_max);
@@ -320,7 +344,7 @@ void http_reply_head(struct exchange *ex, int status, const char *headers, int64
 void http_produce_step(struct exchange *ex);
 void http_produce_end(struct exchange *ex);
 
-/* --- http_tunnel.c --------------------------------------------------------------------------- */
+/* --- http_relay.c ---------------------------------------------------------------------------- */
 
 void http_relay_end_all(struct http_loop *loop);
 

@@ -15,9 +15,11 @@
 /* One TLS record. */
 #define TLS_WRITE_BYTES 16384
 
-static int tls_result(struct connection *conn, int result)
+/* --- TLS ------------------------------------------------------------------------------------- */
+
+static int tls_result(const SSL *ssl, int result)
 {
-    switch (SSL_get_error(conn->ssl, result)) {
+    switch (SSL_get_error(ssl, result)) {
     case SSL_ERROR_WANT_READ:
     case SSL_ERROR_WANT_WRITE:
         return IO_AGAIN;
@@ -29,6 +31,37 @@ static int tls_result(struct connection *conn, int result)
     }
 }
 
+ssize_t http_io_tls_read(SSL *ssl, char *to, size_t bytes)
+{
+    int result;
+
+    ERR_clear_error();
+    result = SSL_read(ssl, to, (int) MIN(bytes, (size_t) INT32_MAX));
+    return result > 0 ? result : tls_result(ssl, result);
+}
+
+ssize_t http_io_tls_write(SSL *ssl, const char *from, size_t bytes)
+{
+    int result;
+
+    ERR_clear_error();
+    result = SSL_write(ssl, from, (int) MIN(bytes, (size_t) TLS_WRITE_BYTES));
+    if (result > 0)
+        return result;
+    return tls_result(ssl, result) == IO_AGAIN ? IO_AGAIN : IO_ERROR;
+}
+
+int http_io_tls_end(SSL *ssl)
+{
+    int result;
+
+    ERR_clear_error();
+    result = SSL_shutdown(ssl);
+    if (result >= 0)
+        return 0;
+    return tls_result(ssl, result) == IO_AGAIN ? IO_AGAIN : IO_ERROR;
+}
+
 int http_io_handshake(struct connection *conn)
 {
     int result;
@@ -37,10 +70,41 @@ int http_io_handshake(struct connection *conn)
     result = SSL_do_handshake(conn->ssl);
     if (result == 1)
         return 0;
-    result = tls_result(conn, result);
+    result = tls_result(conn->ssl, result);
     if (result == IO_AGAIN)
         conn->is_readable = conn->is_writable = false;
     return result == IO_AGAIN ? IO_AGAIN : IO_ERROR;
+}
+
+/* --- in -------------------------------------------------------------------------------------- */
+
+/* A unix socket's first byte tells what is spoken there: 1, or 0 and -1 like recv(). */
+static ssize_t begin(struct connection *conn)
+{
+    char first;
+    ssize_t got = recv(conn->fd, &first, 1, MSG_PEEK);
+
+    if (got == 1) {
+        conn->has_begun = true;
+        conn->is_parcelled = first == 0;
+    }
+    return got;
+}
+
+static ssize_t plain_read(struct connection *conn, char *to, size_t bytes)
+{
+    ssize_t got;
+
+    do {
+        got = conn->peer.is_unix && !conn->has_begun ? begin(conn) : 1;
+        if (got == 1)
+            got = conn->is_parcelled ? http_parcel_recv(&conn->parcels, conn->fd, to, bytes) : recv(conn->fd, to, bytes, 0);
+    } while (got < 0 && errno == EINTR);
+    if (got < 0)
+        return errno == EAGAIN || errno == EWOULDBLOCK ? IO_AGAIN : IO_ERROR;
+    if ((size_t) got < bytes && !conn->is_closed_by_peer && conn->phase == PHASE_HEAD && !conn->is_parcelled)
+        conn->is_readable = false;
+    return got;
 }
 
 ssize_t http_io_read(struct connection *conn, char *to, size_t bytes)
@@ -52,21 +116,7 @@ ssize_t http_io_read(struct connection *conn, char *to, size_t bytes)
     if (!conn->is_readable)
         return IO_AGAIN;
 
-    if (conn->ssl) {
-        int result;
-
-        ERR_clear_error();
-        result = SSL_read(conn->ssl, to, (int) MIN(bytes, (size_t) INT32_MAX));
-        got = result > 0 ? result : tls_result(conn, result);
-    } else {
-        do
-            got = recv(conn->fd, to, bytes, 0);
-        while (got < 0 && errno == EINTR);
-        if (got < 0)
-            got = errno == EAGAIN || errno == EWOULDBLOCK ? IO_AGAIN : IO_ERROR;
-        else if ((size_t) got < bytes && !conn->is_closed_by_peer && conn->phase == PHASE_HEAD)
-            conn->is_readable = false;
-    }
+    got = conn->ssl ? http_io_tls_read(conn->ssl, to, bytes) : plain_read(conn, to, bytes);
     if (got == 0)
         conn->is_at_eof = true;
     else if (got == IO_AGAIN)
@@ -76,33 +126,86 @@ ssize_t http_io_read(struct connection *conn, char *to, size_t bytes)
     return got;
 }
 
+/* --- out ------------------------------------------------------------------------------------- */
+
+/* Is what is in out the last that is ever said here? */
+static bool is_last(const struct connection *conn)
+{
+    return conn->phase == PHASE_LINGER
+           || (conn->exchange && conn->exchange->answer == ANSWER_DONE && !conn->is_keep_alive);
+}
+
+bool http_io_is_flushed(const struct connection *conn)
+{
+    return evbuffer_get_length(conn->out) == 0 && (conn->is_end_said || !is_last(conn));
+}
+
+/* Make what is queued a parcel, when the one before is gone, and pack the end behind the last. */
+static void pack(struct connection *conn)
+{
+    size_t bytes = evbuffer_get_length(conn->out);
+    unsigned char head[HTTP_PARCEL_HEAD_BYTES];
+
+    if (bytes > 0 && conn->parcel_left == 0) {
+        bytes = MIN(bytes, (size_t) HTTP_PARCEL_BYTES_MAX);
+        http_parcel_begin(head, bytes);
+        evbuffer_prepend(conn->out, head, sizeof head);
+        conn->parcel_left = sizeof head + bytes;
+        bytes = evbuffer_get_length(conn->out);
+    }
+    if (bytes == conn->parcel_left && is_last(conn) && !conn->is_end_said) {
+        http_parcel_begin(head, 0);
+        evbuffer_add(conn->out, head, sizeof head);
+        conn->parcel_left += sizeof head;
+        conn->is_end_said = true;
+    }
+}
+
 static ssize_t tls_write(struct connection *conn)
 {
     size_t bytes = MIN(evbuffer_get_length(conn->out), (size_t) TLS_WRITE_BYTES);
-    int result;
+    ssize_t sent = http_io_tls_write(conn->ssl, (const char *) evbuffer_pullup(conn->out, (ssize_t) bytes), bytes);
 
-    ERR_clear_error();
-    result = SSL_write(conn->ssl, evbuffer_pullup(conn->out, (ssize_t) bytes), (int) bytes);
-    if (result <= 0)
-        return tls_result(conn, result) == IO_AGAIN ? IO_AGAIN : IO_ERROR;
-    evbuffer_drain(conn->out, (size_t) result);
-    return result;
+    if (sent > 0)
+        evbuffer_drain(conn->out, (size_t) sent);
+    return sent;
 }
 
 static ssize_t plain_write(struct connection *conn)
 {
-    ssize_t sent = evbuffer_write(conn->out, conn->fd);
+    ssize_t sent = evbuffer_write_atmost(conn->out, conn->fd, conn->is_parcelled ? (ssize_t) conn->parcel_left : -1);
 
-    if (sent >= 0)
+    if (sent >= 0) {
+        conn->parcel_left -= conn->is_parcelled ? (size_t) sent : 0;
         return sent;
+    }
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? IO_AGAIN : IO_ERROR;
+}
+
+/* All is sent, and nothing follows. TLS has a word for that, which may have to wait like any other. */
+static void say_end(struct connection *conn)
+{
+    if (conn->ssl && SSL_is_init_finished(conn->ssl) && http_io_tls_end(conn->ssl) == IO_AGAIN) {
+        conn->is_writable = false;
+        return;
+    }
+    shutdown(conn->fd, SHUT_WR);
+    conn->is_end_said = true;
+}
+
+/* Is there anything to send? */
+static bool has_more(struct connection *conn)
+{
+    if (conn->is_parcelled)
+        pack(conn);
+    return evbuffer_get_length(conn->out) > 0;
 }
 
 int http_io_flush(struct connection *conn)
 {
     size_t bytes = 0;
 
-    while (conn->is_writable && evbuffer_get_length(conn->out) > 0) {
+    while (has_more(conn) && conn->is_writable) {
         ssize_t sent = conn->ssl ? tls_write(conn) : plain_write(conn);
 
         if (sent == IO_ERROR)
@@ -118,8 +221,12 @@ int http_io_flush(struct connection *conn)
             break;
         }
     }
+    if (evbuffer_get_length(conn->out) == 0 && conn->is_writable && !http_io_is_flushed(conn))
+        say_end(conn);
     return 0;
 }
+
+/* --- ends ------------------------------------------------------------------------------------ */
 
 bool http_io_is_hung_up(struct connection *conn)
 {
@@ -128,25 +235,19 @@ bool http_io_is_hung_up(struct connection *conn)
     return poll(&state, 1, 0) > 0 && (state.revents & (POLLERR | POLLHUP));
 }
 
-void http_io_end_writing(struct connection *conn)
+void http_io_make_cut(int fd)
 {
-    if (conn->ssl && SSL_is_init_finished(conn->ssl)) {
-        ERR_clear_error();
-        SSL_shutdown(conn->ssl);
-        ERR_clear_error();
-    }
-    shutdown(conn->fd, SHUT_WR);
+    struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
 }
 
 void http_io_close(struct connection *conn)
 {
     if (conn->fd < 0)
         return;
-    if (conn->is_cut) {
-        struct linger at_once = {.l_onoff = 1, .l_linger = 0};
-
-        setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
-    }
+    if (conn->is_cut)
+        http_io_make_cut(conn->fd);
     if (conn->ssl) {
         SSL_set_quiet_shutdown(conn->ssl, 1);
         SSL_free(conn->ssl);

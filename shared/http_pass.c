@@ -6,7 +6,10 @@
  *
  * Since the server is told to close, it reads this one request and no more: what the client sends
  * behind it can become no request that nobody has checked. Server and client end the framing of the
- * body between themselves; both parse heads alike, so they agree on it. */
+ * body between themselves; both parse heads alike, so they agree on it.
+ *
+ * How either ends, in order or cut, reaches the other: what goes over the unix socket goes in parcels
+ * (http_parcel.c). Only tunnels are passed on bare, as their servers want the connection itself. */
 #include "shared/http_pass.h"
 
 #include <errno.h>
@@ -101,23 +104,6 @@ static struct evbuffer *head_of(const struct http_request *request)
 
 /* ---- passing on ---- */
 
-struct passing {
-    int fd;
-    struct evbuffer *head;
-};
-
-static void pass(struct http_request *request, struct bufferevent *client, void *arg)
-{
-    struct passing *passing = arg;
-    struct bufferevent *server =
-        bufferevent_socket_new(http_loop_base(http_request_loop(request)), passing->fd, BEV_OPT_CLOSE_ON_FREE);
-
-    if (!server)
-        die("out of memory (bufferevent)");
-    bufferevent_write_buffer(server, passing->head);
-    http_relay(client, server, NULL, NULL);
-}
-
 /* A connected socket, or a negative errno. On a unix socket this waits for nothing: -EAGAIN when the server has more
  * connections to accept than it can. */
 static int connect_unix(const char *path)
@@ -140,15 +126,17 @@ static int connect_unix(const char *path)
 
 bool http_pass_unix(struct http_request *request, const char *socket_path)
 {
-    struct passing passing = {.fd = connect_unix(socket_path)};
+    bool is_tunnel = request->method == HTTP_CONNECT || http_header(request, "upgrade");
+    struct http_onward server = {.in_parcels = !is_tunnel, .head = ""};
 
-    if (passing.fd < 0) {
-        log_warning(NULL, "%s: %s", socket_path, strerror(-passing.fd));
+    server.fd = request->is_passed ? -ELOOP : connect_unix(socket_path);
+    if (server.fd < 0) {
+        log_warning(NULL, "%s: %s", socket_path, strerror(-server.fd));
         return false;
     }
-    passing.head = head_of(request);
-    http_take_over(request, "", pass, &passing);
-    evbuffer_free(passing.head);
+    server.first = head_of(request);
+    http_relay(request, &server);
+    evbuffer_free(server.first);
     return true;
 }
 

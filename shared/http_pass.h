@@ -27,9 +27,9 @@ void http_origin_of(const struct http_request *, struct http_origin *ret);
 /* Have the server at this unix socket answer: the request ends here. False when it cannot be reached: nothing
  * was answered, and the request is still the caller's.
  *
- * Uploads without a length (HTTP/1.0) are passed on, and one that its client cuts is seen as cut.
- * What cannot be passed on is that the server cuts an answer without length or chunks: to the client
- * of such an answer (HTTP/1.0 again) it ends like a whole one. */
+ * A client that is cut is cut for the server too, and one that ends in order ends so; the same the other
+ * way, also of bodies that have neither length nor chunks (HTTP/1.0). Of a tunnel (CONNECT, Upgrade) the
+ * server is told only that its socket has ended. */
 bool http_pass_unix(struct http_request *, const char *socket_path);
 
 /* Send the client to the same path and query at another host, by the scheme and port that it used

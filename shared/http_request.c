@@ -100,6 +100,7 @@ void http_exchange_describe(struct exchange *ex)
     request->is_chunked = ex->head.is_chunked;
     request->is_tls = conn->ssl != NULL;
     request->is_unix = conn->peer.is_unix;
+    request->is_passed = conn->is_parcelled;
     request->peer_uid = conn->peer.uid;
     request->peer_pid = conn->peer.pid;
     request->peer = conn->peer.text;

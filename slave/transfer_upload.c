@@ -18,6 +18,11 @@ struct upload_source {
     size_t given; /* by the last read, and not yet taken out of the ring */
 };
 
+static bool ends_well(const struct upload_source *self, enum http_upload_state state)
+{
+    return state == HTTP_UPLOAD_COMPLETE || (state == HTTP_UPLOAD_SHORT && self->is_open_ended);
+}
+
 static ssize_t read_upload(struct source *source, const void **ret_bytes)
 {
     struct upload_source *self = CONTAINER_OF(source, struct upload_source, source);
@@ -40,12 +45,12 @@ static ssize_t read_upload(struct source *source, const void **ret_bytes)
     if (count == 0 && state == HTTP_UPLOAD_OPEN) {
         place_lend(self->place);
         count = http_upload_wait(self->upload, &bytes, &state);
-        if (count > 0 || state != HTTP_UPLOAD_BROKEN || self->is_open_ended)
+        if (count > 0 || ends_well(self, state))
             (void) place_take_back(self->place); /* without one it was cancelled */
     }
     if (atomic_load(self->is_cancelled))
         return -ECANCELED;
-    if (count == 0 && state == HTTP_UPLOAD_BROKEN && !self->is_open_ended)
+    if (count == 0 && !ends_well(self, state))
         return -EPIPE;
     count = MIN(count, transfer_rate_piece(self->rate));
     *ret_bytes = bytes;

@@ -14,7 +14,7 @@ struct upload_source;
 
 /* Takes the upload's reference.
  *
- *   is_open_ended   a body that ends before its length has ended well (clients that do not know it say 2^50)
+ *   is_open_ended   a body that ends in order before its length has ended well (clients that do not know it say 2^50)
  *   is_cancelled    read before each wait: what is still read is not wanted; whoever sets it also breaks the upload
  *   place           lent to others while the client sends nothing (transfer_places.h)
  *   figures, rate, place outlive it; the last two may be NULL */

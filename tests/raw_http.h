@@ -30,7 +30,7 @@ struct raw {
     char *text; /* what has come and was not yet taken; a C string too */
     size_t bytes;
     bool is_over; /* the server has ended or reset the connection */
-    bool was_reset;
+    bool was_reset; /* it was no end in order: a reset, or TLS without its close_notify */
 };
 
 static inline void raw_limit(int fd)
@@ -128,6 +128,15 @@ static inline void raw_end(struct raw *raw)
     shutdown(raw->fd, SHUT_WR);
 }
 
+/* The server sees a reset. */
+static inline void raw_cut(struct raw **raw)
+{
+    struct linger at_once = {.l_onoff = 1};
+
+    setsockopt((*raw)->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    raw_close(raw);
+}
+
 /* Read once more. */
 static inline void raw_fill(struct raw *raw)
 {
@@ -137,7 +146,7 @@ static inline void raw_fill(struct raw *raw)
 
     if (got <= 0) {
         assert_true(raw->ssl || got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK));
-        raw->was_reset = got < 0;
+        raw->was_reset = raw->ssl ? SSL_get_error(raw->ssl, (int) got) != SSL_ERROR_ZERO_RETURN : got < 0;
         raw->is_over = true;
         return;
     }

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import socket
+import ssl
 import struct
 import tarfile
 import time
@@ -30,13 +31,23 @@ class Answer:
         return "%s %r %r%s" % (self.status, self.headers, self.body[:200], "" if self.is_whole else " (broken off)")
 
 
+def tls_context():
+    """Any certificate will do: this is not about who is there. A TLS session that just stops is no end."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 class Connection:
-    """One request on a socket of its own."""
+    """One request on a socket of its own, plain or TLS."""
 
     def __init__(self, url, method, path, query=None, headers=None, version="1.1"):
         parts = urllib.parse.urlsplit(url)
         self.method = method
         self.socket = socket.create_connection((parts.hostname, parts.port), TIMEOUT_S)
+        if parts.scheme == "https":
+            self.socket = tls_context().wrap_socket(self.socket, suppress_ragged_eofs=False)
         self.unread = b""
         target = path + ("?" + urllib.parse.urlencode(query) if query else "")
         lines = ["%s %s HTTP/%s" % (method, target, version), "Host: " + parts.netloc]
@@ -54,18 +65,23 @@ class Connection:
         try:
             self.socket.sendall(data)
             return True
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
             return False
 
     def send_chunk(self, data):
         return self.send(b"%x\r\n%s\r\n" % (len(data), data))
 
     def end(self):
-        """Nothing more comes from here, but the answer is read."""
+        """Nothing more comes from here, but the answer is read. With TLS that is its close_notify alone."""
         try:
-            self.socket.shutdown(socket.SHUT_WR)
-        except OSError:
+            if isinstance(self.socket, ssl.SSLSocket):
+                self.socket.settimeout(0) # it would wait for the other's
+                self.socket.unwrap()
+            else:
+                self.socket.shutdown(socket.SHUT_WR)
+        except (ssl.SSLWantReadError, OSError):
             pass
+        self.socket.settimeout(TIMEOUT_S)
 
     def leave(self):
         """Nothing more is sent or read, and who reads in another thread here is told."""
@@ -80,10 +96,12 @@ class Connection:
         self.socket.close()
 
     def read_some(self):
-        """More bytes, b"" at the end, None when the connection was broken off."""
+        """More bytes, b"" at the end, None when the connection was broken off: a reset, TLS without its close_notify."""
         try:
             return self.socket.recv(1 << 18)
-        except ConnectionResetError:
+        except ssl.SSLZeroReturnError: # after our own close_notify that is what theirs looks like
+            return b""
+        except (ConnectionResetError, ssl.SSLError):
             return None
 
     def wanted(self):
@@ -155,15 +173,19 @@ class Transfers:
     def __init__(self, pool):
         self.pool = pool
 
-    def url(self, at=1):
-        return self.pool.env["HOST_%d_URL" % at]
+    def url(self, at=1, tls=False):
+        url = self.pool.env["HOST_%d_URL" % at]
+        if not tls:
+            return url
+        port = self.pool.env["POOL_HTTPS_URL"].rsplit(":", 1)[1] # the same at each host
+        return "https%s:%s" % (url.rsplit(":", 1)[0].removeprefix("http"), port)
 
     def query(self, query):
         return dict({"session_id": self.pool.session}, **query)
 
-    def open(self, method, path, at=1, version="1.1", headers=None, **query):
+    def open(self, method, path, at=1, version="1.1", headers=None, tls=False, **query):
         self.pool("pool.get_all") # so that there is a session
-        return Connection(self.url(at), method, path, self.query(query), headers, version)
+        return Connection(self.url(at, tls), method, path, self.query(query), headers, version)
 
     def follow(self, answer, method, headers, body):
         """Where a 302 leads, with all that came along."""

@@ -7,6 +7,9 @@
 #include "shared/http_routes.h"
 #include "shared/tls.h"
 
+/* For the server behind. */
+#define LINGER_MS 200
+
 #define GIB ((uint64_t) 1 << 30)
 
 /* That this process may grow while a GiB goes through it. The address sanitizer keeps freed memory for a while. */
@@ -24,7 +27,7 @@ static uint16_t port, port_v6, tls_port;
 static char directory[] = P_tmpdir "/test_http_pass.XXXXXX";
 static char front_path[128], back_path[128];
 static SSL_CTX *client_context;
-static atomic_int broken, complete, sources_gone;
+static atomic_int broken, ended_short, complete, sources_gone;
 static atomic_size_t produced_bytes;
 
 /* Bodies: byte n is block[n % 65536], which is there twice. */
@@ -82,6 +85,7 @@ struct sink {
     struct http_upload *upload;
     uint64_t bytes;
     bool is_wrong;
+    bool aborts; /* instead of an answer */
     enum http_upload_state state;
 };
 
@@ -90,7 +94,9 @@ static void sink_answer(struct http_request *http, void *arg)
     struct sink *sink = arg;
     char text[64];
 
-    if (http) {
+    if (http && sink->aborts)
+        http_abort(http);
+    else if (http) {
         snprintf(text, sizeof text, "%llu %s", (unsigned long long) sink->bytes, sink->is_wrong ? "wrong" : "right");
         http_reply_text(http, 200, "", text);
     }
@@ -111,7 +117,7 @@ static void on_upload(struct http_upload *upload, void *arg)
     }
     if (sink->state == HTTP_UPLOAD_OPEN)
         return;
-    atomic_fetch_add(sink->state == HTTP_UPLOAD_BROKEN ? &broken : &complete, 1);
+    atomic_fetch_add(sink->state == HTTP_UPLOAD_BROKEN ? &broken : sink->state == HTTP_UPLOAD_SHORT ? &ended_short : &complete, 1);
     http_upload_unref(&sink->upload);
     http_ticket_post(sink->ticket, sink_answer, sink);
 }
@@ -122,6 +128,9 @@ static void put_bytes(struct http_request *http, void *arg)
 
     (void) arg;
     sink->ticket = http_park(http, NULL, NULL);
+    sink->aborts = http_param(http, "abort");
+    if (http_param(http, "early"))
+        http_send_head_early(http, 200, "");
     sink->upload = http_consume(http, 100000, on_upload, sink);
 }
 
@@ -255,6 +264,7 @@ static int setup(void **state)
 
     config.loops = 1;
     config.arg = &back_routes;
+    config.linger_ms = LINGER_MS;
     back = http_server_new(&config);
     assert_int_equal(http_listen_unix(back, back_path), 0);
     assert_int_equal(http_server_start(back), 0);
@@ -292,6 +302,18 @@ static struct raw *connect_either(bool is_tls)
     return raw;
 }
 
+/* For clients that go without having read: a server of TLS 1.3 sends tickets some time after the handshake, to close with those
+ * unread is a reset, and one that comes before them takes the request along. */
+static struct raw *connect_to_go(bool is_tls)
+{
+    struct raw *raw;
+
+    SSL_CTX_set_max_proto_version(client_context, TLS1_2_VERSION);
+    raw = connect_either(is_tls);
+    SSL_CTX_set_max_proto_version(client_context, 0);
+    return raw;
+}
+
 static void send_bytes(struct raw *raw, uint64_t from, uint64_t to)
 {
     while (from < to) {
@@ -320,15 +342,6 @@ static uint64_t take_bytes(struct raw *raw)
             return count;
         raw_fill(raw);
     }
-}
-
-/* Like SO_LINGER 0: the server sees a reset. */
-static void cut(struct raw **raw)
-{
-    struct linger at_once = {.l_onoff = 1};
-
-    setsockopt((*raw)->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
-    raw_close(raw);
 }
 
 static void wait_for(atomic_int *counter, int value)
@@ -460,14 +473,21 @@ static void uploads_pass_in_every_framing(void **state)
 
 static void an_upload_up_to_the_end_passes(void **state)
 {
-    _cleanup_(raw_close) struct raw *raw = connect_either(false);
-
     (void) state;
-    raw_send(raw, "PUT /bytes HTTP/1.0\r\n\r\n");
-    send_bytes(raw, 0, 3000000);
-    raw_end(raw);
-    raw_expect(raw, "", 200, "3000000 right");
-    raw_expect_end(raw);
+    for (int how = 0; how < 3; how++) {
+        struct raw *raw = connect_either(how > 0);
+
+        raw_send(raw, "PUT /bytes HTTP/1.0\r\n\r\n");
+        send_bytes(raw, 0, 3000000);
+        if (how == 2)
+            SSL_shutdown(raw->ssl); /* and TCP stays open */
+        else
+            raw_end(raw);
+        raw_expect(raw, "", 200, "3000000 right");
+        raw_expect_end(raw);
+        assert_false(raw->was_reset);
+        raw_close(&raw);
+    }
 }
 
 static void downloads_pass_in_every_framing(void **state)
@@ -566,20 +586,59 @@ static void a_cut_upload_is_seen_as_cut(void **state)
 {
     static const char *const heads[] = {
         "PUT /bytes HTTP/1.1\r\nContent-Length: 9000000\r\n\r\n",
+        "PUT /bytes?early=1 HTTP/1.1\r\nContent-Length: 1125899906842624\r\n\r\n",
         "PUT /bytes HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffff\r\n",
         "PUT /bytes HTTP/1.0\r\n\r\n", /* where a mere end would be the end of the body */
     };
 
     (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(heads); i++) {
-        int before = atomic_load(&broken), complete_before = atomic_load(&complete);
-        struct raw *raw = connect_either(false);
+        for (int how = 0; how < 3; how++) {
+            int before = atomic_load(&broken), others_before = atomic_load(&complete) + atomic_load(&ended_short);
+            struct raw *raw = connect_to_go(how > 0);
 
-        raw_send(raw, heads[i]);
-        send_bytes(raw, 0, 1000000);
-        cut(&raw);
-        wait_for(&broken, before + 1);
-        assert_int_equal(atomic_load(&complete), complete_before);
+            raw_send(raw, heads[i]);
+            send_bytes(raw, 0, 1000000);
+            if (how < 2)
+                raw_cut(&raw);
+            else /* TCP ends, TLS does not */
+                raw_close(&raw);
+            wait_for(&broken, before + 1);
+            assert_int_equal(atomic_load(&complete) + atomic_load(&ended_short), others_before);
+        }
+    }
+}
+
+static void an_upload_that_ends_in_order_is_not_broken(void **state)
+{
+    (void) state;
+    for (int is_early = 0; is_early < 2; is_early++) {
+        for (int how = 0; how < 5; how++) {
+            int before = atomic_load(&ended_short), broken_before = atomic_load(&broken);
+            bool is_tls = how > 1, is_closed = how == 0 || how == 2;
+            struct raw *raw = is_closed ? connect_to_go(is_tls) : connect_either(is_tls);
+
+            raw_send(raw, is_early ? "PUT /bytes?early=1 HTTP/1.1\r\nContent-Length: 1125899906842624\r\n\r\n"
+                                   : "PUT /bytes HTTP/1.1\r\nContent-Length: 1125899906842624\r\n\r\n");
+            if (is_early) /* unread it would be a reset */
+                free(raw_take_until(raw, "\r\n\r\n"));
+            send_bytes(raw, 0, 1000000);
+            if (how == 4 || (is_tls && is_closed))
+                SSL_shutdown(raw->ssl); /* which leaves TCP open */
+            else if (!is_closed)
+                raw_end(raw);
+            if (is_early && !is_closed) {
+                char *text = raw_take_all(raw);
+
+                assert_string_equal(text, "1000000 right");
+                assert_false(raw->was_reset);
+                free(text);
+            } else if (!is_closed)
+                raw_expect(raw, "", 200, "1000000 right");
+            raw_close(&raw);
+            wait_for(&ended_short, before + 1);
+            assert_int_equal(atomic_load(&broken), broken_before);
+        }
     }
 }
 
@@ -593,7 +652,7 @@ static void a_reader_that_goes_ends_the_answer(void **state)
         raw_send(raw, "GET /bytes?bytes=100000000000 HTTP/1.1\r\n\r\n");
         free(raw_take(raw, 1000000));
         if (is_reset)
-            cut(&raw);
+            raw_cut(&raw);
         else
             raw_close(&raw);
         wait_for(&sources_gone, before + 1);
@@ -602,14 +661,42 @@ static void a_reader_that_goes_ends_the_answer(void **state)
 
 static void a_server_that_breaks_off_is_noticed(void **state)
 {
-    _cleanup_(raw_close) struct raw *raw = connect_either(false);
-    char *head;
+    static const char *const requests[] = {
+        "GET /bytes?bytes=1000000&length=2000000&fail=1 HTTP/1.1\r\n\r\n",
+        "GET /bytes?bytes=1000000&fail=1 HTTP/1.1\r\n\r\n",
+        "GET /bytes?bytes=1000000&fail=1 HTTP/1.0\r\n\r\n", /* where a mere end would be the end of the answer */
+        "GET /bytes?bytes=10&fail=1 HTTP/1.0\r\n\r\n",
+        "PUT /bytes?early=1&abort=1 HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", /* the end of an early answer */
+        "PUT /bytes?early=1&abort=1 HTTP/1.0\r\nContent-Length: 3\r\n\r\nabc",
+    };
 
     (void) state;
-    raw_send(raw, "GET /bytes?bytes=1000000&length=2000000&fail=1 HTTP/1.1\r\n\r\n");
-    head = raw_take_until(raw, "\r\n\r\n");
-    free(head);
-    assert_true(take_bytes(raw) <= 1000000);
+    for (size_t i = 0; i < ARRAY_SIZE(requests); i++) {
+        for (int is_tls = 0; is_tls < 2; is_tls++) {
+            struct raw *raw = connect_either(is_tls);
+
+            raw_send(raw, requests[i]);
+            free(raw_take_all(raw));
+            assert_true(raw->was_reset);
+            raw_close(&raw);
+        }
+    }
+}
+
+/* Whatever the server does meanwhile, its answer has ended in order. */
+static void a_slow_reader_of_an_answer_without_length_has_all(void **state)
+{
+    (void) state;
+    for (int is_tls = 0; is_tls < 2; is_tls++) {
+        struct raw *raw = connect_either(is_tls);
+
+        raw_send(raw, "GET /bytes?bytes=4000000 HTTP/1.0\r\n\r\n");
+        free(raw_take_until(raw, "\r\n\r\n"));
+        usleep(2 * LINGER_MS * 1000); /* the server may have said all, lingered, and closed */
+        assert_int_equal(take_bytes(raw), 4000000);
+        assert_false(raw->was_reset);
+        raw_close(&raw);
+    }
 }
 
 static void tunnels_pass(void **state)
@@ -725,8 +812,10 @@ int main(void)
         cmocka_unit_test(a_slow_reader_bounds_what_is_made),
         cmocka_unit_test(a_refused_upload_hears_why),
         cmocka_unit_test(a_cut_upload_is_seen_as_cut),
+        cmocka_unit_test(an_upload_that_ends_in_order_is_not_broken),
         cmocka_unit_test(a_reader_that_goes_ends_the_answer),
         cmocka_unit_test(a_server_that_breaks_off_is_noticed),
+        cmocka_unit_test(a_slow_reader_of_an_answer_without_length_has_all),
         cmocka_unit_test(tunnels_pass),
         cmocka_unit_test(a_redirect_keeps_scheme_port_and_query),
         cmocka_unit_test(usual_ports_are_left_out),

@@ -13,7 +13,7 @@
 static struct http_server *server;
 static uint16_t port, tls_port, tunnel_port;
 static SSL_CTX *client_context;
-static atomic_int destroyed, produced_kib, broken, relays_done, sink_threads;
+static atomic_int destroyed, produced_kib, broken, ended_short, relays_done, sink_threads;
 
 static char pattern(uint64_t at)
 {
@@ -131,6 +131,8 @@ static void sink_answer(struct http_request *request, void *arg)
     }
     if (sink->state == HTTP_UPLOAD_BROKEN)
         atomic_fetch_add(&broken, 1);
+    if (sink->state == HTTP_UPLOAD_SHORT)
+        atomic_fetch_add(&ended_short, 1);
     free(sink);
 }
 
@@ -209,18 +211,16 @@ static void relay_done(void *arg)
     atomic_fetch_add(&relays_done, 1);
 }
 
-/* To an echo server of the test. */
-static void tunnel(struct http_request *request, struct bufferevent *client, void *arg)
+/* To an echo server of the test, which may have to be waited for. */
+static void tunnel(struct http_request *request)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(tunnel_port)};
-    struct bufferevent *console;
+    struct http_onward console = {.head = CONNECTED, .done = relay_done};
 
-    (void) arg;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    console = bufferevent_socket_new(http_loop_base(http_request_loop(request)), -1,
-                                     BEV_OPT_CLOSE_ON_FREE);
-    http_relay(client, console, relay_done, NULL);
-    bufferevent_socket_connect(console, (struct sockaddr *) &address, sizeof address);
+    console.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    connect(console.fd, (struct sockaddr *) &address, sizeof address);
+    http_relay(request, &console);
 }
 
 /* A WebSocket's way: callbacks of one's own. */
@@ -255,7 +255,7 @@ static void handle(struct http_request *request, void *arg)
 {
     (void) arg;
     if (request->method == HTTP_CONNECT)
-        http_take_over(request, CONNECTED, tunnel, NULL);
+        tunnel(request);
     else if (streq(request->path, "/shout"))
         http_take_over(request, "HTTP/1.1 101 Switching Protocols\r\n\r\n", shout, NULL);
     else if (streq(request->path, "/produce"))
@@ -471,15 +471,15 @@ static void a_failed_stream_is_seen_to_fail(void **state)
     int destroyed_before = atomic_load(&destroyed);
 
     (void) state;
-    for (size_t i = 0; i < ARRAY_SIZE(requests); i++) {
-        struct raw *raw = connect_either(false);
+    for (size_t i = 0; i < 2 * ARRAY_SIZE(requests); i++) {
+        struct raw *raw = connect_either(i % 2);
 
-        raw_send(raw, requests[i]);
+        raw_send(raw, requests[i / 2]);
         free(raw_take_all(raw));
         assert_true(raw->was_reset);
         raw_close(&raw);
     }
-    wait_for(&destroyed, destroyed_before + 3);
+    wait_for(&destroyed, destroyed_before + 6);
 }
 
 static void a_slow_reader_bounds_what_is_made(void **state)
@@ -640,8 +640,8 @@ static void a_broken_upload_is_told(void **state)
     struct raw *raw = connect_either(false);
 
     (void) state;
-    raw_send(raw, "PUT /upload HTTP/1.1\r\nContent-Length: 20\r\n\r\nnot all");
-    raw_close(&raw); /* ends early */
+    raw_send(raw, "PUT /upload HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n20\r\nnot all");
+    raw_close(&raw); /* ends early, and knew better */
     wait_for(&broken, before + 1);
     raw = connect_either(false);
     raw_send(raw, "PUT /loop_upload HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcX");
@@ -652,6 +652,72 @@ static void a_broken_upload_is_told(void **state)
     raw_send(raw, "PUT /upload HTTP/1.1\r\nContent-Length: 20\r\n\r\nslow");
     wait_for(&broken, before + 3); /* falls below the least rate */
     raw_close(&raw);
+}
+
+/* For clients that go without having read: a server of TLS 1.3 sends tickets some time after the handshake, to close with those
+ * unread is a reset, and one that comes before them takes the request along. */
+static struct raw *connect_to_go(bool is_tls)
+{
+    struct raw *raw;
+
+    SSL_CTX_set_max_proto_version(client_context, TLS1_2_VERSION);
+    raw = connect_either(is_tls);
+    SSL_CTX_set_max_proto_version(client_context, 0);
+    return raw;
+}
+
+static void an_end_in_order_is_told_from_a_cut(void **state)
+{
+    static const char *const paths[] = {"/upload", "/loop_upload"};
+    char head[128];
+
+    (void) state;
+    for (int is_tls = 0; is_tls < 2; is_tls++) {
+        for (size_t p = 0; p < ARRAY_SIZE(paths); p++) {
+            int short_before = atomic_load(&ended_short), broken_before = atomic_load(&broken);
+            struct raw *raw = connect_either(is_tls);
+
+            snprintf(head, sizeof head, "PUT %s HTTP/1.1\r\nContent-Length: 1125899906842624\r\n\r\nabc", paths[p]);
+            raw_send(raw, head);
+            raw_end(raw); /* who half-closes hears how it went */
+            raw_expect(raw, "", 200, "3 bytes, 3 wrong");
+            raw_expect_end(raw);
+            assert_false(raw->was_reset);
+            raw_close(&raw);
+            wait_for(&ended_short, short_before + 1);
+
+            if (is_tls) { /* TLS's own word alone, TCP stays open */
+                raw = connect_either(true);
+                raw_send(raw, head);
+                SSL_shutdown(raw->ssl);
+                raw_expect(raw, "", 200, "3 bytes, 3 wrong");
+                raw_expect_end(raw);
+                assert_false(raw->was_reset);
+                raw_close(&raw);
+                wait_for(&ended_short, short_before + 2);
+            }
+
+            raw = connect_to_go(is_tls);
+            raw_send(raw, head);
+            if (is_tls)
+                SSL_shutdown(raw->ssl);
+            raw_close(&raw); /* for good, but in order */
+            wait_for(&ended_short, short_before + 2 + is_tls);
+            assert_int_equal(atomic_load(&broken), broken_before);
+
+            raw = connect_to_go(is_tls);
+            raw_send(raw, head);
+            raw_cut(&raw);
+            wait_for(&broken, broken_before + 1);
+            if (is_tls) { /* TCP ends, TLS does not */
+                raw = connect_to_go(true);
+                raw_send(raw, head);
+                raw_close(&raw);
+                wait_for(&broken, broken_before + 2);
+            }
+            assert_int_equal(atomic_load(&ended_short), short_before + 2 + is_tls);
+        }
+    }
 }
 
 static void a_consumer_may_give_up(void **state)
@@ -804,6 +870,7 @@ int main(void)
         cmocka_unit_test(a_full_buffer_holds_the_client_back),
         cmocka_unit_test(an_early_head_comes_before_the_body),
         cmocka_unit_test(a_broken_upload_is_told),
+        cmocka_unit_test(an_end_in_order_is_told_from_a_cut),
         cmocka_unit_test(a_consumer_may_give_up),
         cmocka_unit_test(a_tunnel_passes_everything_both_ways),
         cmocka_unit_test(a_connection_can_be_taken_over),
