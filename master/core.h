@@ -23,6 +23,7 @@ struct journal;
 struct mirror;
 struct passwords;
 struct recovery;
+struct refreshing;
 struct room;
 struct sessions;
 struct slaves;
@@ -59,6 +60,7 @@ struct core {
     ref_t host;                  /* the host that the master runs on */
     const char *read_only_why;   /* the disk refuses writes, since the start (start.h); NULL: it takes them */
     int64_t left_over_disks;     /* storage.h: hidden disks that nobody is making any more */
+    struct refreshing *refreshing; /* storage.c: SRs that are being asked for their sums behind some call */
     _Atomic size_t metadata_bytes; /* metadata_http.h: archives in memory; any thread */
 };
 

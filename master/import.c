@@ -3,7 +3,7 @@
  *   task --> slave_import_open: ova.xml --> read by a worker
  *        --> one transaction: disks hidden, networks, VMs, drives, interfaces, INTENT
  *        --> files made --> slave_import_disks: contents
- *        --> one transaction: disks shown, VMs free, INTENT gone
+ *        --> one transaction: disks shown, VMs free, INTENT gone, the task a success
  *
  * Whatever fails in between, nothing remains: what was made is deleted in one transaction with the INTENT, and disks go as
  * storage.h says. The INTENT names what was made, so that the next master does the same when this one dies. */
@@ -174,6 +174,7 @@ static int receive_contents(struct importing *importing)
 
 /* ---- the end ---- */
 
+/* The task's success is in the transaction that makes it one: no master that dies afterwards leaves VMs and a failure. */
 static int keep(struct importing *importing)
 {
     struct call *call = importing->call;
@@ -183,6 +184,8 @@ static int keep(struct importing *importing)
     if (r < 0)
         return r;
     ova_import_done(importing->import, txn);
+    call->reply = ova_import_result(importing->import);
+    task_put_end(call->core, txn, call->task, &call->reply, NULL);
     txn_delete(txn, CLASS_OF(intent), call->intent);
     importing->is_made = false; /* from now on it is the client's */
     call_commit(call, &txn);
@@ -212,7 +215,7 @@ static void refresh(struct importing *importing)
 {
     for (int i = 0; i < importing->disks->count; i++)
         if (i == 0 || !ref_equal(importing->disks->list[i].sr, importing->disks->list[i - 1].sr))
-            storage_refresh(importing->call, importing->disks->list[i].sr, importing->transfer->host);
+            storage_refresh_later(importing->call, importing->disks->list[i].sr, importing->transfer->host);
 }
 
 static int import_all(struct importing *importing)
@@ -254,10 +257,8 @@ static int run(struct http_transfer *transfer)
     importing->call = call;
     importing->arena = arena_new();
     r = import_all(importing);
-    if (r == 0) {
-        call->reply = ova_import_result(importing->import);
+    if (r == 0)
         refresh(importing);
-    }
     undo(importing);
     disks_undo(&importing->disks);
     metadata_let_go(call->core, importing->held);

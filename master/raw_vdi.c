@@ -203,7 +203,7 @@ static int run_import_into(struct http_transfer *transfer, const struct format *
         return r;
     raw_write_begin(transfer, ref);
     r = raw_write_end(transfer, &claim, receive(transfer, ref, format));
-    storage_refresh(call, sr, transfer->host);
+    storage_refresh_later(call, sr, transfer->host);
     return r;
 }
 
@@ -247,9 +247,10 @@ static int run_import_new(struct http_transfer *transfer, const struct format *f
     r = disks_keep(disks, txn);
     if (r < 0)
         return r;
-    call_commit(call, &txn);
-    storage_refresh(call, sr_ref, transfer->host);
     call->reply = VALUE_REF(vdi);
+    task_put_end(call->core, txn, call->task, &call->reply, NULL); /* as import.c keeps its VMs */
+    call_commit(call, &txn);
+    storage_refresh_later(call, sr_ref, transfer->host);
     return 0;
 }
 

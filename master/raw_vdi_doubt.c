@@ -44,6 +44,8 @@ int raw_write_end(struct http_transfer *transfer, struct claim *claim, int r)
     if (txn_get(txn, intent, call->intent))
         txn_delete(txn, CLASS_OF(intent), call->intent);
     claim_end_txn(claim, txn);
+    if (r == 0)
+        task_put_end(call->core, txn, call->task, &call->reply, NULL);
     call_commit(call, &txn);
     slave_confirm(call);
     return r;

@@ -1,6 +1,7 @@
 /* storage.c - disks from the master's side: who can reach an SR, and its sums */
 #include "master/storage.h"
 
+#include "master/background.h"
 #include "master/claim.h"
 #include "master/lifecycle.h"
 #include "master/slaves.h"
@@ -296,6 +297,48 @@ void storage_refresh(struct call *call, ref_t sr, ref_t host)
         }
     }
     call->failure = before;
+}
+
+/* An SR that is being asked behind some call. */
+struct refreshing {
+    ref_t sr, host;
+    bool is_wanted; /* once more: it has changed since it was asked */
+    struct refreshing *next;
+};
+
+static struct refreshing **refreshing_slot(struct core *core, ref_t sr)
+{
+    struct refreshing **slot = &core->refreshing;
+
+    while (*slot && !ref_equal((*slot)->sr, sr))
+        slot = &(*slot)->next;
+    return slot;
+}
+
+static void refresh_main(struct call *call, void *arg)
+{
+    struct refreshing *refreshing = arg;
+
+    while (refreshing->is_wanted) {
+        refreshing->is_wanted = false;
+        storage_refresh(call, refreshing->sr, refreshing->host);
+    }
+    *refreshing_slot(call->core, refreshing->sr) = refreshing->next;
+    free(refreshing);
+}
+
+void storage_refresh_later(struct call *call, ref_t sr, ref_t host)
+{
+    struct refreshing **slot = refreshing_slot(call->core, sr);
+    bool is_under_way = *slot;
+
+    if (!is_under_way)
+        *slot = new0(struct refreshing);
+    (*slot)->sr = sr;
+    (*slot)->host = host; /* the last one that has changed it */
+    (*slot)->is_wanted = true;
+    if (!is_under_way)
+        background_run(call->core, "SR.refresh", call->tag, refresh_main, *slot);
 }
 
 void storage_count(struct txn *txn, ref_t ref, int64_t virtual_bytes, int64_t physical_bytes)

@@ -86,6 +86,9 @@ const char *storage_disk_format(const struct object *vdi);
 /* Ask the SR for its size and use, from that host, and store them; failures are ignored, since the
  * next change asks anew. */
 void storage_refresh(struct call *, ref_t sr, ref_t host);
+/* The same behind the call, which does not wait: whether that disk answers is nothing to whoever has done its work. One at a time
+ * asks an SR, and once more when this was called meanwhile. */
+void storage_refresh_later(struct call *, ref_t sr, ref_t host);
 /* An SR's sums follow its VDIs. */
 void storage_count(struct txn *, ref_t sr, int64_t virtual_bytes, int64_t physical_bytes);
 /* Deletes a VDI: its disk VBDs go with it, CD drives become empty. The SR's sums follow. */

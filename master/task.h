@@ -48,7 +48,8 @@ bool task_is_cancelled(const struct call *);
 int task_cancelled(struct call *);
 
 /* Ends a task in the caller's transaction: with a result, or with a failure when there is one. For
- * work that goes on without its call, after a restart. False when the task is gone or has ended
+ * work that goes on without its call, after a restart; and for a call whose success must stand in the
+ * transaction of its last change, from which on it does not fail. False when the task is gone or has ended
  * before. */
 bool task_put_end(struct core *, struct txn *, ref_t task, const struct value *result,
                   const struct failure *);

@@ -3,8 +3,8 @@
  *     LD_PRELOAD=libtest_preload.so DROVER_TEST_HUNG=DIRECTORY drover-slave ...
  *
  * As long as there is a file DIRECTORY.hangs, whoever opens, reads, writes or syncs a file in the directory waits, as on a network
- * file system whose server is away; it goes on when that file is gone. Calls that the programs make on disks' files are here, not
- * all that there are. */
+ * file system whose server is away; it goes on when that file is gone. With a file DIRECTORY.sums_hang only those wait who ask how
+ * full its file system is; DIRECTORY.sums_asked gets a byte from each who asks. Calls that the programs make on disks' files are here, not all that there are. */
 #include <dirent.h>
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -15,11 +15,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define LOOK_US 20000
 
-static char directory[PATH_MAX], flag[PATH_MAX + 8];
+static char directory[PATH_MAX], flag[PATH_MAX + 8], sums_flag[PATH_MAX + 16], sums_asked[PATH_MAX + 16];
 
 __attribute__((constructor)) static void begin(void)
 {
@@ -28,6 +29,8 @@ __attribute__((constructor)) static void begin(void)
     if (path) {
         snprintf(directory, sizeof directory, "%s", path);
         snprintf(flag, sizeof flag, "%s.hangs", path);
+        snprintf(sums_flag, sizeof sums_flag, "%s.sums_hang", path);
+        snprintf(sums_asked, sizeof sums_asked, "%s.sums_asked", path);
     }
 }
 
@@ -49,14 +52,23 @@ static void wait_path(const char *path)
         usleep(LOOK_US);
 }
 
+/* The path of an open file; false: it has none. */
+static bool find_path(int fd, char path[PATH_MAX])
+{
+    char link[64];
+    ssize_t length;
+
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    length = readlink(link, path, PATH_MAX - 1);
+    path[length > 0 ? length : 0] = '\0';
+    return length > 0;
+}
+
 static void wait_fd(int fd)
 {
-    char link[64], path[PATH_MAX] = "";
+    char path[PATH_MAX];
 
-    if (!hangs())
-        return;
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    if (readlink(link, path, sizeof path - 1) > 0)
+    if (hangs() && find_path(fd, path))
         wait_path(path);
 }
 
@@ -146,4 +158,30 @@ struct dirent *readdir(DIR *dir)
 {
     wait_fd(dirfd(dir));
     return NEXT(readdir)(dir);
+}
+
+static void wait_sums(int fd)
+{
+    char path[PATH_MAX];
+    int asked;
+
+    if (!directory[0] || !find_path(fd, path) || !is_inside(path))
+        return;
+    asked = NEXT(open)(sums_asked, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    (void) !write(asked, ".", 1);
+    close(asked);
+    while (access(sums_flag, F_OK) == 0)
+        usleep(LOOK_US);
+}
+
+int fstatvfs(int fd, struct statvfs *ret)
+{
+    wait_sums(fd);
+    return NEXT(fstatvfs)(fd, ret);
+}
+
+int fstatvfs64(int fd, struct statvfs64 *ret)
+{
+    wait_sums(fd);
+    return NEXT(fstatvfs64)(fd, ret);
 }
