@@ -27,6 +27,7 @@ struct importing {
     struct ova_import *import; /* once it is decided */
     struct disks *disks;
     bool is_made;              /* the objects exist */
+    int64_t wrong_checksums;   /* of blocks of its disks, under force */
     struct failure failure;    /* of the worker */
     int result;
 };
@@ -133,14 +134,17 @@ static int make_files(struct importing *importing)
     return r;
 }
 
-/* How much room each disk takes now; the slave tells it by prefix. */
-static void take_sizes(struct importing *importing, const struct value *answer)
+/* How much room each disk takes now, and what was wrong with them. */
+static void take_answer(struct importing *importing, const struct value *answer)
 {
+    struct call *call = importing->call;
+
     for (int i = 0; i < importing->import->disk_count; i++)
         for (int j = 0; j < importing->disks->count; j++)
             if (ref_equal(importing->disks->list[j].vdi, importing->import->disks[i].vdi))
                 importing->disks->list[j].physical_utilisation =
-                    strtoll(value_map_text(answer, importing->import->disks[i].id, "0"), NULL, 10);
+                    strtoll(value_map_text(answer, int_text(call, i), "0"), NULL, 10);
+    importing->wrong_checksums = strtoll(value_map_text(answer, "wrong_checksums", "0"), NULL, 10);
 }
 
 static int receive_contents(struct importing *importing)
@@ -168,11 +172,29 @@ static int receive_contents(struct importing *importing)
     r = http_transfer_settle(importing->transfer, r);
     task_set_cancellable(call, false);
     if (r == 0)
-        take_sizes(importing, &answer);
+        take_answer(importing, &answer);
     return r;
 }
 
 /* ---- the end ---- */
+
+/* Whoever forces an import wants what is left of it, and has to know that it is damaged. */
+static void tell_of_wrong(struct importing *importing, struct txn *txn)
+{
+    struct call *call = importing->call;
+    const struct object *task = txn_get(txn, task, call->task);
+    struct value other_config;
+
+    if (importing->wrong_checksums == 0)
+        return;
+    log_warning(call->tag, "%lld checksums of the import were wrong, which it was told to let pass",
+                (long long) importing->wrong_checksums);
+    if (!task)
+        return;
+    other_config = map_with_text(call->arena, task_get_other_config(task), "wrong_checksums",
+                                 int_text(call, importing->wrong_checksums));
+    task_put_other_config(txn, call->task, &other_config);
+}
 
 /* The task's success is in the transaction that makes it one: no master that dies afterwards leaves VMs and a failure. */
 static int keep(struct importing *importing)
@@ -185,6 +207,7 @@ static int keep(struct importing *importing)
         return r;
     ova_import_done(importing->import, txn);
     call->reply = ova_import_result(importing->import);
+    tell_of_wrong(importing, txn);
     task_put_end(call->core, txn, call->task, &call->reply, NULL);
     txn_delete(txn, CLASS_OF(intent), call->intent);
     importing->is_made = false; /* from now on it is the client's */

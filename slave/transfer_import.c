@@ -92,7 +92,7 @@ struct importing {
     const struct value *options;
     struct xva_import_disk open[DISKS_MAX];
     unsigned count;
-    struct value used;          /* [out] prefix -> bytes that the disk's file takes */
+    struct value done;          /* [out] what import_disks answers */
     int64_t room_wanted;        /* [out] when the SR is full: bytes of the disks, */
     int64_t room_most;          /* and what their files have and could still get */
     int result;
@@ -216,23 +216,24 @@ static void close_disks(struct importing *importing)
         find_room(importing);
 }
 
-/* For the records: what the files take now. */
-static struct value count_used(struct importing *importing)
+/* For the records: what the files take now, and how much of the contents was not what its checksum says. */
+static struct value count_done(struct importing *importing)
 {
     struct arena *arena = importing->op->arena;
     uint32_t count = importing->disks->length;
-    struct value *items = arena_alloc_array(arena, 2 * (size_t) count, sizeof *items);
+    struct value *items = arena_alloc_array(arena, 2 * (size_t) (count + 1), sizeof *items);
 
     for (uint32_t i = 0; i < count; i++) {
-        const struct value *map = &importing->disks->items[i];
         struct disk_facts facts;
-        _cleanup_(close_fd) int dir = look_at(map, &facts);
+        _cleanup_(close_fd) int dir = look_at(&importing->disks->items[i], &facts);
 
         (void) dir;
-        items[2 * i] = value_text(arena_strdup(arena, value_map_text(map, "prefix", "")));
+        items[2 * i] = value_text(arena_text(arena, "%" PRIu32, i)); /* prefixes are foreign */
         items[2 * i + 1] = value_text(arena_text(arena, "%" PRId64, facts.physical_utilisation));
     }
-    return VALUE_MAP(count, items);
+    items[2 * count] = value_text("wrong_checksums");
+    items[2 * count + 1] = value_text(arena_text(arena, "%" PRIu64, xva_wrong_checksums(importing->transfer->reader)));
+    return VALUE_MAP(count + 1, items);
 }
 
 static void import_disks_job(void *arg)
@@ -258,7 +259,7 @@ static void import_disks_job(void *arg)
     }
     close_disks(importing);
     if (importing->result == 0)
-        importing->used = count_used(importing);
+        importing->done = count_done(importing);
 }
 
 static int check_places(struct op *op, const struct value *disks)
@@ -291,7 +292,7 @@ int do_import_disks(struct op *op, const struct slave_import_disks_args *args, s
     if (r == 0 && importing->result < 0)
         r = archive_failed(importing);
     if (r == 0)
-        *ret = importing->used;
+        *ret = importing->done;
     transfer_give(&transfer, false);
     return r;
 }

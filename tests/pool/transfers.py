@@ -716,9 +716,15 @@ def wrong_archives(t):
 
     damaged = but(first, data=b"X" + entries[first][1][1:])
     t.refused(damaged, "IMPORT_ERROR_SOME_CHECKSUMS_FAILED", "a wrong checksum")
-    [vm] = t.import_(damaged, "a wrong checksum, forced", force="true")
-    check(t.contents(disk_refs(pool, vm)[0])[MIB:MIB + 1] == b"X", "what came is there")
-    destroy(pool, vm)
+    for body, wrong in (damaged, "1"), (xva, None):
+        task = t.task()
+        answer = t.put("/import", body, task_id=task, force="true")
+        check(answer.status == 200, "forced, it comes", answer)
+        record = t.ended(task, "success", "forced")
+        check(record["other_config"].get("wrong_checksums") == wrong, "its task says how many were wrong", record["other_config"])
+        [vm] = refs(record["result"])
+        check((t.contents(disk_refs(pool, vm)[0])[MIB:MIB + 1] == b"X") == bool(wrong), "what came is there")
+        destroy(pool, vm)
     for cut in 0, 100, 512, len(entries[0][1]), xva.index(entries[first][1][:64]) + 5000, len(xva) // 2, len(xva) - 2000:
         t.refused(xva[:cut], "IMPORT_ERROR_PREMATURE_EOF", "cut at %d of %d" % (cut, len(xva)))
         for compression in "gzip", "zstd":
