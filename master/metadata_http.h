@@ -15,10 +15,11 @@ struct front;
 
 void metadata_serve(struct front *);
 
-/* Archives lie in memory while they come and go, and what an import with disks has read of its own as
- * long as those come: how long that takes is up to their clients. So all of them together have
- * METADATA_BYTES_MAX. False: there is no room for so many more bytes now. What was held is let go, by
- * any thread. (Texts and plans of metadata only exist while a worker is at them.) */
+/* What lies in memory for as long as a client or the disk likes: archives while they come and go, texts
+ * that are out of their archives, plans that were read from them - those of imports with disks as long as
+ * the disks come. All of them together have METADATA_BYTES_MAX. False: there is no room for so many more
+ * bytes now. What was held is let go, by any thread. Not counted is what each worker is making just now:
+ * at most a text and a plan (OVA_READ_BYTES_MAX, OVA_READ_ARENA_MAX; for exports OVA_BYTES_MAX twice). */
 #define METADATA_BYTES_MAX ((size_t) 256 << 20)
 bool metadata_hold(struct core *, size_t bytes);
 void metadata_let_go(struct core *, size_t bytes);

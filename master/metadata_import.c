@@ -35,8 +35,8 @@ struct import {
     struct completion *received; /* its result is an enum http_upload_state */
     struct http_upload *upload;  /* NULL before the body is wanted */
     struct buffer archive, text;
-    size_t held;      /* bytes of the archive that lie in memory */
-    bool is_crowded;  /* and there was no room for more */
+    size_t held;      /* bytes of archive, text and plan that lie in memory (metadata_hold) */
+    bool is_crowded;  /* there was no room for more of them */
     struct ova_plan plan;
     struct failure failure;
     int r;
@@ -147,15 +147,33 @@ static int receive_archive(struct import *import)
 
 /* ---- the work ---- */
 
+/* What was held becomes so many bytes; none when they find no room. */
+static int hold(struct import *import, size_t bytes)
+{
+    metadata_let_go(import->call->core, import->held);
+    import->held = 0;
+    if (!metadata_hold(import->call->core, bytes))
+        return failure_set(&import->failure, import->arena, TOO_BUSY);
+    import->held = bytes;
+    return 0;
+}
+
+/* On a worker. Each form of it goes when the next one is there: what waits afterwards, until the VMs are durable, is the plan. */
 static void read_archive(void *arg)
 {
     struct import *import = arg;
 
     import->r = ova_unpack(import->archive.bytes, import->archive.length, &import->text,
                            import->arena, &import->failure);
+    buffer_done(&import->archive);
+    if (import->r == 0)
+        import->r = hold(import, import->text.room);
     if (import->r == 0)
         import->r = ova_read(import->arena, import->text.bytes, import->text.length, &import->plan,
                              &import->failure);
+    buffer_done(&import->text);
+    if (import->r == 0)
+        import->r = hold(import, arena_bytes(import->arena));
 }
 
 static int make(struct import *import)

@@ -1,13 +1,16 @@
 /* ova_archive.c - the tar archive of an export of metadata, by libarchive
  *
- * Only tar, gzip and zstd are let in: libarchive reads much more, and what arrives here is foreign.
- * What a small archive unpacks to is bounded by the buffer it goes to. */
+ * Only tar is let in: libarchive reads much more, and what arrives here is foreign. How it is
+ * compressed is for decompress.h, whose memory is bounded; what a small archive unpacks to is bounded
+ * by the buffer it goes to. */
 #include "master/ova_archive.h"
 
 #include <archive.h>
 #include <archive_entry.h>
+#include <errno.h>
 
 #include "shared/arena.h"
+#include "shared/decompress.h"
 #include "shared/failure.h"
 
 #define NAME        "ova.xml"
@@ -81,47 +84,124 @@ int ova_pack(const char *text, size_t length, enum ova_compression compression, 
 
 /* ---- read ---- */
 
-static int read_member(struct archive *archive, struct buffer *out, struct arena *arena,
+struct unpacking {
+    struct source packed;  /* the bytes that are in memory */
+    const char *bytes;     /* of them, not read yet */
+    size_t length;
+    struct source *source; /* unpacked */
+    struct archive *archive;
+    int result;            /* what the source refused with, or 0 */
+};
+
+static ssize_t read_packed(struct source *source, const void **ret_bytes)
+{
+    struct unpacking *unpacking = CONTAINER_OF(source, struct unpacking, packed);
+    size_t length = unpacking->length;
+
+    *ret_bytes = unpacking->bytes;
+    unpacking->length = 0;
+    return (ssize_t) length;
+}
+
+static la_ssize_t read_unpacked(struct archive *archive, void *arg, const void **ret_bytes)
+{
+    struct unpacking *unpacking = arg;
+    ssize_t n = unpacking->source->read(unpacking->source, ret_bytes);
+
+    if (n >= 0)
+        return n;
+    unpacking->result = (int) n;
+    archive_set_error(archive, (int) -n, "the source failed");
+    return -1;
+}
+
+/* Why no more is read; `is_within`: of ova.xml some bytes are missing. */
+static int unpack_failed(struct unpacking *unpacking, bool is_within, struct arena *arena, struct failure *failure)
+{
+    switch (unpacking->result) {
+    case -E2BIG:
+        return failure_set(failure, arena, IMPORT_ERROR, DECOMPRESS_WINDOW_TEXT);
+    case -EBADMSG:
+        return failure_set(failure, arena, IMPORT_ERROR, "the compressed data is damaged");
+    case -EPIPE:
+        return failure_set(failure, arena, IMPORT_ERROR_PREMATURE_EOF);
+    default:
+        return is_within ? failure_set(failure, arena, IMPORT_ERROR_PREMATURE_EOF)
+                         : failure_set(failure, arena, IMPORT_ERROR, reason(unpacking->archive));
+    }
+}
+
+static int read_member(struct unpacking *unpacking, struct buffer *out, struct arena *arena,
                        struct failure *failure)
 {
     for (;;) {
         char *at = buffer_reserve(out, PIECE_BYTES);
-        la_ssize_t got = at ? archive_read_data(archive, at, PIECE_BYTES) : 0;
+        la_ssize_t got = at ? archive_read_data(unpacking->archive, at, PIECE_BYTES) : 0;
 
         if (!at)
             return failure_set(failure, arena, IMPORT_ERROR, "ova.xml: it is too long");
         if (got < 0)
-            return failure_set(failure, arena, IMPORT_ERROR_PREMATURE_EOF);
+            return unpack_failed(unpacking, true, arena, failure);
         if (got == 0)
             return 0;
         buffer_wrote(out, (size_t) got);
     }
 }
 
-int ova_unpack(const char *bytes, size_t length, struct buffer *out, struct arena *arena,
-               struct failure *failure)
+/* The compression's checksum is at its end: up to that, unless there is more behind the text than that may have. */
+static int read_rest(struct unpacking *unpacking, size_t bytes_max, struct arena *arena, struct failure *failure)
 {
-    _cleanup_(reader_free) struct archive *archive = archive_read_new();
+    struct source *source = unpacking->source;
+    const void *bytes;
+    ssize_t n;
+
+    for (size_t done = 0; done < bytes_max; done += (size_t) n) {
+        n = source->read(source, &bytes);
+        if (n == 0)
+            return 0;
+        if (n < 0) {
+            unpacking->result = (int) n;
+            return unpack_failed(unpacking, true, arena, failure);
+        }
+    }
+    return 0;
+}
+
+static int read_archive(struct unpacking *unpacking, struct buffer *out, struct arena *arena,
+                        struct failure *failure)
+{
+    struct archive *archive = unpacking->archive;
     struct archive_entry *entry;
     const char *name;
     int r;
 
-    if (!archive)
-        die("out of memory");
-    archive_read_support_filter_gzip(archive);
-    archive_read_support_filter_zstd(archive);
     archive_read_support_format_tar(archive);
-    if (length == 0)
-        return failure_set(failure, arena, IMPORT_ERROR_PREMATURE_EOF);
-    if (archive_read_open_memory(archive, bytes, length) != ARCHIVE_OK)
-        return failure_set(failure, arena, IMPORT_ERROR, reason(archive));
+    if (archive_read_open(archive, unpacking, NULL, read_unpacked, NULL) != ARCHIVE_OK)
+        return unpack_failed(unpacking, false, arena, failure);
     r = archive_read_next_header(archive, &entry);
     if (r == ARCHIVE_EOF)
         return failure_set(failure, arena, IMPORT_ERROR_PREMATURE_EOF);
     if (r != ARCHIVE_OK && r != ARCHIVE_WARN)
-        return failure_set(failure, arena, IMPORT_ERROR, reason(archive));
+        return unpack_failed(unpacking, false, arena, failure);
     name = archive_entry_pathname(entry);
     if (!name || !streq(name, NAME) || archive_entry_filetype(entry) != AE_IFREG)
         return failure_set(failure, arena, IMPORT_ERROR_UNEXPECTED_FILE, NAME, name ? name : "");
-    return read_member(archive, out, arena, failure);
+    r = read_member(unpacking, out, arena, failure);
+    return r < 0 ? r : read_rest(unpacking, out->bytes_max, arena, failure);
+}
+
+int ova_unpack(const char *bytes, size_t length, struct buffer *out, struct arena *arena,
+               struct failure *failure)
+{
+    _cleanup_(decompress_destroy) struct source *source = NULL;
+    _cleanup_(reader_free) struct archive *archive = archive_read_new();
+    struct unpacking unpacking = {
+        .packed.read = read_packed, .bytes = bytes, .length = length, .archive = archive};
+
+    if (!archive)
+        die("out of memory");
+    if (length == 0)
+        return failure_set(failure, arena, IMPORT_ERROR_PREMATURE_EOF);
+    unpacking.source = source = decompress_new(&unpacking.packed);
+    return read_archive(&unpacking, out, arena, failure);
 }

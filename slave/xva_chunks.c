@@ -11,7 +11,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
-#include "slave/decompress.h"
+#include "shared/decompress.h"
 #include "slave/xva_reader.h"
 
 #define CHUNK_BYTES   ((int64_t) 1000 * 1000 * 1000)

@@ -13,7 +13,7 @@
 #include <stdio.h>
 
 #include "shared/buffer.h"
-#include "slave/decompress.h"
+#include "shared/decompress.h"
 #include "slave/xva_reader.h"
 
 /* A block of half a KiB takes 2 KiB of the archive: its header, its checksum, that one's header.
@@ -69,7 +69,7 @@ static ssize_t bounded_read(struct xva_reader *reader, const void **ret_bytes)
     if (n == -EBADMSG)
         xva_fail_text(reader, "the compressed data is damaged");
     else if (n == -E2BIG)
-        n = xva_fail_text(reader, "it was compressed with a window of more than 8 MiB (zstd --long): compress it anew without");
+        n = xva_fail_text(reader, DECOMPRESS_WINDOW_TEXT);
     else if (n == -EPIPE)
         xva_fail(reader, "IMPORT_ERROR_PREMATURE_EOF");
     else if (n > 0 && reader->unpacked > reader->unpacked_max)

@@ -274,6 +274,30 @@ def many_large_uploads_share_their_memory(m):
     assert imported(m, s, archive)  # there is room again
 
 
+def texts_and_plans_share_it_too(m):
+    """A small archive that is a large text: it finds no room beside uploads that wait, though it has some itself."""
+    s = m.login()
+    ova = exported(m, s, ref=make_vm(s))
+    of_class(ova, "VM")[0]["snapshot"]["nobody_knows_it"] = "x" * (50 << 20)
+    large = gzip.compress(archive_of(text_of(ova)), 1)
+    bytes_each, chunk = 52 << 20, bytes(1 << 20)
+    uploads = []
+    for _ in range(4):
+        c = m.connect()
+        c.sendall(("PUT /import_metadata?session_id=%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+                   % (s.ref, bytes_each + 1)).encode())
+        for _ in range(bytes_each // len(chunk)):
+            c.sendall(chunk)
+        uploads.append(c)
+    wait_for(lambda: refused(m, s, chunk * 50) == ["TOO_BUSY"])  # what was sent has been read
+    assert refused(m, s, large) == ["TOO_BUSY"]
+    for c in uploads:
+        c.close()
+    wait_for(lambda: refused(m, s, chunk * 50) != ["TOO_BUSY"])
+    assert imported(m, s, large)
+    assert imported(m, s, large)  # and what it had was given back
+
+
 def networks(m):
     s = m.login()
     vm = make_vm(s)
@@ -373,5 +397,5 @@ def files_of_other_releases(m):
 
 run(the_file_has_one_form, compression, what_is_left_out, the_whole_pool, requests_that_are_wrong,
     credentials, an_import_is_a_vm_of_its_own, the_task_tells_when_the_objects_are_there, a_status_comes_before_the_body,
-    an_upload_that_breaks_leaves_nothing, many_large_uploads_share_their_memory, networks, disks, dry_run, files_that_are_wrong,
+    an_upload_that_breaks_leaves_nothing, many_large_uploads_share_their_memory, texts_and_plans_share_it_too, networks, disks, dry_run, files_that_are_wrong,
     files_of_other_releases)

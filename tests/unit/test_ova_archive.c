@@ -8,9 +8,11 @@
 
 #include <archive.h>
 #include <archive_entry.h>
+#include <zstd.h>
 
 #include "master/ova_archive.h"
 #include "shared/arena.h"
+#include "shared/decompress.h"
 #include "shared/failure.h"
 
 static struct arena *arena;
@@ -100,6 +102,57 @@ static void a_bomb_stays_small(void **state)
     free(text);
 }
 
+/* The same decoder as for disks: what a host would refuse is refused here. */
+static void large_windows_are_refused(void **state)
+{
+    size_t room = ZSTD_compressBound(20000000), count;
+    char *packed = alloc0(room), *text = alloc0(20000000); /* less makes no window so large */
+    struct buffer archive, got;
+
+    (void) state;
+    pack("<value/>", 8, OVA_PLAIN, &archive);
+    memcpy(text, archive.bytes, archive.length);
+    for (int log = 23; log <= 24; log++) {
+        ZSTD_CCtx *context = ZSTD_createCCtx();
+
+        ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, 0);
+        ZSTD_CCtx_setParameter(context, ZSTD_c_windowLog, log);
+        count = ZSTD_compress2(context, packed, room, text, 20000000);
+        assert_false(ZSTD_isError(count));
+        assert_int_equal(unpack(packed, count, &got), log == 23 ? 0 : -ERR_IMPORT_ERROR);
+        assert_string_equal(log == 23 ? buffer_text(&got) : failure.params[0], log == 23 ? "<value/>" : DECOMPRESS_WINDOW_TEXT);
+        buffer_done(&got);
+        ZSTD_freeCCtx(context);
+    }
+    free(packed);
+    free(text);
+    buffer_done(&archive);
+}
+
+/* Cut within, whatever it is packed by; and damaged, by gzip's checksum, which comes last (libarchive's zstd has none). */
+static void damaged_compression_is_told(void **state)
+{
+    char text[20000];
+
+    (void) state;
+    for (size_t i = 0; i < sizeof text; i++)
+        text[i] = (char) (i * i % 251 + i / 500);
+    for (enum ova_compression how = OVA_GZIP; how <= OVA_ZSTD; how++) {
+        struct buffer archive, got;
+
+        pack(text, sizeof text, how, &archive);
+        assert_int_equal(unpack(archive.bytes, archive.length / 2, &got), -ERR_IMPORT_ERROR_PREMATURE_EOF);
+        buffer_done(&got);
+        if (how == OVA_GZIP) {
+            archive.bytes[archive.length - 6] ^= 1;
+            assert_int_equal(unpack(archive.bytes, archive.length, &got), -ERR_IMPORT_ERROR);
+            assert_string_equal(failure.params[0], "the compressed data is damaged");
+            buffer_done(&got);
+        }
+        buffer_done(&archive);
+    }
+}
+
 /* An archive with one member of any kind. */
 static void odd_archive(const char *name, unsigned type, char *bytes, size_t room,
                         size_t *ret_length)
@@ -150,6 +203,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_packed_is_unpacked, setup, teardown),
         cmocka_unit_test_setup_teardown(each_cut_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(a_bomb_stays_small, setup, teardown),
+        cmocka_unit_test_setup_teardown(large_windows_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(damaged_compression_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(only_a_file_of_that_name_will_do, setup, teardown),
     };
 

@@ -1,13 +1,13 @@
 /* decompress.c - gzip and zstd on their way in (decompress.h)
  *
- * libarchive has filters for both; ours are here because its zstd filter takes windows of 128 MiB,
+ * libarchive has filters for both; ours are used because its zstd filter takes windows of 128 MiB,
  * and because legacy archives have gzip inside their members, where no filter reaches. */
 #include <errno.h>
 #include <zlib.h>
 #include <zstd.h>
 #include <zstd_errors.h>
 
-#include "slave/decompress.h"
+#include "shared/decompress.h"
 
 #define TAR_HEAD_BYTES  512
 #define GZIP_OUT_BYTES  ((size_t) 64 * 1024)

@@ -13,7 +13,10 @@
  * is -E2BIG. How much comes out is for the user to bound. */
 #pragma once
 
-#include "slave/stream.h"
+#include "shared/stream.h"
+
+/* What to say of -E2BIG. */
+#define DECOMPRESS_WINDOW_TEXT "it was compressed with a window of more than 8 MiB (zstd --long): compress it anew without"
 
 /* The source below is lent until the end. */
 struct source *decompress_new(struct source *below);
