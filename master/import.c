@@ -103,8 +103,6 @@ static int make_objects(struct importing *importing)
     if (r < 0)
         return r;
     importing->disks = disks_new(call);
-    if (importing->import->disk_count > DISKS_MAX)
-        return fail(call, IMPORT_ERROR, "more disks than one import may bring");
     for (int i = 0; i < importing->import->disk_count; i++) {
         struct ova_new_disk *disk = &importing->import->disks[i];
 

@@ -108,8 +108,9 @@ static int add_disks(struct snapshot *snapshot, struct txn *txn)
 {
     struct call *call = snapshot->call;
 
-    disks_undo(&snapshot->disks);
-    snapshot->disks = disks_new(call);
+    if (!snapshot->disks)
+        snapshot->disks = disks_new(call);
+    assert(snapshot->disks->count == 0); /* whoever tried before has forgotten those of the transaction that went */
     for (int i = 0; i < snapshot->count; i++) {
         struct snapshot_disk *disk = &snapshot->list[i];
         const struct object *vdi = live(call, txn_view(txn), VDI, disk->source);

@@ -117,7 +117,6 @@ struct http_loop *http_server_loop(struct http_server *server, unsigned index);
 void http_loop_post(struct http_loop *loop, void (*fn)(void *arg), void *arg);
 
 struct event_base *http_loop_base(struct http_loop *loop);
-unsigned http_loop_index(const struct http_loop *loop);
 void *http_loop_user(const struct http_loop *loop);
 void http_loop_set_user(struct http_loop *loop, void *user);
 
@@ -216,13 +215,12 @@ enum http_produced {
 typedef enum http_produced http_produce_fn(struct http_request *request, struct evbuffer *out,
                                            size_t bytes_wanted, void *arg);
 
-#define HTTP_CLOSE_DELIMITED (-2)
-#define HTTP_LENGTH_UNKNOWN  (-1)
+#define HTTP_LENGTH_UNKNOWN (-1)
 
 /* Answer with a stream.
  *
  *   length   its bytes, which fn must then keep to; HTTP_LENGTH_UNKNOWN: chunked, or for
- *            HTTP/1.0 up to the end of the connection; HTTP_CLOSE_DELIMITED: that for everybody
+ *            HTTP/1.0 up to the end of the connection
  *   destroy  (may be NULL) frees arg, exactly once, when the stream has ended either way
  *
  * fn is called on the loop about 64 KiB at a time, connections taking turns; not for HEAD. */

@@ -202,7 +202,6 @@ struct slot {
 
 struct http_loop {
     struct http_server *server;
-    unsigned index;
     struct event_base *base;
     pthread_t thread;
     bool is_running, is_over; /* over: only the mailbox is still emptied */
@@ -352,7 +351,7 @@ void http_relay_end_all(struct http_loop *loop);
 
 /* Whose thread this is; NULL elsewhere. */
 struct http_loop *http_loop_here(void);
-int http_loop_init(struct http_loop *loop, struct http_server *server, unsigned index);
+int http_loop_init(struct http_loop *loop, struct http_server *server);
 int http_loop_start(struct http_loop *loop);
 void http_loop_stop(struct http_loop *loop);
 void http_loop_done(struct http_loop *loop);

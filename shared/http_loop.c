@@ -334,11 +334,11 @@ static int tick_ms(const struct http_config *config)
 
 /* --- the thread ------------------------------------------------------------------------------ */
 
-int http_loop_init(struct http_loop *loop, struct http_server *server, unsigned index)
+int http_loop_init(struct http_loop *loop, struct http_server *server)
 {
     struct event_config *config = event_config_new();
 
-    *loop = (struct http_loop){.server = server, .index = index, .wake_fd = -1};
+    *loop = (struct http_loop){.server = server, .wake_fd = -1};
     TAILQ_INIT(&loop->turns);
     LIST_INIT(&loop->relays);
     loop->tick_ms = tick_ms(&server->config);
@@ -433,11 +433,6 @@ void http_loop_done(struct http_loop *loop)
 struct event_base *http_loop_base(struct http_loop *loop)
 {
     return loop->base;
-}
-
-unsigned http_loop_index(const struct http_loop *loop)
-{
-    return loop->index;
 }
 
 void *http_loop_user(const struct http_loop *loop)

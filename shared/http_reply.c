@@ -152,7 +152,7 @@ void http_produce(struct http_request *request, int status, const char *headers,
         ex->is_chunked_answer = status_has_body(status);
     else if (length < 0 && has_body)
         conn->is_keep_alive = false;
-    ex->produce_left = MAX(length, (int64_t) -1);
+    ex->produce_left = length;
     if (!ex->is_head_sent)
         http_reply_head(ex, status, headers, status_has_body(status) ? ex->produce_left : -1);
     if (has_body) {

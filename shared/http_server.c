@@ -499,7 +499,7 @@ struct http_server *http_server_new(const struct http_config *config)
     LIST_INIT(&server->listeners);
     server->loops = new0_array(struct http_loop, config->loops);
     for (unsigned i = 0; i < config->loops; i++) {
-        int r = http_loop_init(&server->loops[i], server, i);
+        int r = http_loop_init(&server->loops[i], server);
 
         if (r < 0)
             die("HTTP loop: %s", strerror(-r));

@@ -587,8 +587,7 @@ int transfer_failed(struct transfer *transfer, int error, const char *text, bool
     }
 }
 
-int transfer_disk_place(struct op *op, const struct value *disk, const char **ret_directory, const char **ret_name,
-                        const char **ret_format)
+int transfer_check_disk(struct op *op, const struct value *disk)
 {
     const char *directory = value_map_text(disk, "sr_location", ""), *name = value_map_text(disk, "location", "");
     const char *format = value_map_text(disk, "format", "");

@@ -129,6 +129,5 @@ void transfer_answer(struct transfer *, int status, const char *headers, const c
 /* What a codec returned, as the failure of the op that has the transfer: -EPIPE, -ECANCELED ... `text` says more, or is "". */
 int transfer_failed(struct transfer *, int error, const char *text, bool is_import);
 
-/* The path of an SR, from the {sr, sr_type, sr_location, sr_marker, location, format} of a call. 0 or the failure. */
-int transfer_disk_place(struct op *, const struct value *disk, const char **ret_directory, const char **ret_name,
-                        const char **ret_format);
+/* Does the {sr, sr_type, sr_location, sr_marker, location, format} of a call name a disk that there may be? 0 or the failure. */
+int transfer_check_disk(struct op *, const struct value *disk);

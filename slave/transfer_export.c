@@ -410,12 +410,11 @@ static int export_to_client(struct op *op, const char *id, const char *ova, cons
 {
     _cleanup_(free_p) struct exporting *exporting = new0(struct exporting);
     struct transfer *transfer = NULL;
-    const char *directory, *name, *format;
     bool has_begun;
     int r = 0;
 
     for (uint32_t i = 0; i < disks->length && r == 0; i++)
-        r = transfer_disk_place(op, &disks->items[i], &directory, &name, &format);
+        r = transfer_check_disk(op, &disks->items[i]);
     if (r == 0 && disks->length > DISKS_MAX)
         r = op_fail(op, INVALID_VALUE, "disks", op_text(op, "%u", disks->length));
     if (r == 0)

@@ -264,13 +264,12 @@ static void import_disks_job(void *arg)
 
 static int check_places(struct op *op, const struct value *disks)
 {
-    const char *directory, *name, *format;
     int r = 0;
 
     if (disks->length > DISKS_MAX)
         return op_fail(op, INVALID_VALUE, "disks", op_text(op, "%u", disks->length));
     for (uint32_t i = 0; i < disks->length && r == 0; i++)
-        r = transfer_disk_place(op, &disks->items[i], &directory, &name, &format);
+        r = transfer_check_disk(op, &disks->items[i]);
     return r;
 }
 

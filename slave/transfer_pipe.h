@@ -18,7 +18,7 @@ struct transfer_rate;
  * while the codec waits for the client; all outlive the codec. */
 struct pipe *pipe_new(struct http_ticket, struct transfer_figures *figures, struct transfer_rate *rate, struct place *place);
 
-/* Begin the answer: status, headers as http.h wants them, and the length or HTTP_CLOSE_DELIMITED. Any thread, once. */
+/* Begin the answer: status, headers as http.h wants them, and the length or HTTP_LENGTH_UNKNOWN. Any thread, once. */
 void pipe_begin(struct pipe *, int status, const char *headers, int64_t length);
 
 /* What the codec writes to. */

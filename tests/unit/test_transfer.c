@@ -20,7 +20,7 @@ struct work {
     struct http_ticket ticket;
     pthread_t thread;
     int64_t bytes;        /* that an export writes */
-    int64_t length;       /* that its answer names, or HTTP_CLOSE_DELIMITED */
+    int64_t length;       /* that its answer names, or HTTP_LENGTH_UNKNOWN */
     int fails;            /* an export ends with this */
     size_t stops_after;   /* an import reads no more then; 0: all */
     bool is_open_ended;
@@ -140,7 +140,7 @@ static int begin(void **state)
 {
     (void) state;
     work = new0(struct work);
-    work->length = HTTP_CLOSE_DELIMITED;
+    work->length = HTTP_LENGTH_UNKNOWN;
     return 0;
 }
 
@@ -186,7 +186,7 @@ static char *pattern(size_t bytes)
 
 static void an_export_arrives_whole(void **state)
 {
-    static const int64_t lengths[] = {HTTP_CLOSE_DELIMITED, 9 << 20};
+    static const int64_t lengths[] = {HTTP_LENGTH_UNKNOWN, 9 << 20};
 
     (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(lengths); i++) {
@@ -196,9 +196,9 @@ static void an_export_arrives_whole(void **state)
         memset(work, 0, sizeof *work);
         work->bytes = 9 << 20;
         work->length = lengths[i];
-        raw = ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        raw = ask("GET / HTTP/1.0\r\nhost: a\r\n\r\n");
         head = raw_take_until(raw, "\r\n\r\n");
-        assert_memory_equal(head, "HTTP/1.1 200", 12);
+        assert_memory_equal(head, "HTTP/1.0 200", 12);
         body = raw_take_all(raw);
         codec_ends();
         assert_int_equal(work->result, 0);
@@ -236,7 +236,7 @@ static void a_reader_that_does_not_read_holds_the_codec(void **state)
 
     (void) state;
     work->bytes = 256 << 20;
-    raw = ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    raw = ask("GET / HTTP/1.0\r\nhost: a\r\n\r\n");
     do { /* until it stands still */
         before = work->done;
         usleep(200000);
@@ -255,7 +255,7 @@ static void a_failed_export_is_seen_as_broken(void **state)
     (void) state;
     work->bytes = 100000;
     work->fails = -EIO;
-    raw = ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    raw = ask("GET / HTTP/1.0\r\nhost: a\r\n\r\n");
     all = raw_take_all(raw);
     codec_ends();
     assert_int_equal(work->result, -EIO);
@@ -271,7 +271,7 @@ static void a_cancelled_export_ends_at_once(void **state)
 
     (void) state;
     work->bytes = 256 << 20;
-    raw = ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    raw = ask("GET / HTTP/1.0\r\nhost: a\r\n\r\n");
     while (work->done < 4 * MIB) /* the pipe is full, and nobody reads */
         sched_yield();
     pipe_cancel(atomic_load(&work->pipe));
@@ -290,9 +290,9 @@ static void clients_that_go_end_exports(void **state)
         struct raw *raw;
 
         memset(work, 0, sizeof *work);
-        work->length = HTTP_CLOSE_DELIMITED;
+        work->length = HTTP_LENGTH_UNKNOWN;
         work->bytes = 64 << 20;
-        raw = ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        raw = ask("GET / HTTP/1.0\r\nhost: a\r\n\r\n");
         while (!atomic_load(&work->has_begun) || work->done < (size_t) round * 100000)
             sched_yield();
         raw_close(&raw);
@@ -420,7 +420,7 @@ static void nothing_is_faster_than_the_rate(void **state)
     (void) state;
     work->rate = transfer_rate_new((int64_t) (4 * MIB));
     work->bytes = 4 << 20;
-    raw = ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    raw = ask("GET / HTTP/1.0\r\nhost: a\r\n\r\n");
     free(raw_take_all(raw));
     codec_ends();
     assert_int_equal(work->result, 0);
@@ -613,7 +613,7 @@ static void a_client_that_does_not_read_lends_its_place(void **state)
     work->place.places = places_new(1);
     other = taker_of(work->place.places, &other.is_cancelled);
     work->bytes = work->length = 64 << 20;
-    raw = ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    raw = ask("GET / HTTP/1.0\r\nhost: a\r\n\r\n");
     while (!atomic_load(&work->has_begun) || work->done == 0)
         sched_yield();
     take(&other); /* waits until the codec has filled all there is */
