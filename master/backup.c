@@ -48,11 +48,11 @@ static void make_copy(void *arg)
 static void backup_fiber(void *arg)
 {
     struct copy copy = {.backups = arg};
-    int r = workers_run(copy.backups->core->workers, make_copy, &copy);
 
-    if (r < 0 || copy.result < 0)
+    workers_run(copy.backups->core->workers, make_copy, &copy);
+    if (copy.result < 0)
         log_error("backup", "no copy of the store was made in %s: %s", copy.backups->directory,
-                  *copy.text ? copy.text : strerror(-(r < 0 ? r : copy.result)));
+                  *copy.text ? copy.text : strerror(-copy.result));
     else
         log_info("backup", "a copy of the store was made in %s", copy.backups->directory);
 }

@@ -217,8 +217,7 @@ static int describe(struct call *call, struct writing *writing)
     buffer_done(&writing->text);
     buffer_init(&writing->text, OVA_BYTES_SENT);
     writing->view = pinned;
-    if (workers_run(call->core->workers, write_ova, writing) < 0)
-        return fail(call, TOO_BUSY);
+    workers_run(call->core->workers, write_ova, writing);
     if (writing->text.is_full || writing->disk_count > DISKS_MAX)
         return fail(call, INTERNAL_ERROR, "this VM has more to describe than one message to its host can hold");
     return 0;

@@ -56,8 +56,7 @@ static int read_ova(struct importing *importing)
     if (r < 0)
         return r;
     importing->text = value_map_text(&answer, "ova", "");
-    if (workers_run(call->core->workers, read_job, importing) < 0)
-        return fail(call, TOO_BUSY);
+    workers_run(call->core->workers, read_job, importing);
     if (importing->result < 0) {
         failure_copy(&call->failure, call->arena, &importing->failure);
         return importing->result;

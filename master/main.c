@@ -207,9 +207,11 @@ static void wait_for_disk(void *arg)
 
     trial->config = &master->parts.journal_config;
     trial->result = -1;
-    while (trial->result < 0)
-        if (fiber_sleep(DISK_TRY_MS) < 0 || workers_run(master->core.workers, try_disk, trial) < 0)
+    while (trial->result < 0) {
+        if (fiber_sleep(DISK_TRY_MS) < 0)
             return;
+        workers_run(master->core.workers, try_disk, trial);
+    }
     log_info(NULL, "the disk takes writes again");
     begin_anew(master);
 }
@@ -282,7 +284,7 @@ static int start_calls(struct master *master)
     }
     tasks.kept_max = (unsigned) config->tasks_kept;
     tasks.kept_s = (uint64_t) config->task_kept_s;
-    core->workers = workers_new((unsigned) config->workers, 0, "worker");
+    core->workers = workers_new((unsigned) config->workers, "worker");
     core->passwords = passwords_new(core->clock, core->random, core->workers);
     core->sessions = sessions_new(core, &sessions, secret);
     core->tasks = tasks_new(core, &tasks);

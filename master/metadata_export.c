@@ -206,8 +206,8 @@ static int run(struct call *call, void *arg)
     r = find_vms(export, call, &label);
     if (r == 0)
         r = http_call_task(call, label, "");
-    if (r == 0 && workers_run(call->core->workers, write_archive, export) < 0)
-        r = fail(call, TOO_MANY_PENDING_TASKS);
+    if (r == 0)
+        workers_run(call->core->workers, write_archive, export);
     view_unpin(&export->view);
     buffer_done(&export->text);
     call->reply = value_text("");

@@ -208,8 +208,7 @@ static int run(struct call *call, void *arg)
         r = receive_archive(import);
     if (r < 0)
         return r;
-    if (workers_run(call->core->workers, read_archive, import) < 0)
-        return fail(call, TOO_MANY_PENDING_TASKS);
+    workers_run(call->core->workers, read_archive, import);
     if (import->r < 0) {
         failure_copy(&call->failure, call->arena, &import->failure);
         return import->r;

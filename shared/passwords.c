@@ -185,8 +185,6 @@ static void hash_run(void *arg)
 /* false when too many wait already. */
 static bool hash_in_worker(struct passwords *passwords, struct hashing *job)
 {
-    bool ok;
-
     if (passwords->hash_waiting >= HASH_QUEUE_MAX)
         return false;
     passwords->hash_waiting++;
@@ -195,11 +193,11 @@ static bool hash_in_worker(struct passwords *passwords, struct hashing *job)
         waitq_wait(&passwords->hash_turn, 0);
     passwords->hash_waiting--;
     passwords->hashing++;
-    ok = workers_run(passwords->workers, hash_run, job) == 0;
+    workers_run(passwords->workers, hash_run, job);
     passwords->hashing--;
     fiber_uncancellable_end();
     waitq_wake_one(&passwords->hash_turn);
-    return ok;
+    return true;
 }
 
 /* ---- what was right before ---- */

@@ -8,7 +8,6 @@
  * cancel, and because a frozen fiber keeps its stack until loop_destroy. */
 #include "shared/workers.h"
 
-#include <errno.h>
 #include <pthread.h>
 
 #include "shared/fiber.h"
@@ -23,7 +22,6 @@ struct job {
 struct workers {
     unsigned threads; /* at most */
     char name[16];
-    size_t queue_max;
 
     pthread_mutex_t lock; /* guards the rest */
     pthread_cond_t more;  /* a job, or the end */
@@ -67,14 +65,13 @@ static void *work(void *arg)
     return NULL;
 }
 
-struct workers *workers_new(unsigned threads, size_t queue_max, const char *name)
+struct workers *workers_new(unsigned threads, const char *name)
 {
     struct workers *workers = new0(struct workers);
 
     memcpy(workers->name, name, strnlen(name, sizeof workers->name - 1));
     workers->threads = threads;
     workers->ids = new0_array(pthread_t, threads);
-    workers->queue_max = queue_max ? queue_max : SIZE_MAX;
     pthread_mutex_init(&workers->lock, NULL);
     pthread_cond_init(&workers->more, NULL);
     return workers;
@@ -116,27 +113,21 @@ void workers_destroy(struct workers **workers_p)
     free(workers);
 }
 
-static int job_queue(struct workers *workers, struct job *job)
+static void job_queue(struct workers *workers, struct job *job)
 {
-    int r = -EAGAIN;
-
     pthread_mutex_lock(&workers->lock);
-    if (workers->queued < workers->queue_max) {
-        if (workers->last)
-            workers->last->next = job;
-        else
-            workers->first = job;
-        workers->last = job;
-        workers->queued++;
-        pthread_cond_signal(&workers->more);
-        start_thread(workers);
-        r = 0;
-    }
+    if (workers->last)
+        workers->last->next = job;
+    else
+        workers->first = job;
+    workers->last = job;
+    workers->queued++;
+    pthread_cond_signal(&workers->more);
+    start_thread(workers);
     pthread_mutex_unlock(&workers->lock);
-    return r;
 }
 
-int workers_run(struct workers *workers, void (*fn)(void *arg), void *arg)
+void workers_run(struct workers *workers, void (*fn)(void *arg), void *arg)
 {
     struct job job = {.fn = fn, .arg = arg};
     _cleanup_(completion_drop) struct completion *done = NULL;
@@ -144,20 +135,15 @@ int workers_run(struct workers *workers, void (*fn)(void *arg), void *arg)
 
     if (workers->threads == 0) {
         fiber_on_loop_stack(fn, arg);
-        return 0;
+        return;
     }
     assert(fiber_self());
     job.done = done = completion_new(fiber_loop(fiber_self()));
-    r = job_queue(workers, &job);
-    if (r < 0) {
-        completion_post(done, r); /* gives up the end that the thread would have had */
-        return r;
-    }
+    job_queue(workers, &job);
     fiber_uncancellable_begin();
     r = completion_wait(done, 0, NULL);
     fiber_uncancellable_end();
     assert(r == 0);
-    return r;
 }
 
 unsigned workers_threads(const struct workers *workers)

@@ -9,19 +9,18 @@
 
 struct workers;
 
-/* At most so many threads, started as they are needed; 0: run everything at once, in the caller. At
- * most queue_max jobs wait for a thread (0: any number, for every job is a fiber and those are
- * limited). The name, up to 15 characters, is what `top` shows. */
-struct workers *workers_new(unsigned threads, size_t queue_max, const char *name);
+/* At most so many threads, started as they are needed; 0: run everything at once, in the caller. Any
+ * number of jobs may wait for a thread: every job is a fiber, and those are limited. The name, up to 15
+ * characters, is what `top` shows. */
+struct workers *workers_new(unsigned threads, const char *name);
 
 /* Waits for the running and the queued jobs. Before the loop's own end: jobs work with memory on
  * fibers' stacks. NULL is fine. */
 void workers_destroy(struct workers **workers_p);
 
 /* From a fiber: have fn(arg) run by a thread and wait for its end, whatever happens meanwhile: arg
- * may lie on the fiber's stack. Not ended by cancel. Returns 0, or -EAGAIN without having run fn
- * when the queue is full. */
-int workers_run(struct workers *workers, void (*fn)(void *arg), void *arg);
+ * may lie on the fiber's stack. Not ended by cancel, and never refused. */
+void workers_run(struct workers *workers, void (*fn)(void *arg), void *arg);
 
 /* As many as workers_new() was told. */
 unsigned workers_threads(const struct workers *workers);

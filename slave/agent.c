@@ -100,12 +100,10 @@ void op_write_down(struct op *op)
         op_sync(op);
 }
 
-int op_work(struct op *op, void (*fn)(void *arg), void *arg)
+void op_work(struct op *op, void (*fn)(void *arg), void *arg)
 {
     op_write_down(op);
-    if (workers_run(op->agent->workers, fn, arg) < 0)
-        return op_fail(op, INTERNAL_ERROR, "too much work is waiting on this host");
-    return 0;
+    workers_run(op->agent->workers, fn, arg);
 }
 
 /* ---- outcomes ---- */

@@ -129,8 +129,8 @@ void op_sync(struct op *);
 /* From here on the operation may have an effect: the same, unless that it has begun is in the file already. */
 void op_write_down(struct op *);
 
-/* Have fn(arg) run by a worker; for what touches disks see work_in.h. 0, or op_fail(INTERNAL_ERROR) when too many wait. */
-int op_work(struct op *, void (*fn)(void *arg), void *arg);
+/* Have fn(arg) run by a worker; for what touches disks see work_in.h. */
+void op_work(struct op *, void (*fn)(void *arg), void *arg);
 
 /* ---- notes ---- */
 

@@ -275,7 +275,7 @@ static int start(struct slave *slave)
         return -1;
     if (open_ledger(slave) < 0)
         return -1;
-    slave->workers = workers_new((unsigned) settings->workers, 0, "worker");
+    slave->workers = workers_new((unsigned) settings->workers, "worker");
     if (serve_http(slave) < 0)
         return -1;
     make_storage(settings);

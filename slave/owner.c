@@ -138,7 +138,8 @@ void owner_undo(struct op *op, const struct vm *vm, const char *disks, uint64_t 
     taking->is_giving_back = true;
     taking->epoch = epoch;
     taking->last_epoch = last_epoch;
-    if (op_work_at_paths(op, taking->disks, write_all, taking) < 0 || taking->error < 0)
+    op_work_at_paths(op, taking->disks, write_all, taking);
+    if (taking->error < 0)
         log_warning(vm->text, "%s cannot be given back: %s", taking->disk, strerror(-taking->error));
     op->failure = failure;
 }
@@ -152,16 +153,13 @@ int owner_take(struct op *op, const struct vm *vm, const char *disks, uint64_t e
 {
     struct taking *taking;
     const char *name;
-    int r;
 
     if (!disks || !disks[0])
         return 0;
     taking = taking_new(op, vm, disks);
     taking->epoch = epoch;
     taking->last_epoch = last_epoch;
-    r = op_work_at_paths(op, taking->disks, write_all, taking);
-    if (r < 0)
-        return r;
+    op_work_at_paths(op, taking->disks, write_all, taking);
     name = strrchr(taking->disk, '/') ? strrchr(taking->disk, '/') + 1 : taking->disk;
     if (taking->found_epoch) {
         log_warning(vm->text, "%s: epoch %llu has taken it, ours is %llu", name, (unsigned long long) taking->found_epoch,

@@ -108,8 +108,7 @@ int reset_master(struct agent *agent, const char *text, const char *own, struct 
                            "this host has no pool secret to join with (pool_secret_file)");
     if (!split(text, address, &port))
         return failure_set(failure, arena, INVALID_VALUE, "master_address", text);
-    if (workers_run(agent->workers, find, &finding) < 0)
-        return failure_set(failure, arena, TOO_MANY_PENDING_TASKS);
+    workers_run(agent->workers, find, &finding);
     if (finding.is_own)
         return failure_set(failure, arena, HOST_ITS_OWN_SLAVE);
     if (finding.error != 0 || finding.is_nobodys)

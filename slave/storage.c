@@ -139,9 +139,7 @@ static int run_unchecked(struct op *op, const struct value *map, void (*fn)(void
     job->ret = VALUE_EMPTY_MAP;
     if (r < 0 || sr->type == SR_DUMMY)
         return r;
-    r = op_work_in(op, (const char *[]){sr->place.directory}, 1, fn, job);
-    if (r < 0)
-        return r;
+    op_work_in(op, (const char *[]){sr->place.directory}, 1, fn, job);
     if (job->error == -ENOTEMPTY)
         return op_fail(op, SR_NOT_EMPTY);
     if (job->error < 0 && !job->text[0])
@@ -221,7 +219,6 @@ static int run_check(struct op *op, const struct value *maps, uint32_t count, bo
     struct check check = {.maps = maps, .count = count, .with_files = with_files, .missing = count};
     const char **directories = arena_alloc_array(op->arena, count + 1, sizeof *directories);
     bool is_needed = false;
-    int r;
 
     for (uint32_t i = 0; i < count; i++) {
         struct sr_place place = sr_place_of_disk(&maps[i]);
@@ -232,9 +229,7 @@ static int run_check(struct op *op, const struct value *maps, uint32_t count, bo
     }
     if (!is_needed)
         return 0;
-    r = op_work_in(op, directories, count, check_job, &check);
-    if (r < 0)
-        return r;
+    op_work_in(op, directories, count, check_job, &check);
     if (check.error < 0)
         return storage_place_failed(op, check.error, check.text);
     return check.missing == count ? 0

@@ -81,12 +81,8 @@ static void work(void *arg)
 
 static int run_job(struct op *op, int (*fn)(struct disk_job *, int dir), struct disk_job *job)
 {
-    int r;
-
     job->fn = fn;
-    r = op_work_in(op, (const char *[]){job->place.directory, job->to_place.directory}, 2, work, job);
-    if (r < 0)
-        return r;
+    op_work_in(op, (const char *[]){job->place.directory, job->to_place.directory}, 2, work, job);
     return job->error < 0 ? disk_failed(op, job) : 0;
 }
 

@@ -550,17 +550,14 @@ int transfer_work(struct op *op, struct transfer *transfer, void (*fn)(void *arg
     struct job job = {.transfer = transfer, .fn = fn, .arg = arg};
     int64_t bytes_before = atomic_load(&transfer->figures.stream_bytes);
     uint64_t begun_ms = loop_now_ms(op->agent->loop);
-    int r;
 
     op_write_down(op);
     reporting.bytes_before = bytes_before;
     transfer->slow_bytes = -1;
     window_begin(transfer, begun_ms);
     timer_start(op->agent->loop, &reporting.timer, PROGRESS_MS, report, &reporting);
-    r = workers_run(transfer->transfers->workers, run_job, &job);
+    workers_run(transfer->transfers->workers, run_job, &job);
     timer_stop(&reporting.timer);
-    if (r < 0)
-        return op_fail(op, TOO_BUSY);
     if (job.result < 0)
         return transfer_failed(transfer, job.result, "", streq(value_map_text(&transfer->asked, "method", ""), "PUT"));
     tell(&reporting, bytes_before, loop_now_ms(op->agent->loop) - begun_ms); /* before the reply: what stays with the task */
@@ -596,9 +593,6 @@ int transfer_check_disk(struct op *op, const struct value *disk)
         return op_fail(op, VDI_LOCATION_MISSING, value_map_text(disk, "sr", ""), name);
     if (!streq(format, "raw") && !streq(format, "qcow2"))
         return op_fail(op, INVALID_VALUE, "format", format);
-    *ret_directory = directory;
-    *ret_name = name;
-    *ret_format = format;
     return 0;
 }
 
@@ -685,7 +679,7 @@ struct transfers *transfers_new(struct loop *loop, struct slave_front *front, co
 
     transfers->loop = loop;
     transfers->requests_max = config->requests_max;
-    transfers->workers = workers_new(2 * config->requests_max, 0, "transfer"); /* who gives way may take a moment to go */
+    transfers->workers = workers_new(2 * config->requests_max, "transfer"); /* who gives way may take a moment to go */
     transfers->places = places_new(config->at_work_max);
     transfers->rate = transfer_rate_new(config->bytes_per_s);
     atomic_store(&transfers->ova.bytes_left, OVA_BYTES_MAX);

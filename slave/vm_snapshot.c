@@ -47,15 +47,14 @@ static int do_step(struct snapshot *snapshot, int (*step)(int dir, struct disk_c
 {
     const char **directories = arena_alloc_array(snapshot->op->arena, (size_t) snapshot->count + 1, sizeof *directories);
     struct disk_clone *clone;
-    int r;
 
     for (int i = 0; i < snapshot->count; i++)
         directories[i] = snapshot->clones[i].place.directory;
     snapshot->step = step;
     snapshot->error = 0;
-    r = op_work_in(snapshot->op, directories, (size_t) snapshot->count, run_step, snapshot);
-    if (r < 0 || snapshot->error == 0)
-        return r;
+    op_work_in(snapshot->op, directories, (size_t) snapshot->count, run_step, snapshot);
+    if (snapshot->error == 0)
+        return 0;
     clone = &snapshot->clones[snapshot->failed];
     return storage_disk_failed(snapshot->op, snapshot->error, clone->text, clone->place.uuid, clone->source,
                                clone->facts.virtual_size);

@@ -87,12 +87,11 @@ static size_t unique(const char *const directories[], size_t count, const char *
     return kept;
 }
 
-int op_work_in(struct op *op, const char *const directories[], size_t count, void (*fn)(void *arg), void *arg)
+void op_work_in(struct op *op, const char *const directories[], size_t count, void (*fn)(void *arg), void *arg)
 {
     struct agent *agent = op->agent;
     const char **places = arena_alloc_array(op->arena, count + 1, sizeof *places);
     struct worked_in *place;
-    int r;
 
     count = unique(directories, count, places);
     fiber_uncancellable_begin();
@@ -101,13 +100,12 @@ int op_work_in(struct op *op, const char *const directories[], size_t count, voi
     fiber_uncancellable_end();
     for (size_t i = 0; i < count; i++)
         enter(agent, places[i]);
-    r = op_work(op, fn, arg);
+    op_work(op, fn, arg);
     for (size_t i = 0; i < count; i++)
         leave(agent, places[i]);
-    return r;
 }
 
-int op_work_at_paths(struct op *op, const char *paths, void (*fn)(void *arg), void *arg)
+void op_work_at_paths(struct op *op, const char *paths, void (*fn)(void *arg), void *arg)
 {
     size_t count = 0, capacity = 0;
     const char **directories, *end;
@@ -120,7 +118,7 @@ int op_work_at_paths(struct op *op, const char *paths, void (*fn)(void *arg), vo
 
         directories[count++] = op_text(op, "%.*s", (int) (slash ? slash - at : 0), at);
     }
-    return op_work_in(op, directories, count, fn, arg);
+    op_work_in(op, directories, count, fn, arg);
 }
 
 void work_in_forget(struct worked_in **places)

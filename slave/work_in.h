@@ -8,9 +8,9 @@
 #include "slave/agent.h"
 
 /* op_work() for a function that touches files in these directories; NULL ones, and the same one again, do not count. Waits until
- * it may, as long as it takes. 0, or what op_work() returned. */
-int op_work_in(struct op *, const char *const directories[], size_t count, void (*fn)(void *arg), void *arg);
+ * it may, as long as it takes. */
+void op_work_in(struct op *, const char *const directories[], size_t count, void (*fn)(void *arg), void *arg);
 /* With the directories of paths, each with a newline. */
-int op_work_at_paths(struct op *, const char *paths, void (*fn)(void *arg), void *arg);
+void op_work_at_paths(struct op *, const char *paths, void (*fn)(void *arg), void *arg);
 
 void work_in_forget(struct worked_in **);

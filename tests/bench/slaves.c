@@ -221,7 +221,7 @@ int main(int argc, char **argv)
     log_set_level(LOG_WARNING); /* what each of a thousand agents does is no news */
     if (fleet.signal_fd < 0 || loop_watch_fd(fleet.loop, fleet.signal_fd, EPOLLIN, on_signal, &fleet) < 0)
         die("no signals: %s", strerror(errno));
-    fleet.workers = workers_new(2, 0, "worker");
+    fleet.workers = workers_new(2, "worker");
     fleet.links = bench_links_new(fleet.loop, 2 * fleet.count + 16);
     fleet.hosts = new0_array(struct host, fleet.count);
     if (!fiber_spawn(fleet.loop, start_hosts, &fleet, "start"))

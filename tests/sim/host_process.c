@@ -134,7 +134,7 @@ void sim_host_start(struct sim_host *host)
     host->hypervisor = hypervisor_mem_new(host->world_host, process->loop);
     host->transport = net_attach(sim->net, process->loop, host->public_key);
     config.master_key = config.master_endpoint = host->follows->process.name;
-    host->agent = agent_new(&config, process->loop, sim->world->random, workers_new(0, 0, "sim"), host->ledger,
+    host->agent = agent_new(&config, process->loop, sim->world->random, workers_new(0, "sim"), host->ledger,
                             host->hypervisor, host->transport, NULL);
     agent_start(host->agent);
 }

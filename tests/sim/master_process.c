@@ -197,7 +197,7 @@ void sim_master_start(struct sim_master *master)
     loop_set_limits(core->loop, &(struct loop_limits){.fibers_max = FIBERS_MAX + OTHER_FIBERS});
     load(master);
     sim_event(sim, "%s starts, epoch %llu", process->name, (unsigned long long) core->epoch);
-    core->workers = workers_new(0, 0, "sim");
+    core->workers = workers_new(0, "sim");
     core->claims = claims_new();
     core->room = room_new(core->store);
     core->flows = flows_new(0);

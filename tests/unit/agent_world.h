@@ -136,7 +136,7 @@ static void agent_up(struct fixture *f)
     int error;
 
     f->loop = loop_new(&f->clock.clock);
-    f->workers = workers_new(0, 0, "test");
+    f->workers = workers_new(0, "test");
     fake_attach(&f->fake, f->loop);
     f->ledger = ledger_new(f->loop, ledger_memory_open(&f->disk, f->loop), &error);
     f->transport = (struct link_transport){.send = fake_transport_send, .connect = fake_transport_connect};

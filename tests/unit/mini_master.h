@@ -122,7 +122,7 @@ _unused_ static void mini_boot(struct mini *mini, const struct dispatch_limits *
 
     core->loop = loop_new(core->clock);
     loop_set_limits(core->loop, &(struct loop_limits){.fibers_max = 256});
-    core->workers = workers_new(0, 0, "mini");
+    core->workers = workers_new(0, "mini");
     core->store = store_new(core->clock, core->loop);
     core->epoch = 1;
     store_load_end(core->store, 1, 0);

@@ -67,7 +67,7 @@ static void up(struct fixture *f)
     int error;
 
     f->loop = loop_new(&f->clock.clock);
-    f->workers = workers_new(0, 0, "test");
+    f->workers = workers_new(0, "test");
     f->ledger = ledger_new(f->loop, ledger_memory_open(&f->disk, f->loop), &error);
     f->standing = standing_new();
     f->calls = local_calls_new(&(struct local_calls_config){

@@ -79,7 +79,7 @@ static int begin(void **state)
     fake_clock_init(&f->clock, 1000000, 1700000000);
     seeded_random_init(&f->random, 1);
     f->loop = loop_new(&f->clock.clock);
-    f->workers = workers_new(0, 0, "test");
+    f->workers = workers_new(0, "test");
     f->passwords = passwords_new(&f->clock.clock, &f->random.random, f->workers);
     f->hash = password_hash("sesame");
     assert_non_null(f->hash);

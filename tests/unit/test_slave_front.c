@@ -58,7 +58,7 @@ static int serve(void **state)
 
     model_init();
     served->loop = loop_new(clock_real());
-    served->workers = workers_new(0, 0, "test");
+    served->workers = workers_new(0, "test");
     served->ledger = ledger_new(served->loop, ledger_memory_open(&served->disk, served->loop), &error);
     served->standing = standing_new();
     served->local = local_calls_new(&(struct local_calls_config){.loop = served->loop,

@@ -85,7 +85,7 @@ static int begin(void **state)
     model_init();
     f->arena = arena_new();
     f->agent.loop = loop_new(clock_real());
-    f->agent.workers = workers_new(0, 0, "test");
+    f->agent.workers = workers_new(0, "test");
     f->op = (struct op){.agent = &f->agent, .arena = f->arena, .is_written_down = true};
     strcpy(f->op.id_text, "6a7f1f4c-0000-4000-8000-000000000001");
     strcpy(f->dir, "/tmp/drover-storage-XXXXXX");
