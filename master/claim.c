@@ -121,9 +121,8 @@ int claim_wait_object(struct call *call, ref_t ref, uint64_t deadline_ms)
     return r == -ECANCELED ? fail(call, TASK_CANCELLED, ref_text(call, call->task)) : 0;
 }
 
-int claim_wait(struct call *call, uint64_t since_ms)
+static int wait_until(struct call *call, uint64_t deadline_ms)
 {
-    uint64_t deadline_ms = since_ms + WAIT_MS_MAX;
     ref_t busy = call->failure.in_way;
 
     assert(call->failure.code == ERR_OTHER_OPERATION_IN_PROGRESS);
@@ -132,6 +131,11 @@ int claim_wait(struct call *call, uint64_t since_ms)
             && !ref_parse(call->failure.params[1], strlen(call->failure.params[1]), &busy)))
         return -ERR_OTHER_OPERATION_IN_PROGRESS;
     return claim_wait_object(call, busy, deadline_ms);
+}
+
+int claim_wait(struct call *call, uint64_t since_ms)
+{
+    return wait_until(call, since_ms + WAIT_MS_MAX);
 }
 
 /* ---- current_operations ---- */
@@ -227,10 +231,10 @@ int claim_take_txn(struct claim *claim, struct call *call, struct txn *txn,
     return 0;
 }
 
-int claim_begin(struct claim *claim, struct call *call, const struct class *class, ref_t ref,
-                int operation)
+int claim_begin_within(struct claim *claim, struct call *call, const struct class *class, ref_t ref,
+                       int operation, uint64_t wait_ms)
 {
-    uint64_t since_ms = loop_now_ms(call->core->loop);
+    uint64_t deadline_ms = loop_now_ms(call->core->loop) + wait_ms;
     int r;
 
     for (;;) {
@@ -243,10 +247,16 @@ int claim_begin(struct claim *claim, struct call *call, const struct class *clas
         if (r != -ERR_OTHER_OPERATION_IN_PROGRESS)
             return r;
         txn_end(&txn);
-        r = claim_wait(call, since_ms);
+        r = wait_until(call, deadline_ms);
         if (r < 0)
             return r;
     }
+}
+
+int claim_begin(struct claim *claim, struct call *call, const struct class *class, ref_t ref,
+                int operation)
+{
+    return claim_begin_within(claim, call, class, ref, operation, WAIT_MS_MAX);
 }
 
 int claim_alone(struct claim *claim)

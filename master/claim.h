@@ -40,6 +40,8 @@ void claims_destroy(struct claims **);
 /* 0, -ERR_HANDLE_INVALID when the object vanished meanwhile, -ERR_TASK_CANCELLED, or the rule's
  * refusal. */
 int claim_begin(struct claim *, struct call *, const struct class *, ref_t, int operation);
+/* The same, but one that is busy is waited for so long. */
+int claim_begin_within(struct claim *, struct call *, const struct class *, ref_t, int operation, uint64_t wait_ms);
 
 /* The same in an open transaction that the caller commits: no waiting,
  * -ERR_OTHER_OPERATION_IN_PROGRESS is returned. */

@@ -4,39 +4,17 @@
  *
  * The export holds nothing up but what would change VM or disks. It has no effect of its own, so a master that dies leaves
  * nothing to undo; the slave cuts the stream when another master takes over. */
-#include "master/export.h"
-
 #include "master/claim.h"
 #include "master/ova_write.h"
 #include "master/slaves.h"
 #include "master/task.h"
+#include "master/transfer_parts.h"
 #include "shared/workers.h"
 
-/* Exports wait so long for a VM that is busy (wire.md section 10). */
-#define BUSY_WAIT_MS 120000
 /* The text goes to the slave in one frame. */
 #define OVA_BYTES_SENT (LINK_FRAME_BYTES_MAX - 65536)
 
 /* ---- claims ---- */
-
-int transfer_claim(struct claim *claim, struct call *call, const struct class *class, ref_t ref, int operation)
-{
-    uint64_t deadline_ms = clock_now_ms(call->core->clock) + BUSY_WAIT_MS;
-
-    for (;;) {
-        _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
-        int r = claim_begin_txn(claim, call, txn, class, ref, operation);
-
-        if (r == 0)
-            return call_commit(call, &txn);
-        txn_end(&txn);
-        if (r != -ERR_OTHER_OPERATION_IN_PROGRESS || clock_now_ms(call->core->clock) >= deadline_ms)
-            return r;
-        if (claim_wait_object(call, ref_is_null(call->failure.in_way) ? ref : call->failure.in_way, deadline_ms) < 0)
-            return -ERR_TASK_CANCELLED;
-        call->failure = (struct failure){0};
-    }
-}
 
 /* What may be under way on a disk that is read. */
 static bool is_only_read(const struct object *vdi)
@@ -68,7 +46,7 @@ static int check_readable(struct call *call, const struct view *view, const stru
 /* From here on nobody destroys or resizes the disk, and no guest is given it to write to. */
 static int claim_disk(struct claim *claim, struct call *call, ref_t ref)
 {
-    uint64_t deadline_ms = clock_now_ms(call->core->clock) + BUSY_WAIT_MS;
+    uint64_t deadline_ms = clock_now_ms(call->core->clock) + TRANSFER_WAIT_MS;
 
     for (;;) {
         _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
@@ -153,26 +131,6 @@ static void write_ova(void *arg)
 
     ova_write(writing->view, writing->arena, &writing->vm, 1, &writing->options, &writing->text, &writing->disks,
               &writing->disk_count);
-}
-
-int transfer_disk(struct call *call, ref_t ref, ref_t host, const char *prefix, struct value *ret)
-{
-    const struct object *vdi = live(call, call_view(call), VDI, ref);
-    struct storage_place place;
-    struct value map;
-
-    if (!vdi)
-        return -ERR_HANDLE_INVALID;
-    if (!storage_is_attached(call_view(call), VDI_get_SR(vdi), host))
-        return fail(call, SR_NOT_ATTACHED, ref_text(call, VDI_get_SR(vdi)));
-    place = storage_place(call_view(call), VDI_get_SR(vdi), host);
-    if (streq(place.type, "dummy"))
-        return fail(call, SR_OPERATION_NOT_SUPPORTED, ref_text(call, VDI_get_SR(vdi)));
-    map = text_map(call->arena, "sr", place.uuid, "sr_type", place.type, "sr_location", place.location,
-                   "sr_marker", place.marker, "location", VDI_get_location(vdi), "format", storage_disk_format(vdi), "prefix",
-                   prefix, NULL);
-    *ret = value_copy(call->arena, &map); /* objects change while others are claimed */
-    return 0;
 }
 
 static const char *compression_of(const struct value *params)

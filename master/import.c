@@ -7,12 +7,12 @@
  *
  * Whatever fails in between, nothing remains: what was made is deleted in one transaction with the INTENT, and disks go as
  * storage.h says. The INTENT names what was made, so that the next master does the same when this one dies. */
-#include "master/export.h"
 #include "master/metadata_http.h"
 #include "master/ova_import.h"
 #include "master/put.h"
 #include "master/slaves.h"
 #include "master/task.h"
+#include "master/transfer_parts.h"
 #include "shared/fiber.h"
 #include "shared/log.h"
 #include "shared/workers.h"

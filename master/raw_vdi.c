@@ -4,11 +4,11 @@
  *   import, vdi=    claim (update), INTENT --> slave_import_raw, over what the disk held (raw_vdi_doubt.c)
  *   import, sr_id=  a new disk, hidden --> slave_import_raw --> shown; nothing of it remains when that fails */
 #include "master/claim.h"
-#include "master/export.h"
 #include "master/limits.h"
 #include "master/raw_vdi_doubt.h"
 #include "master/slaves.h"
 #include "master/task.h"
+#include "master/transfer_parts.h"
 
 #include <inttypes.h>
 
@@ -50,21 +50,6 @@ static int find_vdi(struct call *call, const struct view *view, const struct val
     int r = transfer_object(call, view, params, CLASS_OF(VDI), "vdi", "vdi", ret);
 
     return r == -ERR_INVALID_VALUE ? fail(call, VDI_MISSING, "", "") : r;
-}
-
-/* The SR of a new disk: named, else the pool's. */
-int transfer_sr(struct call *call, const struct view *view, const struct value *params, const struct object **ret)
-{
-    const struct object *pool = pool_object(view);
-    int r;
-
-    if (transfer_param(params, "sr_id") || transfer_param(params, "sr_uuid")) {
-        r = transfer_object(call, view, params, CLASS_OF(SR), "sr_id",
-                            transfer_param(params, "sr_uuid") ? "sr_uuid" : "sr_id", ret);
-        return r;
-    }
-    *ret = pool ? view_get(view, SR, pool_get_default_SR(pool)) : NULL;
-    return *ret ? 0 : fail(call, DEFAULT_SR_NOT_FOUND, pool ? ref_text(call, pool_get_default_SR(pool)) : "");
 }
 
 static int needs_vdi(struct call *call, const struct view *view, const struct value *params, struct transfer_needs *ret)

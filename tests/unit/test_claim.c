@@ -11,6 +11,7 @@ struct claimer {
     struct waitq until; /* holds the claim so long */
     int result;
     bool has_it, is_over, wants_alone, keeps;
+    uint64_t wait_ms;   /* 0: as long as anybody */
     struct fiber *fiber;
 };
 
@@ -18,9 +19,11 @@ static void claimer_main(void *arg)
 {
     struct claimer *claimer = arg;
 
-    claimer->result =
-        claim_begin(&claimer->claim, &claimer->call, claimer->class ? claimer->class : CLASS_OF(VM),
-                    claimer->class ? claimer->ref : world->vm, claimer->operation);
+    const struct class *class = claimer->class ? claimer->class : CLASS_OF(VM);
+    ref_t ref = claimer->class ? claimer->ref : world->vm;
+
+    claimer->result = claimer->wait_ms ? claim_begin_within(&claimer->claim, &claimer->call, class, ref, claimer->operation, claimer->wait_ms)
+                                       : claim_begin(&claimer->claim, &claimer->call, class, ref, claimer->operation);
     if (claimer->result == 0 && claimer->wants_alone)
         claimer->result = claim_alone(&claimer->claim);
     if (claimer->result == 0) {
@@ -39,12 +42,14 @@ static void claimer_begin(struct claimer *claimer, const char *tag, int operatio
 
     const struct class *class = claimer->class;
     ref_t ref = claimer->ref;
+    uint64_t wait_ms = claimer->wait_ms;
 
     *claimer = (struct claimer){.operation = operation,
                                 .wants_alone = wants_alone,
                                 .keeps = keeps,
                                 .class = class,
-                                .ref = ref};
+                                .ref = ref,
+                                .wait_ms = wait_ms};
     claimer->arena = arena_new();
     claimer->call = (struct call){.core = &world->core, .arena = claimer->arena, .tag = tag};
     claimer->fiber = fiber_spawn(world->core.loop, claimer_main, claimer, tag);
@@ -146,6 +151,25 @@ static void waiting_ends_after_two_hours(void **state)
     assert_string_equal(second.call.failure.params[2], "start");
     assert_string_equal(second.call.failure.params[3], "first");
     claimer_end(&first);
+    arena_destroy(&second.arena);
+}
+
+static void who_has_less_time_waits_less(void **state)
+{
+    struct claimer first = {.result = 0}, second = {.wait_ms = 120000}, third = {.wait_ms = 120000};
+
+    (void) state;
+    claimer_begin(&first, "first", vm_operations_start);
+    claimer_begin(&second, "second", vm_operations_start);
+    pass_ms(119000);
+    assert_false(second.is_over);
+    claimer_begin(&third, "third", vm_operations_start);
+    pass_ms(2000);
+    assert_true(second.is_over);
+    assert_int_equal(second.result, -ERR_OTHER_OPERATION_IN_PROGRESS);
+    claimer_end(&first);
+    assert_true(third.has_it);
+    claimer_end(&third);
     arena_destroy(&second.arena);
 }
 
@@ -261,6 +285,7 @@ int main(void)
         WORLD_TEST(a_claim_shows_and_goes),         WORLD_TEST(others_wait_in_order),
         WORLD_TEST(what_is_refused_does_not_wait),  WORLD_TEST(waiting_ends_by_cancel),
         WORLD_TEST(waiting_ends_after_two_hours),   WORLD_TEST(a_hard_operation_cancels_the_others),
+        WORLD_TEST(who_has_less_time_waits_less),   WORLD_TEST(a_hard_operation_cancels_the_others),
         WORLD_TEST(a_kept_claim_outlives_its_call), WORLD_TEST(an_object_that_goes_ends_the_wait),
         WORLD_TEST(a_disk_waits_for_what_is_done_with_its_drive),
         WORLD_TEST(a_copy_is_waited_for),

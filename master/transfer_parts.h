@@ -1,11 +1,14 @@
-/* export.h - what transfers of VMs and of single disks share (http_transfer.h) */
+/* transfer_parts.h - what transfers of VMs and of single disks share (http_transfer.h) */
 #pragma once
 
 #include "master/http_transfer.h"
 
 struct claim;
 
-/* Claim an object for a transfer; one that is busy is waited for, for two minutes. 0, or the rule's refusal. */
+/* Their clients wait so long for a VM or a disk that is busy (wire.md section 10). */
+#define TRANSFER_WAIT_MS 120000
+
+/* claim_begin() for a transfer: one that is busy is waited for so long and not longer. */
 int transfer_claim(struct claim *, struct call *, const struct class *, ref_t, int operation);
 
 /* A disk as transfers' slave calls name it: {sr, sr_type, sr_location, sr_marker, location, format, prefix}, in the call's
