@@ -1,7 +1,7 @@
 /* disk_writer.h - what comes in small pieces, written to a disk in large ones; zeros become holes
  *
  * Imports of raw disks overwrite disks that exist: zeros are not left out but written as zeros, which take no room. The
- * disks of an imported VM are new, so there they are left out. (disk_sink.c, which writes those from a thread of its own,
+ * disks of an imported VM are new, so there they are left out. (xva_disk_thread.c, which writes those from a thread of its own,
  * shares disk_write_runs().) */
 #pragma once
 

@@ -26,7 +26,7 @@ struct chunk_disk {
 struct chunks {
     struct xva_reader *reader;
     const struct xva_import *import;
-    struct disk_sink *sink;
+    struct disk_thread *thread;
     struct gunzip *gunzip;
     struct chunk_disk *disks;
 };
@@ -91,7 +91,7 @@ static int read_chunk(struct chunks *chunks, const char *name, unsigned disk, in
 
             if (unpacked > end - at)
                 return xva_fail_text(chunks->reader, "%s has more bytes than its place has", name);
-            r = disk_sink_write(chunks->sink, disk, out, (size_t) unpacked, at);
+            r = disk_thread_write(chunks->thread, disk, out, (size_t) unpacked, at);
             if (r < 0)
                 return r;
             at += unpacked;
@@ -175,7 +175,7 @@ static int read_all(struct chunks *chunks)
         r = check_all(chunks);
     if (r == 0)
         r = xva_finish(chunks->reader);
-    return r < 0 ? r : disk_sink_sync(chunks->sink);
+    return r < 0 ? r : disk_thread_sync(chunks->thread);
 }
 
 int xva_read_chunks(struct xva_reader *reader, const struct xva_import *import)
@@ -183,7 +183,7 @@ int xva_read_chunks(struct xva_reader *reader, const struct xva_import *import)
     struct chunks chunks = {
         .reader = reader,
         .import = import,
-        .sink = disk_sink_new(import),
+        .thread = disk_thread_new(import),
         .gunzip = gunzip_new(),
         .disks = new0_array(struct chunk_disk, import->count + 1),
     };
@@ -196,8 +196,8 @@ int xva_read_chunks(struct xva_reader *reader, const struct xva_import *import)
         disk->is_come = new0_array(bool, (size_t) disk->count + 1);
     }
     xva_expect_bytes(reader, import);
-    r = chunks.sink ? read_all(&chunks) : -EAGAIN;
-    disk_sink_destroy(&chunks.sink);
+    r = chunks.thread ? read_all(&chunks) : -EAGAIN;
+    disk_thread_destroy(&chunks.thread);
     gunzip_destroy(&chunks.gunzip);
     for (unsigned i = 0; i < import->count; i++)
         free(chunks.disks[i].is_come);

@@ -45,7 +45,7 @@ struct disk_state {
 struct disks {
     struct xva_reader *reader;
     const struct xva_import *import;
-    struct disk_sink *sink;
+    struct disk_thread *thread;
     struct disk_state *states; /* one a disk */
     struct xva_table *table;   /* NULL: the archive has none */
     bool has_inline;           /* a checksum behind each block is a must */
@@ -164,7 +164,7 @@ static int hash_again(struct disks *disks)
 {
     struct disk_io *io = disks->import->disks[disks->current].io;
     _cleanup_(free_p) char *bytes = alloc0(READ_BACK_BYTES);
-    int r = disk_sink_settle(disks->sink);
+    int r = disk_thread_settle(disks->thread);
 
     disks->used = BY_XXH64 | BY_SHA1;
     hash_begin(disks);
@@ -195,7 +195,7 @@ static int read_block(struct disks *disks, const struct member *member)
         if (n > disks->block_at + member->bytes - at) /* it has more bytes than it said */
             return xva_fail_text(disks->reader, "%s is damaged", member->name);
         hash_bytes(disks, bytes, (size_t) n);
-        r = disk_sink_write(disks->sink, (unsigned) disks->current, bytes, (size_t) n, at);
+        r = disk_thread_write(disks->thread, (unsigned) disks->current, bytes, (size_t) n, at);
         if (r < 0)
             return r;
         at += n;
@@ -374,7 +374,7 @@ static int read_all(struct disks *disks)
         r = check_all(disks);
     if (r == 0)
         r = xva_finish(disks->reader);
-    return r < 0 ? r : disk_sink_sync(disks->sink);
+    return r < 0 ? r : disk_thread_sync(disks->thread);
 }
 
 int xva_read_disks(struct xva_reader *reader, const struct xva_import *import)
@@ -382,7 +382,7 @@ int xva_read_disks(struct xva_reader *reader, const struct xva_import *import)
     struct disks disks = {
         .reader = reader,
         .import = import,
-        .sink = disk_sink_new(import),
+        .thread = disk_thread_new(import),
         .states = new0_array(struct disk_state, import->count + 1),
         .table = import->export_vsn < 2 ? xva_table_new() : NULL,
         .has_inline = import->export_vsn >= 1,
@@ -397,8 +397,8 @@ int xva_read_disks(struct xva_reader *reader, const struct xva_import *import)
     for (unsigned i = 0; i < import->count; i++)
         disks.states[i].number = -1;
     xva_expect_bytes(reader, import);
-    r = disks.sink ? read_all(&disks) : -EAGAIN;
-    disk_sink_destroy(&disks.sink);
+    r = disks.thread ? read_all(&disks) : -EAGAIN;
+    disk_thread_destroy(&disks.thread);
     xva_table_destroy(&disks.table);
     XXH64_freeState(disks.xxh64);
     EVP_MD_CTX_free(disks.sha1);

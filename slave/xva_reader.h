@@ -1,10 +1,10 @@
 /* xva_reader.h - what the files of the XVA reader share
  *
- *   xva_read.c      the reader: source, tar, members, errors; ova.xml
- *   xva_disks.c     blocks and their checksums
- *   xva_table.c     checksums in a table at the end, of the oldest archives
- *   xva_chunks.c    legacy archives: gzip chunks
- *   disk_sink.c     pieces into disks */
+ *   xva_read.c         the reader: source, tar, members, errors; ova.xml
+ *   xva_disks.c        blocks and their checksums
+ *   xva_table.c        checksums in a table at the end, of the oldest archives
+ *   xva_chunks.c       legacy archives: gzip chunks
+ *   xva_disk_thread.c  pieces into disks */
 #pragma once
 
 #include "slave/xva_read.h"
@@ -52,22 +52,22 @@ int xva_fail(struct xva_reader *reader, const char *code);
 int xva_fail_unexpected(struct xva_reader *reader, const char *expected, const char *found);
 int xva_fail_text(struct xva_reader *reader, const char *format, ...) _printf_(2, 3);
 
-/* ---- disk_sink.c: a thread that writes disks, zeros left out ---- */
+/* ---- xva_disk_thread.c: a thread that writes disks, zeros left out ---- */
 
-struct disk_sink;
+struct disk_thread;
 
 /* NULL when there is no thread to be had. */
-struct disk_sink *disk_sink_new(const struct xva_import *import);
+struct disk_thread *disk_thread_new(const struct xva_import *import);
 /* Ends the thread. NULL is fine. */
-void disk_sink_destroy(struct disk_sink **sink_p);
+void disk_thread_destroy(struct disk_thread **thread_p);
 /* The bytes lie inside the disk. They are written some time later: 0, or the negative errno of an
  * earlier write. */
-int disk_sink_write(struct disk_sink *sink, unsigned disk, const char *bytes, size_t count,
-                    int64_t at);
+int disk_thread_write(struct disk_thread *thread, unsigned disk, const char *bytes, size_t count,
+                      int64_t at);
 /* Everything is written: 0 or a negative errno. The disks are the caller's until its next write. */
-int disk_sink_settle(struct disk_sink *sink);
+int disk_thread_settle(struct disk_thread *thread);
 /* Everything is written and on the media. */
-int disk_sink_sync(struct disk_sink *sink);
+int disk_thread_sync(struct disk_thread *thread);
 
 /* ---- xva_table.c ---- */
 
