@@ -53,13 +53,14 @@ static int open_raw(struct disk_io *disk, int dir, const char *name, char *ret_t
 }
 
 int disk_io_open(struct disk_io **ret, const struct sr_place *place, const char *name, const char *format,
-                 bool is_writable, char ret_text[DISK_IO_TEXT_BYTES])
+                 bool is_writable, const _Atomic bool *is_cancelled, char ret_text[DISK_IO_TEXT_BYTES])
 {
     _cleanup_(disk_io_close) struct disk_io *disk = new0(struct disk_io);
     _cleanup_(close_fd) int dir = -1;
     int r;
 
     disk->is_writable = is_writable;
+    disk->is_cancelled = is_cancelled;
     disk->fd = -1;
     ret_text[0] = '\0';
     dir = sr_open(place, ret_text);
@@ -72,7 +73,7 @@ int disk_io_open(struct disk_io **ret, const struct sr_place *place, const char 
     if (streq(format, "raw")) {
         r = open_raw(disk, dir, name, ret_text);
     } else {
-        r = disk_nbd_open(&disk->nbd, dir, place->directory, name, is_writable, ret_text);
+        r = disk_nbd_open(&disk->nbd, dir, place->directory, name, is_writable, is_cancelled, ret_text);
         if (r == 0)
             disk->size = disk_nbd_size(disk->nbd);
     }
@@ -82,15 +83,15 @@ int disk_io_open(struct disk_io **ret, const struct sr_place *place, const char 
     return 0;
 }
 
-int disk_io_open_alone(struct disk_io **ret, int fd, char ret_text[DISK_IO_TEXT_BYTES])
+int disk_io_open_alone(struct disk_io **ret, int fd, const struct disk_io *with, char ret_text[DISK_IO_TEXT_BYTES])
 {
     struct disk_nbd *nbd;
-    int r = disk_nbd_open_alone(&nbd, fd, ret_text);
+    int r = disk_nbd_open_alone(&nbd, fd, with->is_cancelled, ret_text);
 
     if (r < 0)
         return r;
     *ret = new0(struct disk_io);
-    **ret = (struct disk_io){.size = disk_nbd_size(nbd), .fd = -1, .nbd = nbd};
+    **ret = (struct disk_io){.is_cancelled = with->is_cancelled, .size = disk_nbd_size(nbd), .fd = -1, .nbd = nbd};
     return 0;
 }
 
@@ -104,11 +105,6 @@ void disk_io_close(struct disk_io **disk_p)
     disk_nbd_close(&disk->nbd);
     free(disk);
     *disk_p = NULL;
-}
-
-void disk_io_end_with(struct disk_io *disk, const _Atomic bool *is_cancelled)
-{
-    disk->is_cancelled = is_cancelled;
 }
 
 static bool is_cancelled(const struct disk_io *disk)
@@ -221,6 +217,8 @@ int disk_io_sync(struct disk_io *disk)
 {
     if (!disk->is_writable)
         return 0;
+    if (is_cancelled(disk))
+        return -ECANCELED;
     if (disk->nbd)
         return disk_nbd_sync(disk->nbd);
     return fdatasync(disk->fd) < 0 ? -errno : 0;

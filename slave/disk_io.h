@@ -22,19 +22,20 @@ struct sr_place;
  *
  *   format       "raw" or "qcow2"; it is never guessed
  *   is_writable  else no byte of the file changes
+ *   is_cancelled NULL, or what other threads may set and outlives the disk: once it is true, what is asked of the disk, this
+ *                opening first, ends with -ECANCELED. So a codec ends that has nobody to ask meanwhile - it compares two disks, or
+ *                copies one - and so does one whose qemu-nbd does not answer: that is killed after a second. A call that hangs in
+ *                the kernel, as on a network file system whose server is away, ends when the kernel lets it.
  *   ret_text     what went wrong, for people
  *
  * Returns 0 or a negative errno. */
 int disk_io_open(struct disk_io **ret, const struct sr_place *place, const char *name, const char *format,
-                 bool is_writable, char ret_text[DISK_IO_TEXT_BYTES]);
+                 bool is_writable, const _Atomic bool *is_cancelled, char ret_text[DISK_IO_TEXT_BYTES]);
 
 /* A qcow2 file that came from outside, to be read: what it names is not even looked for, so one that rests on another disk
- * is refused. The descriptor stays the caller's. 0 or a negative errno and its text. */
-int disk_io_open_alone(struct disk_io **ret, int fd, char ret_text[DISK_IO_TEXT_BYTES]);
-
-/* From now on what is asked of the disk ends with -ECANCELED once *is_cancelled is true; other threads may set it, and it outlives
- * the disk. So a codec ends that has nobody to ask meanwhile: it compares two disks, or copies one. */
-void disk_io_end_with(struct disk_io *, const _Atomic bool *is_cancelled);
+ * is refused. It ends when `with` does, the disk that it is for. The descriptor stays the caller's. 0 or a negative errno and its
+ * text. */
+int disk_io_open_alone(struct disk_io **ret, int fd, const struct disk_io *with, char ret_text[DISK_IO_TEXT_BYTES]);
 
 /* Bytes, as the guest sees the disk. */
 int64_t disk_io_size(const struct disk_io *);

@@ -13,12 +13,16 @@
  * no link.
  *
  * A qcow2 is read in pieces, several on their way at once: one after the other the two processes would wait for each
- * other more than they copy. */
+ * other more than they copy.
+ *
+ * A child that does not answer is waited for as long as somebody wants what it has: the disk beneath may be slow, or away. When
+ * that is called off it has a second more, so that a healthy one ends properly, and is killed then. */
 #include "slave/disk_nbd.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <libnbd.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -35,6 +39,8 @@
 #define EXTENTS_MAX  4096                  /* remembered of an answer */
 #define CHAIN_MAX    200                   /* files: each clone or snapshot of a disk adds one */
 #define END_MS       10000                 /* for its last writes */
+#define LOOK_MS      100                   /* so often it is looked whether that was called off which waits */
+#define LOOKS_MAX    10                    /* afterwards, without a byte from the child, before it is given up */
 
 struct extent {
     int64_t end;
@@ -44,6 +50,9 @@ struct extent {
 struct disk_nbd {
     struct nbd_handle *nbd; /* connected */
     struct child child;     /* qemu-nbd */
+    const _Atomic bool *is_cancelled; /* or NULL */
+    int looks;              /* in vain, since that was seen to be true */
+    bool is_given_up;       /* the child did not answer: nothing is asked of it any more, and it is killed */
     int64_t size;
     bool knows_holes;       /* the server tells of them */
 
@@ -170,9 +179,48 @@ static int start_child(struct disk_nbd *disk, const char *directory, struct chai
     return child_start(&disk->child, directory, argv, chain->fds, chain->count);
 }
 
+static bool is_cancelled(const struct disk_nbd *disk)
+{
+    return disk->is_cancelled && atomic_load(disk->is_cancelled);
+}
+
+static int failure(void)
+{
+    int error = nbd_get_errno();
+
+    return error ? -error : -EIO;
+}
+
+/* For something that it says, or to look once more. 0, -ECANCELED when it has been given up, or another negative errno. */
+static int wait_for_child(struct disk_nbd *disk)
+{
+    int n = nbd_poll(disk->nbd, LOOK_MS);
+
+    if (n < 0)
+        return failure();
+    if (n == 0 && is_cancelled(disk) && ++disk->looks >= LOOKS_MAX)
+        disk->is_given_up = true;
+    return disk->is_given_up ? -ECANCELED : 0;
+}
+
+/* Until this command is done, whatever came of it: 0 or a negative errno. Of -ECANCELED nothing is known, but that no memory of the
+ * command's is used any more, since the child is not listened to again. */
+static int finish(struct disk_nbd *disk, int64_t cookie)
+{
+    int r = disk->is_given_up ? -ECANCELED : 0, done;
+
+    if (cookie < 0)
+        return failure();
+    while (r == 0 && (done = nbd_aio_command_completed(disk->nbd, (uint64_t) cookie)) != 1)
+        r = done < 0 ? failure() : wait_for_child(disk);
+    return r;
+}
+
 /* Takes the connection. */
 static int shake_hands(struct disk_nbd *disk, int connection)
 {
+    int r;
+
     disk->nbd = nbd_create();
     if (!disk->nbd) {
         close(connection);
@@ -180,7 +228,12 @@ static int shake_hands(struct disk_nbd *disk, int connection)
     }
     (void) nbd_set_pread_initialize(disk->nbd, false); /* of a failed read the buffer is nobody's */
     (void) nbd_add_meta_context(disk->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION);
-    if (nbd_connect_socket(disk->nbd, connection) < 0)
+    if (nbd_aio_connect_socket(disk->nbd, connection) < 0)
+        return -EIO;
+    while (nbd_aio_is_connecting(disk->nbd) == 1)
+        if ((r = wait_for_child(disk)) < 0)
+            return r == -ECANCELED ? r : -EIO;
+    if (nbd_aio_is_ready(disk->nbd) != 1)
         return -EIO;
     disk->size = nbd_get_size(disk->nbd);
     disk->knows_holes = nbd_can_meta_context(disk->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) == 1;
@@ -203,12 +256,13 @@ static int tell_why(struct disk_nbd *disk, const struct chain *chain, const char
 }
 
 static int open_either(struct disk_nbd **ret, int dir, const char *directory, const char *name, int alone, bool is_writable,
-                       char *ret_text)
+                       const _Atomic bool *is_cancelled, char *ret_text)
 {
     _cleanup_(chain_done) struct chain chain = {.options.bytes_max = 256 * CHAIN_MAX};
     _cleanup_(disk_nbd_close) struct disk_nbd *disk = new0(struct disk_nbd);
     int connection = -1, r;
 
+    disk->is_cancelled = is_cancelled;
     r = make_sockets(&chain.fds[0], &connection);
     if (r < 0)
         return refuse(ret_text, r, name, "no socket for qemu-nbd");
@@ -225,6 +279,8 @@ static int open_either(struct disk_nbd **ret, int dir, const char *directory, co
     }
     chain_close(&chain); /* were the socket still ours too, the connection would not end with the child */
     r = shake_hands(disk, connection);
+    if (r == -ECANCELED)
+        return r;
     if (r < 0)
         return tell_why(disk, &chain, name, r, ret_text);
     *ret = TAKE(disk);
@@ -232,14 +288,14 @@ static int open_either(struct disk_nbd **ret, int dir, const char *directory, co
 }
 
 int disk_nbd_open(struct disk_nbd **ret, int dir, const char *directory, const char *name, bool is_writable,
-                  char ret_text[DISK_IO_TEXT_BYTES])
+                  const _Atomic bool *is_cancelled, char ret_text[DISK_IO_TEXT_BYTES])
 {
-    return open_either(ret, dir, directory, name, -1, is_writable, ret_text);
+    return open_either(ret, dir, directory, name, -1, is_writable, is_cancelled, ret_text);
 }
 
-int disk_nbd_open_alone(struct disk_nbd **ret, int fd, char ret_text[DISK_IO_TEXT_BYTES])
+int disk_nbd_open_alone(struct disk_nbd **ret, int fd, const _Atomic bool *is_cancelled, char ret_text[DISK_IO_TEXT_BYTES])
 {
-    return open_either(ret, -1, "/", "the image", fd, false, ret_text);
+    return open_either(ret, -1, "/", "the image", fd, false, is_cancelled, ret_text);
 }
 
 void disk_nbd_close(struct disk_nbd **disk_p)
@@ -248,10 +304,10 @@ void disk_nbd_close(struct disk_nbd **disk_p)
 
     if (!disk)
         return;
-    if (disk->nbd && nbd_aio_is_ready(disk->nbd) == 1)
-        (void) nbd_shutdown(disk->nbd, 0);
+    if (disk->nbd && !disk->is_given_up && nbd_aio_is_ready(disk->nbd) == 1)
+        (void) nbd_aio_disconnect(disk->nbd, 0); /* the child's answer to it is its end */
     nbd_close(disk->nbd);
-    (void) child_end(&disk->child, END_MS);
+    (void) child_end(&disk->child, disk->is_given_up ? 0 : is_cancelled(disk) ? LOOKS_MAX * LOOK_MS : END_MS);
     free(disk);
     *disk_p = NULL;
 }
@@ -289,20 +345,16 @@ static int learn(void *user_data, const char *context, uint64_t offset, uint32_t
     return 0;
 }
 
-static int failure(void)
-{
-    int error = nbd_get_errno();
-
-    return error ? -error : -EIO;
-}
-
 static int ask(struct disk_nbd *disk, int64_t at)
 {
+    int r;
+
     disk->known_at = at;
     disk->known_count = 0;
-    if (nbd_block_status(disk->nbd, (uint64_t) MIN(disk->size - at, (int64_t) STATUS_BYTES), (uint64_t) at,
-                         (nbd_extent_callback){.callback = learn, .user_data = disk}, 0) < 0)
-        return failure();
+    r = finish(disk, nbd_aio_block_status(disk->nbd, (uint64_t) MIN(disk->size - at, (int64_t) STATUS_BYTES), (uint64_t) at,
+                                          (nbd_extent_callback){.callback = learn, .user_data = disk}, NBD_NULL_COMPLETION, 0));
+    if (r < 0)
+        return r;
     return known_end(disk) > at ? 0 : -EIO;
 }
 
@@ -345,19 +397,15 @@ struct run {
 /* Wait for the oldest. */
 static int finish_one(struct disk_nbd *disk, struct run *run)
 {
-    uint64_t cookie = (uint64_t) run->cookies[run->first];
-    int r;
+    int64_t cookie = run->cookies[run->first];
 
     run->first = (run->first + 1) % PIECES;
     run->count--;
-    while ((r = nbd_aio_command_completed(disk->nbd, cookie)) == 0)
-        if (nbd_poll(disk->nbd, -1) < 0)
-            return failure();
-    return r < 0 ? failure() : 0;
+    return finish(disk, cookie);
 }
 
 /* Read into `in`, or write from `out`. After a failure nothing is begun any more, but what is on its way is waited for: it
- * uses the caller's memory. */
+ * uses the caller's memory, unless the child was given up. */
 static int transfer(struct disk_nbd *disk, char *in, const char *out, size_t count, int64_t at)
 {
     struct run run = {0};
@@ -422,13 +470,14 @@ int disk_nbd_write_zeros(struct disk_nbd *disk, int64_t count, int64_t at)
             return r;
         at = MIN(MIN(data_end, end), data + (int64_t) STATUS_BYTES);
         forget(disk, data, at);
-        if (nbd_zero(disk->nbd, (uint64_t) (at - data), (uint64_t) data, 0) < 0)
-            return failure();
+        r = finish(disk, nbd_aio_zero(disk->nbd, (uint64_t) (at - data), (uint64_t) data, NBD_NULL_COMPLETION, 0));
+        if (r < 0)
+            return r;
     }
     return 0;
 }
 
 int disk_nbd_sync(struct disk_nbd *disk)
 {
-    return nbd_flush(disk->nbd, 0) < 0 ? failure() : 0;
+    return finish(disk, nbd_aio_flush(disk->nbd, NBD_NULL_COMPLETION, 0));
 }

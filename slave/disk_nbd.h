@@ -7,9 +7,9 @@ struct disk_nbd;
 
 /* As disk_io_open; `dir` is the directory's descriptor. */
 int disk_nbd_open(struct disk_nbd **ret, int dir, const char *directory, const char *name, bool is_writable,
-                  char ret_text[DISK_IO_TEXT_BYTES]);
+                  const _Atomic bool *is_cancelled, char ret_text[DISK_IO_TEXT_BYTES]);
 /* As disk_io_open_alone. */
-int disk_nbd_open_alone(struct disk_nbd **ret, int fd, char ret_text[DISK_IO_TEXT_BYTES]);
+int disk_nbd_open_alone(struct disk_nbd **ret, int fd, const _Atomic bool *is_cancelled, char ret_text[DISK_IO_TEXT_BYTES]);
 int64_t disk_nbd_size(const struct disk_nbd *);
 
 /* As their namesakes of disk_io.h; ranges lie inside the disk. */

@@ -176,7 +176,7 @@ int qcow2_read(struct disk_io *disk, struct source *source, const char *director
         return refuse(ret_text, r, TOO_LARGE);
     if (r < 0)
         return bad_image(ret_text, r);
-    r = disk_io_open_alone(&image, fd, ret_text);
+    r = disk_io_open_alone(&image, fd, disk, ret_text);
     if (r < 0)
         return r == -EINVAL ? -EOPNOTSUPP : r == -EIO ? -EBADMSG : r;
     if (disk_io_size(image) - disk_io_size(disk) >= 512) /* as its reader understands it */

@@ -57,11 +57,10 @@ static int open_disk(struct exporting *exporting, const struct value *map)
     struct xva_export_disk *disk = &exporting->open[exporting->count];
     struct sr_place place = sr_place_of_disk(map);
     int r = disk_io_open(&disk->io, &place, value_map_text(map, "location", ""), value_map_text(map, "format", ""), false,
-                         exporting->text);
+                         &exporting->transfer->is_cancelled, exporting->text);
 
     if (r < 0)
         return r;
-    disk_io_end_with(disk->io, &exporting->transfer->is_cancelled);
     disk->prefix = value_map_text(map, "prefix", "");
     exporting->count++;
     return 0;

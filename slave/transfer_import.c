@@ -167,11 +167,10 @@ static int open_disks(struct importing *importing)
         struct xva_import_disk *disk = &importing->open[importing->count];
         struct sr_place place = sr_place_of_disk(map);
         int r = disk_io_open(&disk->io, &place, value_map_text(map, "location", ""), value_map_text(map, "format", ""), true,
-                             importing->text);
+                             &importing->transfer->is_cancelled, importing->text);
 
         if (r < 0)
             return r;
-        disk_io_end_with(disk->io, &importing->transfer->is_cancelled);
         disk->prefix = value_map_text(map, "prefix", "");
         disk->bytes = strtoll(value_map_text(map, "bytes", "0"), NULL, 10);
         importing->count++;

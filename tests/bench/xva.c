@@ -68,7 +68,7 @@ static struct disk_io *open_disk(const char *name, const char *of_format, bool i
 {
     char text[DISK_IO_TEXT_BYTES];
     struct disk_io *io;
-    int r = disk_io_open(&io, &(struct sr_place){.directory = directory}, name, of_format, is_writable, text);
+    int r = disk_io_open(&io, &(struct sr_place){.directory = directory}, name, of_format, is_writable, NULL, text);
 
     if (r < 0)
         fail(text, r);

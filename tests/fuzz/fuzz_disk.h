@@ -46,7 +46,7 @@ static struct disk_io *fuzz_disk(void)
     snprintf(path, sizeof path, "%s/disk", directory);
     file = fopen(path, "w");
     if (!file || ftruncate(fileno(file), FUZZ_DISK_BYTES) < 0
-        || disk_io_open(&disk, &(struct sr_place){.directory = directory}, "disk", "raw", true, text) < 0)
+        || disk_io_open(&disk, &(struct sr_place){.directory = directory}, "disk", "raw", true, NULL, text) < 0)
         abort();
     fclose(file);
     unlink(path);

@@ -21,6 +21,7 @@ struct disk_files {
     char dir[64];
     char text[DISK_IO_TEXT_BYTES];  /* what was wrong */
     struct disk_io *disk, *other;   /* closed at the end; NULL: none */
+    const _Atomic bool *is_cancelled; /* of those opened from now on; or NULL */
 };
 
 static void disk_files_make(struct disk_files *files)
@@ -71,7 +72,8 @@ _unused_ static int end(void **state)
 static struct disk_io *open_disk(struct disk_files *files, const char *name, const char *format, bool is_writable)
 {
     struct disk_io *disk = NULL;
-    int r = disk_io_open(&disk, &(struct sr_place){.directory = files->dir}, name, format, is_writable, files->text);
+    int r = disk_io_open(&disk, &(struct sr_place){.directory = files->dir}, name, format, is_writable,
+                         files->is_cancelled, files->text);
 
     if (r < 0)
         fail_msg("%d %s", r, files->text);

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -16,7 +17,7 @@
 
 static void refused(struct disk_files *f, const char *name, const char *format, int error, const char *why)
 {
-    assert_int_equal(disk_io_open(&f->disk, &(struct sr_place){.directory = f->dir}, name, format, false, f->text), error);
+    assert_int_equal(disk_io_open(&f->disk, &(struct sr_place){.directory = f->dir}, name, format, false, NULL, f->text), error);
     assert_null(f->disk);
     if (!strstr(f->text, why))
         fail_msg("says \"%s\", not \"%s\"", f->text, why);
@@ -245,7 +246,7 @@ static void one_writer_at_a_time(void **state)
         snprintf(path, sizeof path, "%s/%s", f->dir, formats[i]);
         fd = open(path, O_RDWR | O_CLOEXEC);
         assert_int_equal(image_lock(fd), 0);
-        assert_int_equal(disk_io_open(&disk, &(struct sr_place){.directory = f->dir}, formats[i], formats[i], true, text), -EBUSY);
+        assert_int_equal(disk_io_open(&disk, &(struct sr_place){.directory = f->dir}, formats[i], formats[i], true, NULL, text), -EBUSY);
         assert_non_null(strstr(text, "someone else"));
         disk = open_disk(f, formats[i], formats[i], false); /* to read */
         disk_io_close(&disk);
@@ -289,12 +290,12 @@ static void an_sr_that_is_not_mounted_has_no_disks(void **state)
     struct sr_place place = {.directory = f->dir, .uuid = "sr-a", .marker = MARKER_MUST_BE};
 
     run(f, "truncate -s 1M a.raw");
-    assert_int_equal(disk_io_open(&f->disk, &place, "a.raw", "raw", true, f->text), -ENOENT);
+    assert_int_equal(disk_io_open(&f->disk, &place, "a.raw", "raw", true, NULL, f->text), -ENOENT);
     assert_non_null(strstr(f->text, "is it mounted?"));
     run(f, "echo sr-b >.drover-sr");
-    assert_int_equal(disk_io_open(&f->disk, &place, "a.raw", "raw", true, f->text), -EEXIST);
+    assert_int_equal(disk_io_open(&f->disk, &place, "a.raw", "raw", true, NULL, f->text), -EEXIST);
     run(f, "echo sr-a >.drover-sr");
-    assert_int_equal(disk_io_open(&f->disk, &place, "a.raw", "raw", true, f->text), 0);
+    assert_int_equal(disk_io_open(&f->disk, &place, "a.raw", "raw", true, NULL, f->text), 0);
 }
 
 /* The one child of this process. */
@@ -348,7 +349,7 @@ static void no_server_outlives_us(void **state)
 
         snprintf(tmp, sizeof tmp, "%s/tmp", f->dir);
         setenv("TMPDIR", tmp, true); /* other tests leave servers in the usual one */
-        if (disk_io_open(&f->disk, &(struct sr_place){.directory = f->dir}, "a.qcow2", "qcow2", true, f->text) == 0)
+        if (disk_io_open(&f->disk, &(struct sr_place){.directory = f->dir}, "a.qcow2", "qcow2", true, NULL, f->text) == 0)
             server = child_of_ours();
         if (write(pipes[1], &server, sizeof server) != sizeof server)
             abort();
@@ -375,8 +376,8 @@ static void a_disk_ends_with_its_transfer(void **state)
 
         snprintf(name, sizeof name, "c.%s", formats[i]);
         run(f, "qemu-img create -q -f %s %s 4M", formats[i], name);
+        f->is_cancelled = &is_cancelled;
         f->disk = open_disk(f, name, formats[i], true);
-        disk_io_end_with(f->disk, &is_cancelled);
         write_bytes(f, 0, MIB, 7);
         bytes_are(f, 0, MIB, 7);
         is_cancelled = true;
@@ -384,10 +385,99 @@ static void a_disk_ends_with_its_transfer(void **state)
         assert_int_equal(disk_io_next_data(f->disk, 0, &from, &to), -ECANCELED);
         assert_int_equal(disk_io_write(f->disk, "x", 1, 0), -ECANCELED);
         assert_int_equal(disk_io_write_zeros(f->disk, MIB, 0), -ECANCELED);
+        assert_int_equal(disk_io_sync(f->disk), -ECANCELED);
         is_cancelled = false;
         bytes_are(f, 0, MIB, 7);
         disk_io_close(&f->disk);
     }
+}
+
+/* ---- a server that does not answer ---- */
+
+static _Atomic bool is_called_off;
+
+static void call_off(_unused_ int number)
+{
+    is_called_off = true;
+}
+
+/* From now on what waits for the server is called off in a moment. */
+static void call_off_soon(void)
+{
+    is_called_off = false;
+    setitimer(ITIMER_REAL, &(struct itimerval){.it_value.tv_usec = 100000}, NULL);
+}
+
+static bool is_there(pid_t process)
+{
+    return kill(process, 0) == 0;
+}
+
+/* Whatever is asked of it meanwhile; it has its time to end by itself first, and it is not there any more when the disk is closed. */
+static void a_hung_server_is_killed_when_called_off(void **state)
+{
+    struct disk_files *f = *state;
+    char *bytes = alloc0(8 * MIB); /* it comes to the server in pieces */
+
+    signal(SIGALRM, call_off);
+    f->is_cancelled = &is_called_off;
+    make_base(f, "a.qcow2", "qcow2");
+    for (int asked = 0; asked < 5; asked++) {
+        int64_t from, to;
+        pid_t server;
+        int r = 0;
+
+        is_called_off = false;
+        f->disk = open_disk(f, "a.qcow2", "qcow2", true);
+        write_bytes(f, 0, MIB, 7);
+        server = child_of_ours();
+        assert_int_equal(kill(server, SIGSTOP), 0);
+        call_off_soon();
+        switch (asked) {
+        case 0: r = disk_io_read(f->disk, bytes, (size_t) MIN(disk_io_size(f->disk), 8 * MIB), 0); break;
+        case 1: r = disk_io_write(f->disk, bytes, (size_t) MIN(disk_io_size(f->disk), 8 * MIB), 0); break;
+        case 2: r = disk_io_next_data(f->disk, 0, &from, &to); break;
+        case 3: r = disk_io_write_zeros(f->disk, MIB, 0); break;
+        case 4: r = disk_io_sync(f->disk); break;
+        }
+        assert_int_equal(r, -ECANCELED);
+        disk_io_close(&f->disk);
+        assert_false(is_there(server));
+    }
+    free(bytes);
+}
+
+static void a_healthy_server_ends_properly_when_called_off(void **state)
+{
+    struct disk_files *f = *state;
+
+    f->is_cancelled = &is_called_off;
+    is_called_off = false;
+    run(f, "qemu-img create -q -f qcow2 -o lazy_refcounts=on c.qcow2 4M"); /* who does not end properly leaves a mark in it */
+    f->disk = open_disk(f, "c.qcow2", "qcow2", true);
+    write_bytes(f, 0, MIB, 7);
+    is_called_off = true;
+    disk_io_close(&f->disk);
+    run(f, "qemu-img info c.qcow2 | grep -q 'corrupt: false' && test \"$(od -An -tu1 -j79 -N1 c.qcow2)\" -eq 0");
+}
+
+/* One that never says a word: the opening can be called off, too. */
+static void a_dumb_server_is_killed_when_called_off(void **state)
+{
+    struct disk_files *f = *state;
+    char path[4096], *before = dup_text(getenv("PATH"));
+
+    signal(SIGALRM, call_off);
+    run(f, "mkdir bin && printf '#!/bin/sh\nexec sleep 1000\n' >bin/qemu-nbd && chmod +x bin/qemu-nbd");
+    run(f, "qemu-img create -q -f qcow2 c.qcow2 4M");
+    snprintf(path, sizeof path, "%s/bin:%s", f->dir, before);
+    setenv("PATH", path, true);
+    call_off_soon();
+    assert_int_equal(disk_io_open(&f->disk, &(struct sr_place){.directory = f->dir}, "c.qcow2", "qcow2", true, &is_called_off, f->text),
+                     -ECANCELED);
+    run(f, "! pgrep -P %d -x sleep", (int) getpid()); /* it is gone */
+    setenv("PATH", before, true);
+    free(before);
 }
 
 int main(void)
@@ -407,6 +497,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_killed_server_is_an_error, begin, end),
         cmocka_unit_test_setup_teardown(no_server_outlives_us, begin, end),
         cmocka_unit_test_setup_teardown(a_disk_ends_with_its_transfer, begin, end),
+        cmocka_unit_test_setup_teardown(a_hung_server_is_killed_when_called_off, begin, end),
+        cmocka_unit_test_setup_teardown(a_healthy_server_ends_properly_when_called_off, begin, end),
+        cmocka_unit_test_setup_teardown(a_dumb_server_is_killed_when_called_off, begin, end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

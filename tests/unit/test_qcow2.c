@@ -189,19 +189,22 @@ static void what_is_cancelled_ends(void **state)
 
     make_disk(f, 33 * MIB);
     run(f, "qemu-img convert -f raw -O qcow2 a.raw q.qcow2");
+    f->is_cancelled = &source.is_cancelled;
     make_used(f, 33 * MIB);
     run(f, "cp b.raw old.raw");
     read_file(f, "q.qcow2", &file);
     memory_source_init(&source.memory, file.bytes, file.length, MIB);
     source.memory.base.read = read_and_cancel;
-    disk_io_end_with(f->other, &source.is_cancelled);
     assert_int_equal(qcow2_read(f->other, &source.memory.base, f->dir, NULL, f->text), -ECANCELED);
     run(f, "cmp b.raw old.raw");
     buffer_done(&file);
 
+    f->is_cancelled = NULL;
+    make_used(f, 33 * MIB);
     base.disk = f->other;
-    disk_io_end_with(f->other, NULL);
-    disk_io_end_with(f->disk, &is_cancelled);
+    disk_io_close(&f->disk);
+    f->is_cancelled = &is_cancelled;
+    f->disk = open_disk(f, "a.raw", "raw", true);
     assert_int_equal(qcow2_plan_make(&plan, f->disk, &base), -ECANCELED);
     assert_null(plan);
 }

@@ -50,7 +50,7 @@ static struct disk_io *make_disk(struct world *world, const char *name, const ch
     snprintf(command, sizeof command, "qemu-img create -q -f %s '%s/%s' %lld", format,
              world->directory, name, (long long) DISK_BYTES);
     assert_int_equal(system(command), 0);
-    if (disk_io_open(&io, &(struct sr_place){.directory = world->directory}, name, format, true, text) < 0)
+    if (disk_io_open(&io, &(struct sr_place){.directory = world->directory}, name, format, true, NULL, text) < 0)
         fail_msg("%s", text);
     return io;
 }
