@@ -29,6 +29,8 @@
  * 51 KiB/s: so slow a transfer of some GiB would keep others waiting for a day. */
 #define SLOW_MS       20000
 #define SLOW_BYTES    ((int64_t) 1 << 20)
+/* For what a transfer has asked of a disk when it is cut; the master asks again. */
+#define ENDING_MS     20000
 /* Of ova.xml of all imports, from its first byte until their disks begin, which is up to their clients: 16 of the largest. */
 #define OVA_BYTES_MAX ((int64_t) 64 << 20)
 /* From here on a length is no length: clients that do not know it say 2^50 and close early (npm xen-api). */
@@ -83,7 +85,7 @@ static void cancel(struct transfer *transfer)
     if (transfer->pipe)
         pipe_cancel(transfer->pipe);
     pthread_mutex_unlock(&transfer->lock);
-    places_wake(transfer->transfers->places);
+    place_lose(&transfer->place);
 }
 
 /* ---- answers, on the request's loop ---- */
@@ -209,12 +211,23 @@ static struct transfer *find_slowest(const struct transfers *transfers)
     return slowest;
 }
 
+/* Those that have been cut are as good as gone, though a disk may keep them. */
+static unsigned count_there(const struct transfers *transfers)
+{
+    unsigned count = 0;
+    void *value;
+
+    for (size_t at = 0; refmap_each(&transfers->table, &at, NULL, &value);)
+        count += !atomic_load(&((struct transfer *) value)->is_cancelled);
+    return count;
+}
+
 /* May one more come? */
 static bool make_room(struct transfers *transfers)
 {
     struct transfer *slowest;
 
-    if (transfers->table.count < transfers->requests_max)
+    if (transfers->table.count < transfers->requests_max || count_there(transfers) < transfers->requests_max)
         return true;
     slowest = find_slowest(transfers);
     if (!slowest)
@@ -291,9 +304,9 @@ void transfers_follow(struct transfers *transfers, uint64_t epoch)
     for (size_t at = 0; refmap_each(&transfers->table, &at, NULL, &value);) {
         struct transfer *transfer = value;
 
-        if (transfer->epoch != epoch)
+        if (transfer->epoch != epoch && !atomic_load(&transfer->is_cancelled))
             list[count++] = transfer_ref(transfer);
-        else
+        else if (epoch)
             agent_note(transfers->agent, "transfer_there", transfer->id, 0, &VALUE_EMPTY_MAP, true);
     }
     for (size_t i = 0; i < count; i++) {
@@ -454,6 +467,9 @@ void transfer_give(struct transfer **transfer_p, bool is_over)
         return;
     transfer->op = NULL;
     waitq_wake_all(&transfer->idle);
+    if (transfer->is_stuck)
+        log_info(NULL, "a client's %s that had been cut is over: its disk has answered",
+                 value_map_text(&transfer->asked, "path", ""));
     if (is_over || atomic_load(&transfer->is_cancelled))
         forget(transfer);
     else
@@ -611,21 +627,38 @@ int do_transfer_refuse(struct op *op, const struct slave_transfer_refuse_args *a
     return 0;
 }
 
-/* Cut, and nothing of it is at work any more. */
+static void tell_stuck(struct transfer *transfer)
+{
+    if (!transfer->is_stuck)
+        log_warning(NULL, "a client's %s was cut, but a disk has not answered it for %d s: it is over when that does",
+                    value_map_text(&transfer->asked, "path", ""), ENDING_MS / 1000);
+    transfer->is_stuck = true;
+}
+
+/* Cut, and nothing of it is at work any more - unless a disk keeps it, for which the master waits better than we do: it asks again,
+ * and nothing here waits for ever. */
 int do_transfer_abort(struct op *op, const struct slave_transfer_abort_args *args, struct value *ret)
 {
+    uint64_t until_ms = MIN(op->deadline_ms, clock_now_ms(op->agent->clock) + ENDING_MS);
     struct transfer *transfer = find(op, args->transfer);
+    int r = 0;
 
     (void) ret;
     if (!transfer)
         return 0;
     transfer_ref(transfer);
     answer_cut(transfer);
-    while (transfer->op)
-        waitq_wait(&transfer->idle, UINT64_MAX);
-    forget(transfer);
+    while (transfer->op && r == 0)
+        r = waitq_wait(&transfer->idle, until_ms);
+    if (transfer->op) {
+        tell_stuck(transfer);
+        r = op_fail(op, INTERNAL_ERROR, "it was cut, but a disk does not answer it");
+    } else {
+        forget(transfer);
+        r = 0;
+    }
     transfer_unref(&transfer);
-    return 0;
+    return r;
 }
 
 /* An upload whose content has its meaning: the answer, begun early, ends. */

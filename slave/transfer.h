@@ -15,6 +15,9 @@
  * it has given up (docs/transfers.md). It is told, too, when a client goes before it has said anything: it may be waiting for what
  * that one wanted.
  *
+ * One that is cut while the kernel keeps its thread, as on a network file system whose server is away, stays in the table until
+ * that comes free, and the master is told so: what it holds of a disk must not be given to others. It counts for no bound here.
+ *
  *   transfer.c          arrival, table, end
  *   transfer_places.c   how many are at work at once
  *   transfer_counts.c   what they add up to, for metrics.c
@@ -49,8 +52,8 @@ void transfers_start(struct transfers *, struct agent *);
 void transfers_destroy(struct transfers **);
 
 /* The agent has a link to a master of this epoch: when it is new, and with each beat; 0: none is heard. Transfers that another was
- * told of are cut, of the others the master is told that they are still there: it may have given them up when it took this host
- * for dead. */
+ * told of are cut; of the others, and of those that were cut and do not end, the master is told that they are still there: it may
+ * have given them up when it took this host for dead. */
 void transfers_follow(struct transfers *, uint64_t epoch);
 
 struct transfers_figures {
@@ -84,6 +87,7 @@ struct transfer {
     struct waitq idle;           /* woken when that has ended */
     bool has_given_way;          /* was cut because it was slow and others waited */
     bool has_left;               /* was cut because its client had closed the connection */
+    bool is_stuck;               /* was cut, and the log says that it does not end */
     uint64_t window_ms;          /* when the stretch of time began in which its client's speed is measured, */
     int64_t window_bytes;        /* at so many bytes of the stream; */
     int64_t slow_bytes;          /* how many moved in the last one; -1: there was none yet */

@@ -69,6 +69,24 @@ static int wait_for_place(struct places *places, const _Atomic bool *is_cancelle
     return waiting.has_place ? 0 : -ECANCELED;
 }
 
+/* With the lock: to who is next. */
+static void hand_on(struct place *place)
+{
+    struct places *places = place->places;
+    struct waiting *first = places->first;
+
+    if (!place->is_held)
+        return;
+    place->is_held = false;
+    if (first) {
+        leave_queue(places, first);
+        first->has_place = true;
+        pthread_cond_signal(&first->changed);
+    } else {
+        places->free++;
+    }
+}
+
 int place_take(struct place *place)
 {
     struct places *places = place->places;
@@ -81,29 +99,20 @@ int place_take(struct place *place)
         places->free--;
     else
         r = wait_for_place(places, place->is_cancelled);
-    pthread_mutex_unlock(&places->lock);
     place->is_held = r == 0;
+    if (r == 0 && atomic_load(place->is_cancelled)) { /* it got one, and was called off before it woke */
+        hand_on(place);
+        r = -ECANCELED;
+    }
+    pthread_mutex_unlock(&places->lock);
     return r;
 }
 
 static void give(struct place *place)
 {
-    struct places *places = place->places;
-    struct waiting *first;
-
-    if (!place->is_held)
-        return;
-    place->is_held = false;
-    pthread_mutex_lock(&places->lock);
-    first = places->first;
-    if (first) {
-        leave_queue(places, first);
-        first->has_place = true;
-        pthread_cond_signal(&first->changed);
-    } else {
-        places->free++;
-    }
-    pthread_mutex_unlock(&places->lock);
+    pthread_mutex_lock(&place->places->lock);
+    hand_on(place);
+    pthread_mutex_unlock(&place->places->lock);
 }
 
 void place_give(struct place *place)
@@ -120,20 +129,23 @@ void place_lend(struct place *place)
     give(place);
 }
 
+void place_lose(struct place *place)
+{
+    struct places *places = place->places;
+
+    pthread_mutex_lock(&places->lock);
+    hand_on(place);
+    for (struct waiting *waiting = places->first; waiting; waiting = waiting->next)
+        pthread_cond_signal(&waiting->changed);
+    pthread_mutex_unlock(&places->lock);
+}
+
 int place_take_back(struct place *place)
 {
     if (!place)
         return 0;
     atomic_store(&place->waits_for_client, false);
     return place_take(place);
-}
-
-void places_wake(struct places *places)
-{
-    pthread_mutex_lock(&places->lock);
-    for (struct waiting *waiting = places->first; waiting; waiting = waiting->next)
-        pthread_cond_signal(&waiting->changed);
-    pthread_mutex_unlock(&places->lock);
 }
 
 unsigned places_waiting(struct places *places)

@@ -582,7 +582,7 @@ static void places_go_to_who_has_waited_longest(void **state)
     }
     assert_int_equal(places_taken, 2);
     takers[3].is_cancelled = true;
-    places_wake(places);
+    place_lose(&takers[3].place);
     pthread_join(takers[3].thread, NULL);
     assert_int_equal(takers[3].result, -ECANCELED);
     place_give(&takers[3].place); /* it has none to give */
@@ -598,6 +598,32 @@ static void places_go_to_who_has_waited_longest(void **state)
         assert_int_equal(takers[i].place.is_held, i >= 4);
         place_give(&takers[i].place);
     }
+    places_destroy(&places);
+}
+
+/* Whatever its thread does meanwhile: that may hang. */
+static void who_is_called_off_loses_its_place(void **state)
+{
+    struct places *places = places_new(1);
+    _Atomic bool hung_is_cancelled = false, next_is_cancelled = false;
+    struct taker hung = taker_of(places, &hung_is_cancelled), next = taker_of(places, &next_is_cancelled);
+
+    (void) state;
+    assert_int_equal(place_take(&hung.place), 0);
+    assert_int_equal(pthread_create(&next.thread, NULL, take, &next), 0);
+    while (places_waiting(places) == 0)
+        sched_yield();
+    hung_is_cancelled = true;
+    place_lose(&hung.place);
+    pthread_join(next.thread, NULL);
+    assert_int_equal(next.result, 0);
+    place_lend(&hung.place); /* it comes free at last: it has none to give, and gets none */
+    assert_int_equal(place_take_back(&hung.place), -ECANCELED);
+    place_give(&hung.place);
+    assert_true(next.place.is_held);
+    place_give(&next.place);
+    assert_int_equal(place_take(&next.place), 0);
+    place_give(&next.place);
     places_destroy(&places);
 }
 
@@ -689,6 +715,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_low_rate_is_a_steady_stream, begin, end),
         cmocka_unit_test_setup_teardown(who_is_called_off_takes_nothing, begin, end),
         cmocka_unit_test(places_go_to_who_has_waited_longest),
+        cmocka_unit_test(who_is_called_off_loses_its_place),
         cmocka_unit_test_setup_teardown(a_client_that_does_not_read_lends_its_place, begin, end),
         cmocka_unit_test_setup_teardown(a_client_that_does_not_send_lends_its_place, begin, end),
     };
