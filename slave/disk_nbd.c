@@ -301,13 +301,16 @@ int disk_nbd_open_alone(struct disk_nbd **ret, int fd, const _Atomic bool *is_ca
 void disk_nbd_close(struct disk_nbd **disk_p)
 {
     struct disk_nbd *disk = *disk_p;
+    int wait_ms = END_MS;
 
     if (!disk)
         return;
+    if (is_cancelled(disk))
+        wait_ms = disk->is_given_up ? 0 : LOOKS_MAX * LOOK_MS;
     if (disk->nbd && !disk->is_given_up && nbd_aio_is_ready(disk->nbd) == 1)
         (void) nbd_aio_disconnect(disk->nbd, 0); /* the child's answer to it is its end */
     nbd_close(disk->nbd);
-    (void) child_end(&disk->child, disk->is_given_up ? 0 : is_cancelled(disk) ? LOOKS_MAX * LOOK_MS : END_MS);
+    (void) child_end(&disk->child, wait_ms);
     free(disk);
     *disk_p = NULL;
 }
