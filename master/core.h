@@ -29,6 +29,7 @@ struct sessions;
 struct slaves;
 struct store;
 struct tasks;
+struct transfers_left;
 struct workers;
 
 struct core {
@@ -54,6 +55,7 @@ struct core {
     struct guests *guests;       /* guest_changes.h */
     struct blobs *blobs;         /* blob_files.h; NULL in tests and the simulator */
     struct http_transfers *transfers; /* http_transfer.h */
+    struct transfers_left *transfers_left; /* transfer_left.h; made with them */
     uint64_t epoch;              /* of this master, and who holds it: */
     ref_t holder;                /* drawn anew at each start */
     ref_t pool;                  /* the one pool object */

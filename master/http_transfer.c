@@ -11,6 +11,7 @@
 #include "master/session.h"
 #include "master/slaves.h"
 #include "master/task.h"
+#include "master/transfer_left.h"
 #include "shared/crash.h"
 #include "shared/fiber.h"
 #include "shared/http_query.h"
@@ -408,6 +409,8 @@ static void transfer_main(struct request *request)
     else if (transfer->kind->is_upload && !is_moved)
         slave_transfer_end(call, transfer->host, &(struct slave_transfer_end_args){transfer->id}, NULL);
     put_away(transfer);
+    if (transfer->is_left) /* what it leaves is written down by now */
+        transfer_left_end(call->core, transfer->host, id_of(transfer));
     if (!ref_is_null(session))
         session_drop(call, session);
     core_emit(call);
@@ -477,13 +480,18 @@ int http_transfer_settle(struct http_transfer *transfer, int r)
 {
     struct call *call = transfer->call;
     struct failure before = call->failure;
+    struct slave_transfer_abort_args args = {transfer->id};
 
     if (r == 0 || (r != -ERR_TASK_CANCELLED && !slave_call_in_doubt(call)))
         return r;
     fiber_uncancellable_begin();
-    transfer->is_left =
-        slave_transfer_abort(call, transfer->host, &(struct slave_transfer_abort_args){transfer->id}, NULL) < 0;
+    transfer->is_left = slave_transfer_abort(call, transfer->host, &args, NULL) < 0;
     fiber_uncancellable_end();
+    if (transfer->is_left) {
+        _cleanup_(free_p) char *why = http_failure_text(&call->failure);
+
+        log_warning(call->tag, "something of it may be at work at its host still: %s", why);
+    }
     call->failure = before;
     return r;
 }
@@ -552,31 +560,12 @@ static void on_transfer(struct core *core, const struct slave_note *note)
     CRASH_POINT("master.transfer.note.handled");
 }
 
-struct given_up {
-    ref_t host;
-    char id[UUID_TEXT_BYTES];
-};
-
-static void cut(struct call *call, void *arg)
-{
-    struct given_up *transfer = arg;
-
-    slave_transfer_abort(call, transfer->host, &(struct slave_transfer_abort_args){transfer->id}, NULL);
-    free(transfer);
-}
-
-/* A host that was taken for dead is back, and has a request that nobody here works on any more. */
+/* A host has a request that nobody here works on any more: the host was taken for dead and is back, or it could not end the request
+ * in time when that was cancelled, or an earlier master was told of it. */
 static void on_there(struct core *core, const struct slave_note *note)
 {
-    struct given_up *transfer;
-
-    if (refmap_get(&core->transfers->active, note->vm_uuid))
-        return;
-    transfer = new0(struct given_up);
-    transfer->host = note->host;
-    uuid_print(transfer->id, note->vm_uuid);
-    log_info(NULL, "a transfer is cut: it was given up when its host did not answer");
-    background_run(core, "transfer.cut", "", cut, transfer);
+    if (!refmap_get(&core->transfers->active, note->vm_uuid) && transfer_left_end(core, note->host, note->vm_uuid))
+        log_info(NULL, "a transfer at a host is cut: nobody here works on it any more");
 }
 
 /* Its client has gone while it waits for what is busy: it ends as if it had been cancelled, and gives its place to others. */
@@ -663,6 +652,7 @@ struct http_transfers *http_transfers_new(struct core *core, struct front *front
 
     transfers->core = core;
     core->transfers = transfers;
+    transfers_left_start(core);
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
         transfers->served[i] = (struct served){front, kinds[i]};
         snprintf(path, sizeof path, "/%s", kinds[i]->realm);
@@ -682,6 +672,7 @@ void http_transfers_destroy(struct http_transfers **transfers_p)
 
     if (!transfers)
         return;
+    transfers_left_destroy(&transfers->core->transfers_left);
     refmap_done(&transfers->active);
     free(transfers);
 }

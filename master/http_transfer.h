@@ -37,7 +37,7 @@ struct http_transfer {
     const struct value *params; /* query and cookies, map of texts */
     int64_t length;             /* of the body; -1: not said beforehand */
     bool is_head;
-    bool is_left;               /* something of it may be at work on the host, which cannot be asked */
+    bool is_left;               /* something of it may be at work on the host: that cannot be asked, or its disk does not answer */
     int64_t bytes;              /* over the connection, as its host told last */
     bool is_client_gone;        /* before the host was told to begin */
 };
@@ -67,7 +67,8 @@ int http_transfer_task(struct http_transfer *, const char *label, const char *de
 bool http_transfer_is_probe(const struct http_transfer *);
 
 /* What a slave call of the transfer has ended with. When it is not known how, or the task was cancelled, the slave's part
- * is ended first, so that nothing of it is at work when this returns. Returns r. */
+ * is ended first, so that nothing of it is at work when this returns - or is_left is set; then the disks that it may still write
+ * to must be nobody else's, and are not touched here (raw_vdi_doubt.h, disks_leave). Returns r. */
 int http_transfer_settle(struct http_transfer *, int r);
 
 /* A parameter as text, or NULL; "true" and "1" are true. */

@@ -280,6 +280,8 @@ static int run(struct http_transfer *transfer)
     if (r == 0)
         refresh(importing);
     undo(importing);
+    if (transfer->is_left && importing->disks)
+        disks_leave(importing->disks); /* the host may be at their files: they go when that is over */
     disks_undo(&importing->disks);
     metadata_let_go(call->core, importing->held);
     arena_destroy(&importing->arena);

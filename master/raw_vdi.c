@@ -188,7 +188,8 @@ static int run_import_into(struct http_transfer *transfer, const struct format *
         return r;
     raw_write_begin(transfer, ref);
     r = raw_write_end(transfer, &claim, receive(transfer, ref, format));
-    storage_refresh_later(call, sr, transfer->host);
+    if (!transfer->is_left) /* else its disk may not answer that either */
+        storage_refresh_later(call, sr, transfer->host);
     return r;
 }
 
@@ -226,6 +227,8 @@ static int run_import_new(struct http_transfer *transfer, const struct format *f
     r = disk_make_empty(disks, vdi);
     if (r == 0)
         r = receive(transfer, vdi, format);
+    if (transfer->is_left)
+        disks_leave(disks); /* the host may be at its file: it goes when that is over */
     if (r < 0)
         return r;
     txn = store_begin(call->core->store);

@@ -1,18 +1,16 @@
 /* raw_vdi_doubt.c - a disk that is being overwritten stays claimed until nobody can be at it any more
  *
  * A host that falls silent in the middle of a raw import may go on writing when it comes back - its process was stopped,
- * its network was cut. A VM that had been started with the disk meanwhile would have its contents changed beneath it. */
+ * its network was cut. One whose disk does not answer goes on when that does. A VM that had been started with the disk meanwhile
+ * would have its contents changed beneath it. */
 #include "master/raw_vdi_doubt.h"
 
-#include "master/background.h"
 #include "master/claim.h"
 #include "master/put.h"
 #include "master/slaves.h"
 #include "master/task.h"
-#include "shared/fiber.h"
+#include "master/transfer_left.h"
 #include "shared/log.h"
-
-#define RETRY_MS 2000
 
 /* ---- in the import's own fiber ---- */
 
@@ -36,7 +34,7 @@ int raw_write_end(struct http_transfer *transfer, struct claim *claim, int r)
     struct txn *txn;
 
     if (transfer->is_left) {
-        log_warning(call->tag, "the host that was writing to the disk cannot be asked: the disk stays claimed");
+        log_warning(call->tag, "the disk stays claimed until nothing of the import is at work at its host");
         claim_keep(claim);
         return r;
     }
@@ -86,60 +84,71 @@ static void release(struct call *call, ref_t ref)
 }
 
 /* An import whose fiber lives sees to its own end. */
-static bool is_left(struct call *call, const struct object *intent)
+static bool is_left(struct core *core, const struct object *intent)
 {
-    ref_t vdi = detail_ref(intent, "vdi");
-    struct call *live = claim_live_call(call->core, vdi);
+    struct call *live = claim_live_call(core, detail_ref(intent, "vdi"));
 
     return !live || !streq(live->tag, value_map_text(intent_get_details(intent), "tag", ""));
 }
 
-static ref_t next_left(struct call *call, ref_t host)
+/* The next one of a host, or NULL. */
+static const struct object *next_left(struct core *core, struct view_iter *intents, ref_t host)
+{
+    const struct object *intent;
+
+    while ((intent = view_next(intents)))
+        if (is_ours(intent) && ref_equal(intent_get_source(intent), host) && is_left(core, intent))
+            return intent;
+    return NULL;
+}
+
+static ref_t transfer_of(const struct object *intent)
+{
+    const char *text = value_map_text(intent_get_details(intent), "transfer", "");
+    ref_t id = NULL_REF;
+
+    (void) uuid_parse(text, strlen(text), &id);
+    return id;
+}
+
+/* What the host may still be writing ends, and is over when it says so. */
+static void on_hello(struct core *core, ref_t host, const struct slave_guest *guests, size_t count)
 {
     const struct object *intent;
     struct view_iter intents;
 
-    view_each(&intents, call_view(call), CLASS_OF(intent));
-    while ((intent = view_next(&intents)))
-        if (is_ours(intent) && ref_equal(intent_get_source(intent), host) && is_left(call, intent))
-            return intent->ref;
-    return NULL_REF;
-}
-
-/* The host has said hello: what it may still be writing ends, and is over when it answers. */
-static void ask_host(struct call *call, void *arg)
-{
-    ref_t host = *(ref_t *) arg, ref;
-
-    while (!ref_is_null(ref = next_left(call, host)) && slave_is_linked(call->core->slaves, host)) {
-        const struct object *intent = view_get(call_view(call), intent, ref);
-        struct slave_transfer_abort_args args = {
-            arena_strdup(call->arena, value_map_text(intent_get_details(intent), "transfer", ""))};
-
-        if (slave_transfer_abort(call, host, &args, NULL) == 0)
-            release(call, ref);
-        else if (fiber_sleep(RETRY_MS) < 0)
-            break;
-    }
-    free(arg);
-}
-
-static void on_hello(struct core *core, ref_t host, const struct slave_guest *guests, size_t count)
-{
-    ref_t *arg = new0(ref_t);
-
     (void) guests;
     (void) count;
-    *arg = host;
-    background_run(core, "raw import in doubt", "", ask_host, arg);
+    view_each(&intents, store_core_view(core->store), CLASS_OF(intent));
+    while ((intent = next_left(core, &intents, host)))
+        transfer_left_end(core, host, transfer_of(intent));
+}
+
+void raw_write_over(struct call *call, ref_t transfer)
+{
+    const struct object *intent;
+    struct view_iter intents;
+    ref_t ref = NULL_REF;
+
+    view_each(&intents, call_view(call), CLASS_OF(intent));
+    while (ref_is_null(ref) && (intent = view_next(&intents)))
+        if (is_ours(intent) && ref_equal(transfer_of(intent), transfer) && is_left(call->core, intent))
+            ref = intent->ref;
+    if (!ref_is_null(ref))
+        release(call, ref);
 }
 
 void raw_writes_host_gone(struct call *call, ref_t host)
 {
-    ref_t ref;
+    const struct object *intent;
+    struct view_iter intents;
 
-    while (!ref_is_null(ref = next_left(call, host)))
-        release(call, ref);
+    do {
+        view_each(&intents, call_view(call), CLASS_OF(intent));
+        intent = next_left(call->core, &intents, host);
+        if (intent)
+            release(call, intent->ref);
+    } while (intent);
 }
 
 void raw_writes_start(struct core *core)

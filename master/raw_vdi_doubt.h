@@ -2,8 +2,8 @@
  *
  *   begin     INTENT, durable: this host writes to this disk
  *   end       INTENT and claim gone, in one transaction
- *   leave     the host cannot be asked: INTENT and claim stay
- *                ... until it has said hello and ended what is left of it,
+ *   leave     the host cannot be asked, or its disk does not answer it: INTENT and claim stay
+ *                ... until it says that what is left of it is over (transfer_left.h),
  *                    or is declared dead; the next master goes on with it */
 #pragma once
 
@@ -23,5 +23,7 @@ int raw_write_end(struct http_transfer *, struct claim *, int r);
 void raw_write_recover(struct txn *, const struct object *intent);
 /* After core->slaves is there. */
 void raw_writes_start(struct core *);
+/* The transfer of this number is over at its host. Nothing happens when it was none of these, or an import lives that sees to it. */
+void raw_write_over(struct call *, ref_t transfer);
 /* The host is fenced or declared dead: it writes no more. */
 void raw_writes_host_gone(struct call *, ref_t host);

@@ -133,8 +133,8 @@ int disks_check(struct disks *, struct txn *);
 /* All disks are shown from this transaction on. 0, or -ERR_HANDLE_INVALID when one has vanished
  * meanwhile. */
 int disks_keep(struct disks *, struct txn *);
-/* A host is making them, and it is not known what becomes of that: nothing is undone here. They are swept when the INTENT of
- * the call has been settled. In a transaction of its own. */
+/* A host is making or filling them, and it is not known what becomes of that: nothing is undone here. They are swept when the INTENT
+ * of the call has been settled, or the transfer that fills them is over. In a transaction of its own. */
 void disks_leave(struct disks *);
 /* Is a call of this master making the disk now? */
 bool storage_is_being_made(struct call *, const struct object *vdi);
