@@ -2,17 +2,23 @@
  * (wire.md section 20)
  *
  *      <appliance version="0.1">
- *        <vm name="..."> <label/> <shortdesc/>
- *          <config mem_set="bytes" vcpus="1"/> <hacks is_hvm="true" kernel_boot_cmdline="..."/>
+ *        <vm name="..."> <label>its name</label> <shortdesc/>
+ *          <config mem_set="bytes" vcpus="1" distrib="windows" distrib_version="win2k"/>
+ *          <hacks is_hvm="true" kernel_boot_cmdline="..."/>
  *          <vbd device="xvda" function="root" mode="w" vdi="vdi_xvda"/> ...
- *        </vm>
+ *        </vm> ...
  *        <vdi name="vdi_xvda" size="bytes" source="file://xvda" type="dir-gzipped-chunks"
  * variety="system"/> ...
  *      </appliance>
  *
  * The document is small, so libxml2's tree reads it. It becomes the drafts that the current form
- * would have: one VM, its drives and disks, an empty CD drive. */
+ * would have: the VMs, each with its drives and an empty CD drive, and the disks. What the VMs are
+ * is as xapi made them of such a file; words that choose between a few are told apart without
+ * regard to case, as there. */
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <strings.h>
 
 #include <libxml/parser.h>
 #include <libxml/tree.h>
@@ -20,21 +26,23 @@
 #include "master/handler.h"
 #include "master/ova_read.h"
 
-#define DISKS_OF_VM_MAX 254
-#define MIB             (1 << 20)
-#define SIZE_BYTES_MAX  ((int64_t) 1 << 50)
+#define MIB            (1 << 20)
+#define SIZE_BYTES_MAX ((int64_t) 1 << 50)
 
 struct reading {
     struct arena *arena;
     struct failure *failure;
     struct ova_plan *plan;
-    xmlNode *vm;
-    xmlNode *vdis[DISKS_OF_VM_MAX];
-    size_t vdi_count;
 };
 
-static int bad(struct reading *r, const char *reason)
+__attribute__((format(printf, 2, 3))) static int bad(struct reading *r, const char *format, ...)
 {
+    char reason[FAILURE_PARAM_BYTES_MAX / 2];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(reason, sizeof reason, format, args);
+    va_end(args);
     return failure_set(r->failure, r->arena, IMPORT_ERROR,
                        arena_text(r->arena, "ova.xml: %s", reason));
 }
@@ -52,18 +60,27 @@ static const char *attribute(struct reading *r, xmlNode *node, const char *name,
     return copy;
 }
 
+static bool is_word(const char *text, const char *word)
+{
+    return strcasecmp(text, word) == 0;
+}
+
 static bool is_named(const xmlNode *node, const char *name)
 {
     return node->type == XML_ELEMENT_NODE && xmlStrEqual(node->name, (const xmlChar *) name);
 }
 
-static xmlNode *child(xmlNode *parent, const char *name)
+/* The node itself, or the first behind it that is named so; or NULL. */
+static xmlNode *next_named(xmlNode *node, const char *name)
 {
-    xmlNode *node = parent->children;
-
     while (node && !is_named(node, name))
         node = node->next;
     return node;
+}
+
+static xmlNode *child(xmlNode *parent, const char *name)
+{
+    return next_named(parent->children, name);
 }
 
 /* The text of a child element, without white space around it. */
@@ -107,36 +124,55 @@ static struct object *add(struct reading *r, const struct class *class, const ch
     return draft;
 }
 
-static int add_vm(struct reading *r)
+/* The name is the label's text. The attribute `name` is what the file calls the VM, and stands in
+ * for a label that is not there. */
+static const char *name_of(struct reading *r, xmlNode *vm)
 {
-    xmlNode *config = child(r->vm, "config"), *hacks = child(r->vm, "hacks");
-    const char *name = attribute(r, r->vm, "name", "");
-    struct value *fields = add(r, CLASS_OF(VM), "/vm")->fields;
+    return child(vm, "label") ? child_text(r, vm, "label") : attribute(r, vm, "name", "");
+}
+
+/* Windows 2000 did not boot with the devices that all others were given. */
+static struct value platform_of(struct reading *r, xmlNode *config)
+{
+    bool is_win2k = streq(attribute(r, config, "distrib", ""), "windows")
+                    && streq(attribute(r, config, "distrib_version", ""), "win2k");
+    const char *has_acpi = is_win2k ? "false" : "true";
+
+    return text_map(r->arena, "acpi", has_acpi, "apic", has_acpi, "nx", "false", "pae", "true", NULL);
+}
+
+static int add_vm(struct reading *r, xmlNode *vm, ref_t *ret)
+{
+    xmlNode *config = child(vm, "config"), *hacks = child(vm, "hacks");
+    const char *name = name_of(r, vm), *mem_set = attribute(r, config, "mem_set", "");
+    struct object *draft = add(r, CLASS_OF(VM), "/vm");
+    struct value *fields = draft->fields;
     int64_t memory;
 
-    if (!parse_bytes(attribute(r, config, "mem_set", ""), &memory) || memory < 16 * MIB)
-        return bad(r, "config: mem_set is no size of a memory");
+    *ret = draft->ref;
+    if (!parse_bytes(mem_set, &memory) || memory < 16 * MIB)
+        return bad(r, "vm %s: mem_set=\"%s\" is no size of a memory", name, mem_set);
     fields[F_VM_name_label] = value_text(arena_text(r->arena, "%s import", name));
-    fields[F_VM_name_description] = value_text(child_text(r, r->vm, "shortdesc"));
-    fields[F_VM_user_version] = VALUE_INT(1);
+    fields[F_VM_name_description] = value_text(child_text(r, vm, "shortdesc"));
+    fields[F_VM_user_version] = VALUE_INT(0);
     fields[F_VM_memory_static_min] = VALUE_INT(16 * MIB);
     fields[F_VM_memory_dynamic_min] = fields[F_VM_memory_dynamic_max] =
         fields[F_VM_memory_static_max] = fields[F_VM_memory_target] = VALUE_INT(memory);
     fields[F_VM_VCPUs_max] = fields[F_VM_VCPUs_at_startup] = VALUE_INT(1);
     fields[F_VM_actions_after_shutdown] = VALUE_ENUM(on_normal_exit, on_normal_exit_destroy);
     fields[F_VM_actions_after_reboot] = VALUE_ENUM(on_normal_exit, on_normal_exit_restart);
-    fields[F_VM_actions_after_crash] = VALUE_ENUM(on_crash_behaviour, on_crash_behaviour_restart);
-    if (streq(attribute(r, hacks, "is_hvm", "true"), "true")) {
+    fields[F_VM_actions_after_crash] = VALUE_ENUM(on_crash_behaviour, on_crash_behaviour_destroy);
+    fields[F_VM_platform] = platform_of(r, config);
+    fields[F_VM_PV_bootloader] = value_text("pygrub"); /* of both kinds: a boot policy goes before it */
+    fields[F_VM_PV_legacy_args] = value_text(attribute(r, hacks, "kernel_boot_cmdline", ""));
+    if (is_word(attribute(r, hacks, "is_hvm", "true"), "true")) {
         fields[F_VM_HVM_boot_policy] = value_text("BIOS order");
         fields[F_VM_HVM_boot_params] = text_map(r->arena, "order", "cd", NULL);
-    } else {
-        fields[F_VM_PV_bootloader] = value_text("pygrub");
-        fields[F_VM_PV_legacy_args] = value_text(attribute(r, hacks, "kernel_boot_cmdline", ""));
     }
     return 0;
 }
 
-static enum vdi_type variety_of(const char *text, bool *ret_is_known)
+static bool parse_variety(const char *text, enum vdi_type *ret)
 {
     static const struct {
         const char *text;
@@ -144,41 +180,44 @@ static enum vdi_type variety_of(const char *text, bool *ret_is_known)
     } known[] = {
         {"system", vdi_type_system},       {"user", vdi_type_user},
         {"ephemeral", vdi_type_ephemeral}, {"suspend", vdi_type_suspend},
-        {"crashdump", vdi_type_crashdump},
+        {"crashdump", vdi_type_crashdump}, {"metadata", vdi_type_metadata},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(known); i++)
-        if (streq(known[i].text, text)) {
-            *ret_is_known = true;
-            return known[i].type;
+        if (is_word(text, known[i].text)) {
+            *ret = known[i].type;
+            return true;
         }
-    *ret_is_known = false;
-    return vdi_type_system;
+    return false;
 }
 
 /* The disk: its id is the directory that holds it, one name without a way out of the archive. */
 static int add_vdi(struct reading *r, xmlNode *node)
 {
+    const char *name = attribute(r, node, "name", ""), *size_text = attribute(r, node, "size", "");
+    const char *type_text = attribute(r, node, "type", "");
+    const char *variety = attribute(r, node, "variety", "system");
     const char *source = attribute(r, node, "source", ""), *directory = "";
     struct object *draft;
     int64_t size;
-    bool is_known;
-    enum vdi_type type = variety_of(attribute(r, node, "variety", "system"), &is_known);
+    enum vdi_type type;
 
-    if (!parse_bytes(attribute(r, node, "size", ""), &size))
-        return bad(r, "vdi: size is no size of a disk");
-    if (!streq(attribute(r, node, "type", ""), "dir-gzipped-chunks") || !is_known)
-        return bad(r, "vdi: unknown type or variety");
+    if (!parse_bytes(size_text, &size))
+        return bad(r, "vdi %s: size=\"%s\" is no size of a disk", name, size_text);
+    if (!streq(type_text, "dir-gzipped-chunks"))
+        return bad(r, "vdi %s: unknown type=\"%s\"", name, type_text);
+    if (!parse_variety(variety, &type))
+        return bad(r, "vdi %s: unknown variety=\"%s\"", name, variety);
     if (strncmp(source, "file://", strlen("file://")) == 0)
         directory = source + strlen("file://");
     if (!*directory || strchr(directory, '/')
         || streq(directory, ".") || streq(directory, ".."))
-        return bad(r, "vdi: source names no directory of the archive");
+        return bad(r, "vdi %s: source=\"%s\" names no directory of the archive", name, source);
     for (size_t i = 0; i < r->plan->count; i++)
         if (streq(r->plan->objects[i].id, directory))
-            return bad(r, "two disks in one directory");
+            return bad(r, "vdi %s: two disks in one directory, %s", name, directory);
     draft = add(r, CLASS_OF(VDI), directory);
-    draft->fields[F_VDI_name_label] = value_text(attribute(r, node, "name", ""));
+    draft->fields[F_VDI_name_label] = value_text(name);
     draft->fields[F_VDI_virtual_size] = VALUE_INT(size);
     draft->fields[F_VDI_type] = VALUE_ENUM(vdi_type, (int) type);
     return 0;
@@ -195,22 +234,23 @@ static const struct object *vdi_named(const struct reading *r, const char *name)
     return NULL;
 }
 
-static int add_vbd(struct reading *r, xmlNode *node)
+static int add_vbd(struct reading *r, ref_t vm, xmlNode *node)
 {
     const char *mode = attribute(r, node, "mode", ""), *name = attribute(r, node, "vdi", "");
     const struct object *vdi = vdi_named(r, name);
-    bool is_writable = streq(mode, "w") || streq(mode, "rw");
+    const char *device = attribute(r, node, "device", "");
+    bool is_writable = is_word(mode, "w") || is_word(mode, "rw");
     struct value *fields;
 
     if (!vdi)
         return failure_set(r->failure, r->arena, IMPORT_ERROR_FAILED_TO_FIND_OBJECT, name);
-    if (!is_writable && !streq(mode, "r") && !streq(mode, "ro"))
-        return bad(r, "vbd: unknown mode");
+    if (!is_writable && !is_word(mode, "r") && !is_word(mode, "ro"))
+        return bad(r, "vbd %s: unknown mode=\"%s\"", device, mode);
     fields = add(r, CLASS_OF(VBD), "/vbd")->fields;
-    fields[F_VBD_VM] = VALUE_REF(ova_ref(0));
+    fields[F_VBD_VM] = VALUE_REF(vm);
     fields[F_VBD_VDI] = VALUE_REF(vdi->ref);
-    fields[F_VBD_userdevice] = value_text(attribute(r, node, "device", ""));
-    fields[F_VBD_bootable] = VALUE_BOOL(streq(attribute(r, node, "function", ""), "root"));
+    fields[F_VBD_userdevice] = value_text(device);
+    fields[F_VBD_bootable] = VALUE_BOOL(is_word(attribute(r, node, "function", ""), "root"));
     fields[F_VBD_mode] = VALUE_ENUM(vbd_mode, is_writable ? vbd_mode_RW : vbd_mode_RO);
     fields[F_VBD_type] = VALUE_ENUM(vbd_type, vbd_type_Disk);
     fields[F_VBD_unpluggable] = VALUE_BOOL(VDI_get_type(vdi) != vdi_type_system);
@@ -218,11 +258,11 @@ static int add_vbd(struct reading *r, xmlNode *node)
     return 0;
 }
 
-static void add_cd_drive(struct reading *r)
+static void add_cd_drive(struct reading *r, ref_t vm)
 {
     struct value *fields = add(r, CLASS_OF(VBD), "/cd")->fields;
 
-    fields[F_VBD_VM] = VALUE_REF(ova_ref(0));
+    fields[F_VBD_VM] = VALUE_REF(vm);
     fields[F_VBD_userdevice] = value_text("autodetect");
     fields[F_VBD_mode] = VALUE_ENUM(vbd_mode, vbd_mode_RO);
     fields[F_VBD_type] = VALUE_ENUM(vbd_type, vbd_type_CD);
@@ -231,44 +271,58 @@ static void add_cd_drive(struct reading *r)
 
 /* ---- the document ---- */
 
-static int find_parts(struct reading *r, xmlNode *root)
+static int add_disks(struct reading *r, xmlNode *root)
 {
+    int result = 0;
+
+    for (xmlNode *node = next_named(root->children, "vdi"); node && result == 0;
+         node = next_named(node->next, "vdi"))
+        result = add_vdi(r, node);
+    return result;
+}
+
+static int add_vm_and_drives(struct reading *r, xmlNode *vm)
+{
+    ref_t ref;
+    int result = add_vm(r, vm, &ref);
+
+    for (xmlNode *node = next_named(vm->children, "vbd"); node && result == 0;
+         node = next_named(node->next, "vbd"))
+        result = add_vbd(r, ref, node);
+    if (result == 0)
+        add_cd_drive(r, ref);
+    return result;
+}
+
+/* Drafts that the document may make: of a VM its own and its CD drive's. The text's length bounds
+ * them. */
+static size_t count_objects(xmlNode *root)
+{
+    size_t count = 0;
+
     for (xmlNode *node = root->children; node; node = node->next) {
-        if (is_named(node, "vm") && r->vm)
-            return bad(r, "more than one vm");
+        count += is_named(node, "vdi") ? 1 : is_named(node, "vm") ? 2 : 0;
         if (is_named(node, "vm"))
-            r->vm = node;
-        if (!is_named(node, "vdi"))
-            continue;
-        if (r->vdi_count == DISKS_OF_VM_MAX)
-            return bad(r, "too many disks");
-        r->vdis[r->vdi_count++] = node;
+            count += xmlChildElementCount(node);
     }
-    return r->vm ? 0 : bad(r, "it has no vm");
+    return count;
 }
 
 static int read_document(struct reading *r, xmlDoc *document)
 {
     xmlNode *root = xmlDocGetRootElement(document);
-    int result, drives = 0;
+    int result;
 
     if (!root || document->intSubset || !xmlStrEqual(root->name, (const xmlChar *) "appliance"))
         return bad(r, "it is no appliance");
     if (!streq(attribute(r, root, "version", ""), "0.1"))
         return failure_set(r->failure, r->arena, IMPORT_INCOMPATIBLE_VERSION);
-    result = find_parts(r, root);
-    r->plan->objects =
-        arena_alloc_array(r->arena, 2 + 2 * DISKS_OF_VM_MAX, sizeof *r->plan->objects);
-    if (result == 0)
-        result = add_vm(r);
-    for (size_t i = 0; i < r->vdi_count && result == 0; i++)
-        result = add_vdi(r, r->vdis[i]);
-    for (xmlNode *node = result == 0 ? r->vm->children : NULL; node && result == 0;
-         node = node->next)
-        if (is_named(node, "vbd"))
-            result = drives++ < DISKS_OF_VM_MAX ? add_vbd(r, node) : bad(r, "too many drives");
-    if (result == 0)
-        add_cd_drive(r);
+    if (!child(root, "vm"))
+        return bad(r, "it has no vm");
+    r->plan->objects = arena_alloc_array(r->arena, count_objects(root), sizeof *r->plan->objects);
+    result = add_disks(r, root);
+    for (xmlNode *vm = child(root, "vm"); vm && result == 0; vm = next_named(vm->next, "vm"))
+        result = add_vm_and_drives(r, vm);
     return result;
 }
 

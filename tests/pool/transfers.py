@@ -297,14 +297,19 @@ def appliances_of_old(t):
     text = """<appliance version="0.1"><vm name="vm"><label>old one</label><shortdesc> from long ago </shortdesc>
 <config mem_set="268435456" vcpus="2"/><hacks is_hvm="false" kernel_boot_cmdline="root=/dev/xvda1 ro"/>
 <vbd device="xvda" function="root" mode="w" vdi="vdi_xvda"/></vm>
+<vm name="vm"><label>diskless</label><shortdesc/><config mem_set="16777216" vcpus="1"/><hacks is_hvm="True"/></vm>
 <vdi name="vdi_xvda" size="%d" source="file://xvda" type="dir-gzipped-chunks"/></appliance>""" % len(content)
     entries = [("ova.xml", text.encode()), ("xvda/chunk-000000000.gz", gzip.compress(content))]
-    [vm] = t.import_(pack(entries), "an appliance of version 0.1")
+    vm, other = t.import_(pack(entries), "an appliance of version 0.1")
     pool = t.pool
-    check(pool("VM.get_name_label", vm) == "vm import", "its name", pool("VM.get_name_label", vm))
+    check(pool("VM.get_name_label", vm) == "old one import", "its name", pool("VM.get_name_label", vm))
+    check(pool("VM.get_platform", vm).get("acpi") == "true", "its platform", pool("VM.get_platform", vm))
+    check(pool("VM.get_name_label", other) == "diskless import", "the second VM's name", pool("VM.get_name_label", other))
+    check(pool("VM.get_HVM_boot_policy", other) == "BIOS order", "... which boots by itself", pool("VM.get_HVM_boot_policy", other))
     check(pool("VM.get_PV_bootloader", vm) == "pygrub" and pool("VM.get_PV_legacy_args", vm) == "root=/dev/xvda1 ro", "it boots as it did")
     check(t.contents(disk_refs(pool, vm)[0]) == content, "its disk")
     destroy(pool, vm)
+    destroy(pool, other)
     t.refused(pack(entries[:1]), "IMPORT_ERROR_ATTACHED_DISKS_NOT_FOUND", "an appliance without its disk")
     t.refused(pack([(n, d.replace(b'"0.1"', b'"0.2"')) for n, d in entries]), "IMPORT_INCOMPATIBLE_VERSION", "an appliance of another version")
 

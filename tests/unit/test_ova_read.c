@@ -128,12 +128,29 @@ static void depth_is_bounded(void **state)
     "<?xml version=\"1.0\"?><!-- old --><appliance version=\"" version "\">" vm vdis "</" \
     "appliance>"
 #define OLD_VM(vbds)                                                            \
-    "<vm name=\"etch\"><label>etch</label><shortdesc> \n a guest\n</shortdesc>" \
+    "<vm name=\"vm\"><label> etch\n</label><shortdesc> \n a guest\n</shortdesc>" \
     "<config mem_set=\"268435456\" vcpus=\"2\"/>"                               \
     "<hacks is_hvm=\"false\" kernel_boot_cmdline=\"root=/dev/xvda1 ro\"/>" vbds "</vm>"
 #define OLD_VBD "<vbd device=\"xvda\" function=\"root\" mode=\"w\" vdi=\"v1\"/>"
 #define OLD_VDI(source) \
     "<vdi name=\"v1\" size=\"4294967296\" source=\"" source "\" type=\"dir-gzipped-chunks\"/>"
+
+/* The n-th object of its class. */
+static const struct object *nth(const struct reading *r, const struct class *class, int n)
+{
+    const struct object *found = NULL;
+
+    for (size_t i = 0; i < r->plan.count && !found; i++)
+        if (r->plan.objects[i].draft->class == class && n-- == 0)
+            found = r->plan.objects[i].draft;
+    assert_non_null(found);
+    return found;
+}
+
+static const char *platform_of(const struct object *vm, const char *key)
+{
+    return value_map_text(VM_get_platform(vm), key, "");
+}
 
 static void the_old_form_is_read(void **state)
 {
@@ -143,18 +160,26 @@ static void the_old_form_is_read(void **state)
     assert_int_equal(read_text(r, APPLIANCE("0.1", OLD_VM(OLD_VBD), OLD_VDI("file://xvda"))), 0);
     assert_true(r->plan.is_legacy);
     assert_int_equal(r->plan.count, 4);
-    vm = r->plan.objects[0].draft, vdi = r->plan.objects[1].draft;
-    vbd = r->plan.objects[2].draft, cd = r->plan.objects[3].draft;
-    assert_string_equal(VM_get_name_label(vm), "etch import");
+    vm = nth(r, CLASS_OF(VM), 0), vdi = nth(r, CLASS_OF(VDI), 0);
+    vbd = nth(r, CLASS_OF(VBD), 0), cd = nth(r, CLASS_OF(VBD), 1);
+    assert_string_equal(VM_get_name_label(vm), "etch import"); /* the label, not the name */
     assert_string_equal(VM_get_name_description(vm), "a guest");
+    assert_int_equal(VM_get_user_version(vm), 0);
     assert_int_equal(VM_get_memory_static_min(vm), 16 << 20);
     assert_int_equal(VM_get_memory_dynamic_min(vm), 256 << 20);
     assert_int_equal(VM_get_memory_static_max(vm), 256 << 20);
     assert_int_equal(VM_get_VCPUs_max(vm), 1);
+    assert_int_equal(VM_get_actions_after_shutdown(vm), on_normal_exit_destroy);
+    assert_int_equal(VM_get_actions_after_reboot(vm), on_normal_exit_restart);
+    assert_int_equal(VM_get_actions_after_crash(vm), on_crash_behaviour_destroy);
+    assert_string_equal(platform_of(vm, "acpi"), "true");
+    assert_string_equal(platform_of(vm, "apic"), "true");
+    assert_string_equal(platform_of(vm, "nx"), "false");
+    assert_string_equal(platform_of(vm, "pae"), "true");
     assert_string_equal(VM_get_PV_bootloader(vm), "pygrub");
     assert_string_equal(VM_get_PV_legacy_args(vm), "root=/dev/xvda1 ro");
     assert_string_equal(VM_get_HVM_boot_policy(vm), "");
-    assert_string_equal(r->plan.objects[1].id, "xvda");
+    assert_string_equal(ova_id(&r->plan, vdi->ref), "xvda");
     assert_true(VDI_get_virtual_size(vdi) == 4294967296);
     assert_int_equal(VDI_get_type(vdi), vdi_type_system);
     assert_ptr_equal(ova_object(&r->plan, VBD_get_VDI(vbd)), vdi);
@@ -164,18 +189,81 @@ static void the_old_form_is_read(void **state)
     assert_non_null(value_map_find(VBD_get_other_config(vbd), "owner"));
     assert_true(VBD_get_empty(cd) && VBD_get_type(cd) == vbd_type_CD);
     assert_string_equal(VBD_get_userdevice(cd), "autodetect");
+    assert_ptr_equal(ova_object(&r->plan, VBD_get_VM(vbd)), vm);
+    assert_ptr_equal(ova_object(&r->plan, VBD_get_VM(cd)), vm);
 }
 
 static void the_old_form_defaults_to_hvm(void **state)
 {
     struct reading *r = *state;
+    const struct object *vm;
 
     assert_int_equal(
         read_text(r, APPLIANCE("0.1", "<vm name=\"w\"><config mem_set=\"16777216\"/></vm>", "")),
         0);
-    assert_string_equal(VM_get_HVM_boot_policy(r->plan.objects[0].draft), "BIOS order");
-    assert_string_equal(
-        value_map_text(VM_get_HVM_boot_params(r->plan.objects[0].draft), "order", ""), "cd");
+    vm = nth(r, CLASS_OF(VM), 0);
+    assert_string_equal(VM_get_name_label(vm), "w import"); /* no label: its name */
+    assert_string_equal(VM_get_HVM_boot_policy(vm), "BIOS order");
+    assert_string_equal(value_map_text(VM_get_HVM_boot_params(vm), "order", ""), "cd");
+    assert_string_equal(VM_get_PV_bootloader(vm), "pygrub");
+}
+
+static void windows_2000_of_old_has_no_acpi(void **state)
+{
+    struct reading *r = *state;
+    const struct object *vm;
+
+    assert_int_equal(read_text(r, APPLIANCE("0.1",
+                                            "<vm><label>w2k</label><config mem_set=\"16777216\" "
+                                            "distrib=\"windows\" distrib_version=\"win2k\"/></vm>",
+                                            "")),
+                     0);
+    vm = nth(r, CLASS_OF(VM), 0);
+    assert_string_equal(platform_of(vm, "acpi"), "false");
+    assert_string_equal(platform_of(vm, "apic"), "false");
+    assert_string_equal(platform_of(vm, "pae"), "true");
+}
+
+#define SHOUTED(variety)                                                                         \
+    APPLIANCE("0.1",                                                                             \
+              "<vm><label>s</label><config mem_set=\"16777216\"/><hacks is_hvm=\"True\"/>"       \
+              "<vbd device=\"hda\" function=\"Root\" mode=\"W\" vdi=\"v1\"/>"                    \
+              "<vbd device=\"hdb\" function=\"data\" mode=\"R\" vdi=\"v1\"/></vm>",              \
+              "<vdi name=\"v1\" size=\"4096\" source=\"file://a\" type=\"dir-gzipped-chunks\" "    \
+              "variety=\"" variety "\"/>")
+
+static void words_of_old_are_read_in_any_case(void **state)
+{
+    struct reading *r = *state;
+    const struct object *root, *data;
+
+    assert_int_equal(read_text(r, SHOUTED("System")), 0);
+    root = nth(r, CLASS_OF(VBD), 0), data = nth(r, CLASS_OF(VBD), 1);
+    assert_string_equal(VM_get_HVM_boot_policy(nth(r, CLASS_OF(VM), 0)), "BIOS order");
+    assert_int_equal(VDI_get_type(nth(r, CLASS_OF(VDI), 0)), vdi_type_system);
+    assert_true(VBD_get_bootable(root) && VBD_get_mode(root) == vbd_mode_RW);
+    assert_true(!VBD_get_bootable(data) && VBD_get_mode(data) == vbd_mode_RO);
+    assert_int_equal(read_text(r, SHOUTED("Metadata")), 0);
+    assert_int_equal(VDI_get_type(nth(r, CLASS_OF(VDI), 0)), vdi_type_metadata);
+}
+
+static void several_vms_of_old_have_their_own_drives(void **state)
+{
+    struct reading *r = *state;
+    const struct object *one, *two;
+
+    assert_int_equal(read_text(r, APPLIANCE("0.1", OLD_VM(OLD_VBD)
+                                                "<vm><label>two</label><config mem_set=\"16777216\"/></vm>",
+                                            OLD_VDI("file://xvda"))),
+                     0);
+    one = nth(r, CLASS_OF(VM), 0), two = nth(r, CLASS_OF(VM), 1);
+    assert_int_equal(r->plan.count, 6);
+    assert_string_equal(VM_get_name_label(one), "etch import");
+    assert_string_equal(VM_get_name_label(two), "two import");
+    assert_ptr_equal(ova_object(&r->plan, VBD_get_VM(nth(r, CLASS_OF(VBD), 0))), one);
+    assert_ptr_equal(ova_object(&r->plan, VBD_get_VM(nth(r, CLASS_OF(VBD), 1))), one);
+    assert_ptr_equal(ova_object(&r->plan, VBD_get_VM(nth(r, CLASS_OF(VBD), 2))), two);
+    assert_true(VBD_get_empty(nth(r, CLASS_OF(VBD), 2)));
 }
 
 static void wrong_old_files_are_refused(void **state)
@@ -184,7 +272,9 @@ static void wrong_old_files_are_refused(void **state)
 
     refuses(r, APPLIANCE("0.2", OLD_VM(""), ""), "IMPORT_INCOMPATIBLE_VERSION", NULL);
     refuses(r, APPLIANCE("0.1", "", ""), "IMPORT_ERROR", "no vm");
-    refuses(r, APPLIANCE("0.1", OLD_VM("") OLD_VM(""), ""), "IMPORT_ERROR", "more than one vm");
+    refuses(r, APPLIANCE("0.1", OLD_VM("<vbd device=\"hdc\" mode=\"x\" vdi=\"v1\"/>"), OLD_VDI("file://a")),
+            "IMPORT_ERROR", "vbd hdc: unknown mode=\"x\"");
+    refuses(r, SHOUTED("large"), "IMPORT_ERROR", "vdi v1: unknown variety=\"large\"");
     refuses(r, APPLIANCE("0.1", OLD_VM(OLD_VBD), ""), "IMPORT_ERROR_FAILED_TO_FIND_OBJECT", "v1");
     refuses(r, APPLIANCE("0.1", "<vm name=\"x\"/>", ""), "IMPORT_ERROR", "mem_set");
     refuses(r, APPLIANCE("0.1", OLD_VM(""), OLD_VDI("file://../etc")), "IMPORT_ERROR", "source");
@@ -206,6 +296,9 @@ int main(void)
         TEST(depth_is_bounded),
         TEST(the_old_form_is_read),
         TEST(the_old_form_defaults_to_hvm),
+        TEST(windows_2000_of_old_has_no_acpi),
+        TEST(words_of_old_are_read_in_any_case),
+        TEST(several_vms_of_old_have_their_own_drives),
         TEST(wrong_old_files_are_refused),
     };
 
