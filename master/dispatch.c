@@ -326,16 +326,26 @@ static void finish_task(struct request *request)
     request_destroy(&request);
 }
 
-/* The first line of a task's story; task_end() writes the last one. */
-static void log_asked(struct call *call)
+static const char *name_of(const struct caller *caller)
+{
+    if (caller->user_name && *caller->user_name)
+        return caller->user_name;
+    return caller->is_pool ? "a holder of the pool secret" : "nobody by name";
+}
+
+void dispatch_log_asked(struct call *call, const char *what)
 {
     const struct object *task = view_get(call_view(call), task, call->task);
 
-    log_info(call->tag, "%s asked by %s from %s%s%s", call->name,
-             call->caller.user_name && *call->caller.user_name ? call->caller.user_name
-                                                               : "nobody by name",
+    log_info(call->tag, "%s asked by %s from %s%s%s%s%s", call->name, name_of(&call->caller),
              call->caller.address ? call->caller.address : "inside", task ? ": task " : "",
-             task ? task_get_uuid(task) : "");
+             task ? task_get_uuid(task) : "", *what ? ", " : "", what);
+}
+
+void dispatch_log_refused(struct call *call)
+{
+    dispatch_log_asked(call, "");
+    log_info(call->tag, "%s failed: %s", call->name, call->failure.text);
 }
 
 static void call_fiber(void *arg)
@@ -354,7 +364,7 @@ static void call_fiber(void *arg)
     if (r == 0)
         r = task_attach(call, request->text, request->task_id, request->subtask_of);
     if (r == 0 && call->is_async) {
-        log_asked(call);
+        dispatch_log_asked(call, "");
         dispatch->task_count++;
         core_emit(call);
         call->reply = VALUE_REF(call->task);

@@ -84,6 +84,13 @@ enum dispatched dispatch(struct request *);
  * there is only answer() with the failure, on the core's thread as well. */
 void dispatch_work(struct request *, void (*work)(struct request *));
 
+/* On the core's thread: the first line of a task's story, who asked for it, from where, its uuid;
+ * task_end() writes the last one. `what` says what it is about where no arguments of a call do, or
+ * is "". */
+void dispatch_log_asked(struct call *, const char *what);
+/* The same of what was refused before it had a task, and that it was. */
+void dispatch_log_refused(struct call *);
+
 /* Pin the newest visible generation for the call, giving back an older pin; or give it back only.
  */
 void request_pin(struct request *);

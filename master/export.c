@@ -246,7 +246,8 @@ static int run(struct http_transfer *transfer)
         .preserve_power_state = transfer_flag(transfer->params, "preserve_power_state"),
         .host = call->core->host, /* whoever sends the stream, it is the same one */
     };
-    r = http_transfer_task(transfer, arena_text(call->arena, "Export of VM: %s", VM_get_uuid(vm)), "");
+    r = http_transfer_task(transfer, arena_text(call->arena, "Export of VM: %s", VM_get_uuid(vm)),
+                           transfer_about(call, "VM", VM_get_uuid(vm), VM_get_name_label(vm)));
     if (r == 0)
         r = transfer_claim(&claim, call, CLASS_OF(VM), writing.vm, vm_operations_export);
     if (r == 0)

@@ -108,6 +108,8 @@ static void work(struct request *request)
         r = going->what.run(call, going->what.arg);
     if (!ref_is_null(call->task))
         task_end(call, r);
+    else if (r < 0)
+        dispatch_log_refused(call);
     core_emit(call);
     answer(request, r, true);
 }
@@ -119,9 +121,13 @@ struct http_ticket http_call_ticket(const struct call *call)
 
 int http_call_task(struct call *call, const char *label, const char *description)
 {
-    if (!ref_is_null(call->task))
-        return 0;
-    return task_attach_new(call, label, description, going_of(call)->subtask_of);
+    int r = 0;
+
+    if (ref_is_null(call->task))
+        r = task_attach_new(call, label, description, going_of(call)->subtask_of);
+    if (r == 0)
+        dispatch_log_asked(call, *description ? description : label);
+    return r;
 }
 
 void http_call_pass_on(struct call *call)

@@ -42,7 +42,8 @@ void http_call_start(struct http_request *, struct http_caller *, const struct h
 struct http_ticket http_call_ticket(const struct call *);
 
 /* From here on there is work that a client may watch: unless the request named a task, a new one is
- * made, durable on return, in call->task. 0 or -ERR_TOO_MANY_PENDING_TASKS, or -ERR_HANDLE_INVALID
+ * made, durable on return, in call->task. The log says who asked for it: for what the description
+ * says, or the label where there is none. 0 or -ERR_TOO_MANY_PENDING_TASKS, or -ERR_HANDLE_INVALID
  * for a bad subtask_of. */
 int http_call_task(struct call *, const char *label, const char *description);
 

@@ -21,6 +21,9 @@
 /* Each holds a fiber as long as it lasts: with more than a fourth of them slow clients could keep all tasks waiting. */
 #define TRANSFERS_MAX 1024
 
+/* Of an object's name, in logs and descriptions: names are as long as clients like. */
+#define NAME_BYTES_TOLD 200
+
 static const struct transfer_kind *const kinds[] = {&transfer_export, &transfer_import, &transfer_export_raw,
                                                     &transfer_import_raw};
 
@@ -70,6 +73,18 @@ int transfer_object(struct call *call, const struct view *view, const struct val
         return fail(call, UUID_INVALID, class->name, uuid);
     return fail(call, INVALID_VALUE,
                 streq(by_ref, by_uuid) ? by_ref : arena_text(call->arena, "%s or %s", by_ref, by_uuid), "");
+}
+
+const char *transfer_about(struct call *call, const char *class, const char *uuid, const char *name)
+{
+    size_t length = strnlen(name, NAME_BYTES_TOLD + 1);
+
+    if (length > NAME_BYTES_TOLD) {
+        length = NAME_BYTES_TOLD;
+        while (length > 0 && (name[length] & 0xc0) == 0x80) /* not in the middle of a character */
+            length--;
+    }
+    return arena_text(call->arena, "%s %s (%.*s)", class, uuid, (int) length, name);
 }
 
 void transfer_needs_add(struct transfer_needs *needs, ref_t sr)
@@ -216,7 +231,7 @@ static void authenticated(struct http_request *http, struct http_caller *caller,
 {
     const struct served *served = arg;
     struct routing *routing = new0(struct routing);
-    struct http_call what = {.name = "transfer.route", .run = route, .answer = routed, .arg = routing};
+    struct http_call what = {.name = served->kind->name, .run = route, .answer = routed, .arg = routing};
 
     routing->front = served->front;
     routing->kind = served->kind;
@@ -401,7 +416,9 @@ static void transfer_main(struct request *request)
         r = run(asking, &is_moved);
     if (!ref_is_null(call->task))
         task_end(call, r);
-    else if (r < 0 && asking->task_id)
+    else if (r < 0)
+        dispatch_log_refused(call);
+    if (ref_is_null(call->task) && r < 0 && asking->task_id)
         fail_named_task(call, asking->task_id);
     call->core->transfers->figures.failed += r < 0;
     if (r < 0) /* what has begun to be answered is not answered again */
@@ -467,8 +484,13 @@ static void not_begun(struct request *request, int r, bool is_last)
 int http_transfer_task(struct http_transfer *transfer, const char *label, const char *description)
 {
     struct asking *asking = CONTAINER_OF(transfer, struct asking, transfer);
+    int r = 0;
 
-    return ref_is_null(transfer->call->task) ? task_attach_new(transfer->call, label, description, asking->subtask_of) : 0;
+    if (ref_is_null(transfer->call->task))
+        r = task_attach_new(transfer->call, label, description, asking->subtask_of);
+    if (r == 0)
+        dispatch_log_asked(transfer->call, description);
+    return r;
 }
 
 bool http_transfer_is_probe(const struct http_transfer *transfer)

@@ -59,8 +59,12 @@ struct transfer_kind {
 extern const struct transfer_kind transfer_export, transfer_import;         /* export.c import.c */
 extern const struct transfer_kind transfer_export_raw, transfer_import_raw; /* raw_vdi.c */
 
-/* From here on a client may watch the work: unless the request named a task, there is a new one. 0, or the failure. */
+/* From here on a client may watch the work: unless the request named a task, there is a new one. The log says who asked, and for
+ * what: the description. 0, or the failure. */
 int http_transfer_task(struct http_transfer *, const char *label, const char *description);
+
+/* "VM UUID (NAME)", in the call's arena: how logs and descriptions of tasks name what is transferred. */
+const char *transfer_about(struct call *, const char *class, const char *uuid, const char *name);
 
 /* An upload of nothing that names no task: clients find out by it whether they are sent elsewhere (npm xen-api). It succeeds
  * without having done anything. */

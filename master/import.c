@@ -114,6 +114,7 @@ static int make_objects(struct importing *importing)
     }
     put_intent(importing, txn);
     importing->is_made = true;
+    ova_import_log(importing->import, txn_view(txn));
     return call_commit(call, &txn);
 }
 
@@ -264,13 +265,16 @@ static int run(struct http_transfer *transfer)
 {
     struct call *call = transfer->call;
     _cleanup_(free_p) struct importing *importing = new0(struct importing);
+    const struct object *sr;
     int r;
 
     if (http_transfer_is_probe(transfer))
         return 0;
     if (is_upgrading(call_view(call)))
         return fail(call, NOT_SUPPORTED_DURING_UPGRADE);
-    r = http_transfer_task(transfer, "VM.import", "");
+    r = transfer_sr(call, call_view(call), transfer->params, &sr);
+    if (r == 0)
+        r = http_transfer_task(transfer, "VM.import", transfer_about(call, "into SR", SR_get_uuid(sr), SR_get_name_label(sr)));
     if (r < 0)
         return r;
     importing->transfer = transfer;

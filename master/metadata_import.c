@@ -192,6 +192,7 @@ static int make(struct import *import)
     if (import->is_dry_run)
         return 0; /* it would do; nothing of it stays */
     call->reply = ova_import_result(objects);
+    ova_import_log(objects, txn_view(txn));
     return call_commit(call, &txn);
 }
 

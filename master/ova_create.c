@@ -11,6 +11,7 @@
 #include "master/network.h"
 #include "master/ova_fate.h"
 #include "master/storage.h"
+#include "shared/log.h"
 
 /* An object of the file as it is here; null for what is not. */
 static ref_t here(const struct ova_import *import, ref_t ref)
@@ -305,6 +306,18 @@ struct value ova_import_result(const struct ova_import *import)
                 && VM_get_is_a_snapshot(import->plan->objects[i].draft) == (snapshots == 1))
                 items[n++] = VALUE_REF(import->fates[i].here);
     return VALUE_SET(n, items);
+}
+
+void ova_import_log(const struct ova_import *import, const struct view *view)
+{
+    struct value made = ova_import_result(import);
+
+    for (uint32_t i = 0; i < made.length; i++) {
+        const struct object *vm = view_get(view, VM, made.items[i].ref);
+
+        log_info(import->call->tag, "%s makes VM %s (%.200s)", import->call->name, VM_get_uuid(vm),
+                 VM_get_name_label(vm));
+    }
 }
 
 void ova_import_done(struct ova_import *import, struct txn *txn)

@@ -64,6 +64,10 @@ int ova_import_create(struct ova_import *, struct txn *);
 /* The VMs, snapshots only when there is nothing else: the task's result. In the call's arena. */
 struct value ova_import_result(const struct ova_import *);
 
+/* A line in the log for each of these: what was in the file is known from here on. The view is the
+ * transaction's that has made them. */
+void ova_import_log(const struct ova_import *, const struct view *);
+
 /* The contents are there: the VMs are free. */
 void ova_import_done(struct ova_import *, struct txn *);
 /* They are not: delete again what was created. Disks are the caller's (disks_undo). */

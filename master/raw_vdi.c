@@ -113,7 +113,7 @@ static int run_export(struct http_transfer *transfer)
         base_ref = base->ref;
         base_uuid = arena_strdup(call->arena, VDI_get_uuid(base));
     }
-    r = http_transfer_task(transfer, "VDI.export_raw_vdi", uuid);
+    r = http_transfer_task(transfer, "VDI.export_raw_vdi", transfer_about(call, "VDI", uuid, VDI_get_name_label(vdi)));
     if (r == 0)
         r = take_disk(transfer, ref, &claim, &disks[0]);
     if (r == 0 && !ref_is_null(base_ref))
@@ -181,7 +181,8 @@ static int run_import_into(struct http_transfer *transfer, const struct format *
     sr = VDI_get_SR(vdi);
     if (VDI_get_read_only(vdi))
         return fail(call, VDI_READONLY, ref_text(call, ref));
-    r = http_transfer_task(transfer, "VDI.import_raw_vdi", arena_strdup(call->arena, VDI_get_uuid(vdi)));
+    r = http_transfer_task(transfer, "VDI.import_raw_vdi",
+                           transfer_about(call, "VDI", VDI_get_uuid(vdi), VDI_get_name_label(vdi)));
     if (r == 0)
         r = transfer_claim(&claim, call, CLASS_OF(VDI), ref, vdi_operations_update);
     if (r < 0)
@@ -211,7 +212,8 @@ static int run_import_new(struct http_transfer *transfer, const struct format *f
         return fail(call, VDI_MISSING, ref_text(call, sr_ref), ""); /* only plain bytes tell the size beforehand */
     if (transfer->length <= 0 || transfer->length > VDI_BYTES_MAX)
         return fail(call, INVALID_VALUE, "content-length", int_text(call, transfer->length));
-    r = http_transfer_task(transfer, "VDI.import_raw_vdi", "");
+    r = http_transfer_task(transfer, "VDI.import_raw_vdi",
+                           transfer_about(call, "new disk in SR", SR_get_uuid(sr), SR_get_name_label(sr)));
     if (r == 0)
         r = storage_check_SR(call, sr_ref, storage_operations_vdi_create);
     if (r < 0)

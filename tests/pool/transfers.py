@@ -314,6 +314,61 @@ def appliances_of_old(t):
     t.refused(pack([(n, d.replace(b'"0.1"', b'"0.2"')) for n, d in entries]), "IMPORT_INCOMPATIBLE_VERSION", "an appliance of another version")
 
 
+# ---- who did what ----
+
+def the_log_says_who_moved_what(t):
+    """The story of each kind of transfer begins with who asked, from where, for which object, and in which task."""
+    pool, made = t.pool, small(t, "watched")
+    user, disk = pool.env["POOL_USER"], made.disks[0]
+    disk_uuid, sr = pool("VDI.get_uuid", disk), default_sr(pool)
+    into = "SR %s (%s)" % (pool("SR.get_uuid", sr), pool("SR.get_name_label", sr))
+    vm = "VM %s (watched)" % made.uuid
+    vdi = "VDI %s (%s)" % (disk_uuid, pool("VDI.get_name_label", disk))
+
+    def lines(task):
+        with open(os.path.join(pool.dir, "log", "master.log"), errors="replace") as f:
+            return [line.split("] ", 1)[1].strip() for line in f if "[%s]" % task in line]
+
+    def told(answer, name, about):
+        task = answer.headers.get("task-id")
+        found, uuid = lines(task), pool("task.get_uuid", task)
+        check(found[:1] == ["%s asked by %s from 127.0.0.1: task %s, %s" % (name, user, uuid, about)], name + ": who, what, where", found)
+        check(found[-1:] == [name + " succeeded"], name + ": what came of it", found)
+        return task, found
+
+    for at in 1, 2:
+        answer = t.get("/export", at, uuid=made.uuid)
+        task, _ = told(answer, "VM.export", vm)
+        check(pool("task.get_name_description", task) == vm, "its task names the VM", pool("task.get_name_description", task))
+        task, found = told(t.put("/import", answer.body, at), "VM.import", "into " + into)
+        check(pool("task.get_name_description", task) == "into " + into, "an import's task names the SR",
+              pool("task.get_name_description", task))
+        [copy] = refs(pool("task.get_result", task))
+        check("VM.import makes VM %s (watched)" % pool("VM.get_uuid", copy) in found, "the VM that was imported", found)
+        destroy(pool, copy)
+        told(t.get("/export_raw_vdi", at, vdi=disk), "VDI.export_raw_vdi", vdi)
+        told(t.put("/import_raw_vdi", noise(4 * MIB, 3), at, vdi=disk), "VDI.import_raw_vdi", vdi)
+        task, _ = told(t.put("/import_raw_vdi", noise(MIB, 3), at, sr_id=sr), "VDI.import_raw_vdi", "new disk in " + into)
+        pool("VDI.destroy", refs(pool("task.get_result", task))[0])
+    for at in 1, 2:
+        t.get("/export", at, uuid="00000000-0000-0000-0000-000000000000")
+        with open(os.path.join(pool.dir, "log", "master.log"), errors="replace") as f:
+            found = [line.split("] ", 1)[1].strip() for line in f if "|VM.export] " in line]
+        check(found[-2:] == ["VM.export asked by %s from 127.0.0.1" % user, "VM.export failed: UUID_INVALID"], "a refusal", found[-2:])
+    answer = t.get("/export_metadata", uuid=made.uuid)
+    told(answer, "VM.export_metadata", "Export of VM: " + made.uuid)
+    _, found = told(t.put("/import_metadata", answer.body), "VM.import_metadata", "VM import")
+    check(any(line.startswith("VM.import_metadata makes VM ") and line.endswith(" (watched)") for line in found), "... and what it made",
+          found)
+    for copy in pool("VM.get_by_name_label", "watched"):
+        if copy != made.vm:
+            pool("VM.destroy", copy)
+    long = "\u00fc" * 150
+    pool("VM.set_name_label", made.vm, long)
+    _, found = told(t.get("/export", uuid=made.uuid), "VM.export", "VM %s (%s)" % (made.uuid, long[:100]))
+    destroy(pool, made.vm)
+
+
 # ---- raw disks ----
 
 def raw_disks(t):
@@ -898,7 +953,8 @@ def processes_that_die(t):
 
 
 def main():
-    cases = [credentials, names_and_mistakes, forms_of_uploads, options_of_vms, out_in_and_out_again, appliances_of_old, raw_disks,
+    cases = [credentials, names_and_mistakes, forms_of_uploads, options_of_vms, out_in_and_out_again, appliances_of_old,
+             the_log_says_who_moved_what, raw_disks,
              ranges_and_heads, interrupted_exports_go_on, sent_to_who_sees_the_disks, seen_through_sockets, tasks_show_progress,
              slow_clients_hold_nobody, memory_goes_back, wrong_archives, clients_that_go, full_srs, processes_that_die]
     with Pool(hosts=3, vms=0) as pool:
