@@ -47,6 +47,17 @@ const char *http_named(struct http_request *http, const char *name)
     return cookie ? cookie : http_param(http, name);
 }
 
+const char *http_task_header(char ret[HTTP_TASK_HEADER_BYTES], const char *task_id)
+{
+    char text[REF_TEXT_BYTES];
+    ref_t task;
+
+    ret[0] = '\0';
+    if (task_id && ref_parse(task_id, strlen(task_id), &task))
+        snprintf(ret, HTTP_TASK_HEADER_BYTES, "task-id: %s\r\n", ref_print(text, task));
+    return ret;
+}
+
 /* ---- the end ---- */
 
 static void logged_out(struct request *request, int r, bool is_last)
@@ -122,15 +133,17 @@ void http_client_gone(struct core *core, const char *task_id)
 
 static void refuse(struct core *core, struct http_request *http, const char *realm, int status)
 {
-    fail_named_task(core, http_named(http, "task_id"), false);
-    http_close_after(http); /* a body that comes is not wanted */
-    if (status == 401) {
-        char header[256];
+    const char *task_id = http_named(http, "task_id");
+    char task[HTTP_TASK_HEADER_BYTES], headers[256 + HTTP_TASK_HEADER_BYTES];
 
-        snprintf(header, sizeof header, "WWW-Authenticate: Basic realm=\"%.200s\"\r\n", realm);
-        http_reply_html(http, 401, header, "who are you?");
+    fail_named_task(core, task_id, false);
+    http_close_after(http); /* a body that comes is not wanted */
+    http_task_header(task, task_id);
+    if (status == 401) {
+        snprintf(headers, sizeof headers, "WWW-Authenticate: Basic realm=\"%.200s\"\r\n%s", realm, task);
+        http_reply_html(http, 401, headers, "who are you?");
     } else {
-        http_reply_html(http, status, "", "your role does not allow this");
+        http_reply_html(http, status, task, "your role does not allow this");
     }
 }
 

@@ -18,7 +18,8 @@ struct http_caller {
 };
 
 /* On the request's loop: fn is called there with the caller, at once or later; or the request is
- * answered here, and a task that it names (task_id) fails with SESSION_AUTHENTICATION_FAILED.
+ * answered here, and a task that it names (task_id) fails with SESSION_AUTHENTICATION_FAILED; the
+ * answer names it.
  *
  *   realm   named in the 401: the handler's name
  *   least   role that the handler takes */
@@ -28,6 +29,11 @@ void http_authenticate(struct front *, struct http_request *, const char *realm,
 
 /* The same for what anybody may have: whatever credentials there are, nobody looks at them. */
 void http_anybody(struct front *, struct http_request *, http_auth_fn *fn, void *arg);
+
+/* "task-id: OpaqueRef:...\r\n", for the answer to a request that names this task; "" for NULL, and for what is no reference:
+ * what a client sends becomes no header as it is. */
+#define HTTP_TASK_HEADER_BYTES (REF_TEXT_BYTES + 16)
+const char *http_task_header(char ret[HTTP_TASK_HEADER_BYTES], const char *task_id);
 
 /* The client is gone before its request was served: the task that it named (or NULL) fails. Any thread. */
 void http_client_gone(struct core *, const char *task_id);

@@ -219,12 +219,12 @@ char *http_failure_text(const struct failure *failure)
     return buffer_take(&text, &length);
 }
 
-void http_call_reply_failure(struct http_request *http, const struct call *call)
+void http_call_reply_failure(struct http_request *http, struct call *call)
 {
     _cleanup_(free_p) char *text = http_failure_text(&call->failure);
 
     http_close_after(http); /* a body that still comes is not wanted */
-    http_reply_html(http, http_call_status(call), "", text);
+    http_reply_html(http, http_call_status(call), http_call_refusal_header(call, going_of(call)->task_id), text);
 }
 
 const char *http_call_task_header(struct call *call)
@@ -232,4 +232,11 @@ const char *http_call_task_header(struct call *call)
     return ref_is_null(call->task)
                ? ""
                : arena_text(call->arena, "task-id: %s\r\n", ref_text(call, call->task));
+}
+
+const char *http_call_refusal_header(struct call *call, const char *task_id)
+{
+    if (!ref_is_null(call->task))
+        return http_call_task_header(call);
+    return http_task_header(arena_alloc(call->arena, HTTP_TASK_HEADER_BYTES), task_id);
 }

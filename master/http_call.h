@@ -52,8 +52,8 @@ void http_call_pass_on(struct call *);
 
 /* ---- for answer ---- */
 
-/* Answer with the call's failure: a status and a page that names code and details. */
-void http_call_reply_failure(struct http_request *, const struct call *);
+/* Answer with the call's failure: a status and a page that names code and details, and the task in a header. */
+void http_call_reply_failure(struct http_request *, struct call *);
 /* The parts of that. The status is the call's http_status, else by the failure 400, 401, 403, 404, 500 or 503; code and details
  * are HTML, and free() gives the text back. */
 int http_call_status(const struct call *);
@@ -61,6 +61,9 @@ char *http_failure_text(const struct failure *);
 
 /* "task-id: OpaqueRef:...\r\n" in the call's arena, "" without a task. */
 const char *http_call_task_header(struct call *);
+
+/* The same for a refusal: also of one before the call took the task that its request names (or NULL), which fails all the same. */
+const char *http_call_refusal_header(struct call *, const char *task_id);
 
 /* A switch by that name (http_named): "true", "1", "false" or "0"; `unless` when there is none. False for another
  * text. */

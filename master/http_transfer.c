@@ -323,8 +323,9 @@ static int answer_with(struct http_transfer *transfer, int status, const char *h
     return slave_transfer_refuse(transfer->call, transfer->host, &args, NULL);
 }
 
-static void refuse(struct http_transfer *transfer)
+static void refuse(struct asking *asking)
 {
+    struct http_transfer *transfer = &asking->transfer;
     struct call *call = transfer->call;
     _cleanup_(free_p) char *text = http_failure_text(&call->failure);
     int status = http_call_status(call);
@@ -332,7 +333,8 @@ static void refuse(struct http_transfer *transfer)
         status == 401 ? arena_text(call->arena, "WWW-Authenticate: Basic realm=\"%s\"\r\n", transfer->kind->realm) : "";
 
     fiber_uncancellable_begin();
-    answer_with(transfer, status, arena_text(call->arena, "%s%s", realm, http_call_task_header(call)), text, "");
+    answer_with(transfer, status, arena_text(call->arena, "%s%s", realm, http_call_refusal_header(call, asking->task_id)),
+                text, "");
     fiber_uncancellable_end();
 }
 
@@ -422,7 +424,7 @@ static void transfer_main(struct request *request)
         fail_named_task(call, asking->task_id);
     call->core->transfers->figures.failed += r < 0;
     if (r < 0) /* what has begun to be answered is not answered again */
-        refuse(transfer);
+        refuse(asking);
     else if (transfer->kind->is_upload && !is_moved)
         slave_transfer_end(call, transfer->host, &(struct slave_transfer_end_args){transfer->id}, NULL);
     put_away(transfer);
@@ -446,7 +448,8 @@ struct turned_away {
 static void turn_away(struct call *call, void *arg)
 {
     struct turned_away *away = arg;
-    struct slave_transfer_refuse_args args = {away->id, away->status, "", away->text, ""};
+    char header[HTTP_TASK_HEADER_BYTES];
+    struct slave_transfer_refuse_args args = {away->id, away->status, http_task_header(header, away->task_id), away->text, ""};
 
     call->failure = away->failure;
     if (away->task_id)

@@ -394,11 +394,13 @@ static void export_job(void *arg)
 static int refuse_conditions(struct exporting *exporting)
 {
     struct op *op = exporting->op;
+    const char *task = value_map_text(exporting->options, "task", "");
+    const char *header = *task ? op_text(op, "task-id: %s\r\n", task) : "";
 
     transfer_answer(exporting->transfer, exporting->refused,
                     exporting->refused == 416
-                        ? op_text(op, "content-range: bytes */%" PRId64 "\r\n", exporting->length)
-                        : "",
+                        ? op_text(op, "content-range: bytes */%" PRId64 "\r\n%s", exporting->length, header)
+                        : header,
                     exporting->refused == 416 ? "the whole is not so long" : "it is not the same any more");
     return op_fail(op, INVALID_VALUE, exporting->refused == 416 ? "Range" : "If-Match",
                    exporting->refused == 416 ? exporting->transfer->range : exporting->transfer->if_match);

@@ -68,7 +68,9 @@ def credentials(t):
     for at in 1, 2: # a task hears of it
         task = t.task()
         with Connection(t.url(at), "GET", "/export", {"uuid": made.uuid, "task_id": task, "session_id": "OpaqueRef:no"}) as c:
-            check(c.answer().status == 401, "who is nobody gets nothing")
+            answer = c.answer()
+        check(answer.status == 401, "who is nobody gets nothing", answer)
+        check(answer.headers.get("task-id") == task, "... and is told the task that failed", answer.headers)
         record = t.ended(task, "failure", "an export by nobody")
         check(record["error_info"][0] == "SESSION_AUTHENTICATION_FAILED", "... and says why", record["error_info"])
     pool.raw("session.logout", session)
@@ -106,10 +108,15 @@ def names_and_mistakes(t):
                 c.send(b"junk" if method == "PUT" else b"")
                 answer = c.answer()
             check(answer.status == status, "%s with %r at host %d is refused with %d" % (path, query, at, status), answer)
+            check(answer.headers.get("task-id") == task, "... naming the task", answer.headers)
             record = t.ended(task, "failure", "%s with %r at host %d" % (path, query, at))
             check(record["error_info"][:1] == [code], "... with %s" % code, record["error_info"])
             if (path, query) == ("/export", {}):
                 check(record["error_info"][1] == "ref or uuid", "... and names both", record["error_info"])
+        # what is no reference becomes no header
+        for at in 1, 3:
+            answer = t.get("/export", at, ref="OpaqueRef:none", task_id="x\r\nset-cookie: a=b")
+            check(answer.status in (400, 404) and not set(answer.headers) & {"task-id", "set-cookie"}, "a task that is none", answer.headers)
     before.check_same("mistakes")
     destroy(pool, made.vm)
 
@@ -453,6 +460,7 @@ def ranges_and_heads(t):
                 part = t.get(path, at, {"Range": "bytes=" + text}, **query)
                 check(part.status == 416 and part.headers.get("content-range") == "bytes */%d" % size,
                       "%s, bytes %s lie beyond its end" % (what, text), part)
+                check(part.headers.get("task-id", "").startswith("OpaqueRef:"), "... and its task is named", part.headers)
             for text in "bytes=0-", "bytes=9-8", "bytes=1-2,4-5", "bytes=-", "bytes=a-b", "lines=1-2":
                 part = t.get(path, at, {"Range": text}, **query)
                 check(part.status == 200 and part.body == first.body, "%s, '%s': the whole" % (what, text), part)
@@ -460,6 +468,7 @@ def ranges_and_heads(t):
             check(part.status == 200 and part.body == first.body, what + ": of another it is sent as a whole", part)
             part = t.get(path, at, {"Range": "bytes=7-", "If-Match": '"another"'}, **query)
             check(part.status == 412, what + ": of another it is refused", part)
+            check(part.headers.get("task-id", "").startswith("OpaqueRef:"), what + ": ... and its task is named", part.headers)
 
     tag = t.get("/export", method="HEAD", ref=made.vm).headers["etag"]
     other = small(t, "beside")

@@ -123,12 +123,13 @@ static void work_makes_a_task_of_its_own(void **state)
 {
     struct served served;
     struct mini_call mine;
-    char good[REF_TEXT_BYTES], child[REF_TEXT_BYTES], query[256];
+    char good[REF_TEXT_BYTES], bad[REF_TEXT_BYTES], child[REF_TEXT_BYTES], query[256];
 
     (void) state;
     serve(&served, &mine);
     ask(&served, "how=well", 200, "done", good);
-    ask(&served, "how=badly", 400, "IMPORT_ERROR: no luck", NULL);
+    ask(&served, "how=badly", 400, "IMPORT_ERROR: no luck", bad);
+    assert_string_not_equal(bad, ""); /* a refusal says so, too */
     ask(&served, "how=later", 503, "TOO_BUSY", NULL);
     ask(&served, "how=early", 404, "UUID_INVALID: VM, &lt;x&gt;", NULL);
     snprintf(query, sizeof query, "how=well&subtask_of=%s", mine.text);
@@ -155,7 +156,10 @@ static void a_named_task_is_reported_into_and_ends(void **state)
     ask(&served, query, 200, "done", task); /* the other host's now */
     assert_string_equal(task, "");
     snprintf(query, sizeof query, "how=early&task_id=%s", mine.text);
-    ask(&served, query, 404, "UUID_INVALID", NULL);
+    ask(&served, query, 404, "UUID_INVALID", task);
+    assert_string_equal(task, mine.text);
+    ask(&served, "how=early&task_id=x%0d%0aset-cookie:%20a", 404, "HANDLE_INVALID", task);
+    assert_string_equal(task, "");
     snprintf(query, sizeof query, "how=well&task_id=%s", mine.text);
     ask(&served, query, 404, "HANDLE_INVALID: task", NULL); /* it is over */
     halt(&served);
