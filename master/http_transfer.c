@@ -12,6 +12,7 @@
 #include "master/slaves.h"
 #include "master/task.h"
 #include "master/transfer_left.h"
+#include "master/transfer_options.h"
 #include "shared/crash.h"
 #include "shared/fiber.h"
 #include "shared/http_query.h"
@@ -204,8 +205,10 @@ static int route(struct call *call, void *arg)
     struct routing *routing = arg;
     const struct view *view = call_view(call);
     struct transfer_needs *needs = arena_new0(call->arena, struct transfer_needs);
-    int r = routing->kind->needs(call, view, &routing->params, needs);
+    int r = transfer_check_options(call, routing->kind->realm, &routing->params);
 
+    if (r == 0)
+        r = routing->kind->needs(call, view, &routing->params, needs);
     if (r == 0)
         r = choose_host(call, view, needs, call->core->host, &routing->host);
     if (r < 0)
@@ -364,6 +367,8 @@ static int run(struct asking *asking, bool *ret_moved)
 
     if (call->caller.role < transfer->kind->least)
         r = role_require(call, transfer->kind->least, arena_text(call->arena, "http/%s", transfer->kind->realm));
+    if (r == 0)
+        r = transfer_check_options(call, transfer->kind->realm, transfer->params);
     if (r == 0)
         r = stay_or_send_on(transfer, ret_moved);
     if (r < 0 || *ret_moved)

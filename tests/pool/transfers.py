@@ -80,7 +80,9 @@ def credentials(t):
 def names_and_mistakes(t):
     """uuid or ref, under either name; what is not there is named."""
     pool, made = t.pool, small(t, "names")
-    for query in {"uuid": made.uuid}, {"ref": made.vm}, {"uuid": made.uuid, "use_compression": "false"}:
+    for query in {"uuid": made.uuid}, {"ref": made.vm}, {"uuid": made.uuid, "use_compression": "false"}, \
+            {"uuid": made.uuid, "all": "false", "export_snapshots": "true", "include_vhd_parents": "false", "excluded_device_types": "",
+             "unknown": "x", "subtask_of": t.task()}:
         answer = t.get("/export", **query)
         check(answer.status == 200 and answer.is_whole, "export by %r" % query, answer)
         check(answer.headers.get("content-disposition") == 'attachment; filename="export.xva"', "its name", answer.headers)
@@ -94,6 +96,16 @@ def names_and_mistakes(t):
              ("GET", "/export_raw_vdi", {"vdi": made.uuid}, 404, "UUID_INVALID"), ("GET", "/export_raw_vdi", {}, 500, "VDI_MISSING"),
              ("GET", "/export_raw_vdi", {"vdi": vdi_uuid, "format": "vmdk"}, 404, "INTERNAL_ERROR"),
              ("GET", "/export_raw_vdi", {"vdi": vdi_uuid, "base": vdi_uuid}, 400, "INTERNAL_ERROR"),
+             ("GET", "/export", {"ref": made.vm, "preserve_power_state": "yes"}, 400, "INVALID_VALUE"),
+             ("GET", "/export", {"ref": made.vm, "all": "true"}, 400, "VALUE_NOT_SUPPORTED"),
+             ("GET", "/export", {"ref": made.vm, "excluded_device_types": "vif"}, 400, "VALUE_NOT_SUPPORTED"),
+             ("GET", "/export_raw_vdi", {"vdi": vdi_uuid, "use_compression": "gzip"}, 400, "VALUE_NOT_SUPPORTED"),
+             ("PUT", "/import", {"restore": "yes"}, 400, "INVALID_VALUE"), ("PUT", "/import", {"force": "maybe"}, 400, "INVALID_VALUE"),
+             ("PUT", "/import", {"restore": ""}, 400, "INVALID_VALUE"), ("PUT", "/import", {"dry_run": "true"}, 400, "VALUE_NOT_SUPPORTED"),
+             ("PUT", "/import", {"live": "true"}, 400, "VALUE_NOT_SUPPORTED"),
+             ("PUT", "/import", {"check_cpu": "1"}, 400, "VALUE_NOT_SUPPORTED"),
+             ("PUT", "/import", {"vdi:" + vdi_uuid: vdi_uuid}, 400, "VALUE_NOT_SUPPORTED"),
+             ("PUT", "/import_raw_vdi", {"vdi": vdi_uuid, "dry_run": "true"}, 400, "VALUE_NOT_SUPPORTED"),
              ("PUT", "/import", {"sr_id": "OpaqueRef:none"}, 404, "HANDLE_INVALID"),
              ("PUT", "/import", {"sr_uuid": made.uuid}, 404, "UUID_INVALID"),
              ("PUT", "/import_raw_vdi", {}, 400, "VDI_MISSING"), ("PUT", "/import_raw_vdi", {"vdi": made.uuid}, 404, "UUID_INVALID"),
@@ -111,12 +123,17 @@ def names_and_mistakes(t):
             check(answer.headers.get("task-id") == task, "... naming the task", answer.headers)
             record = t.ended(task, "failure", "%s with %r at host %d" % (path, query, at))
             check(record["error_info"][:1] == [code], "... with %s" % code, record["error_info"])
+            if code == "VALUE_NOT_SUPPORTED":
+                check(record["error_info"][1] in query, "... by its name", record["error_info"])
             if (path, query) == ("/export", {}):
                 check(record["error_info"][1] == "ref or uuid", "... and names both", record["error_info"])
-        # what is no reference becomes no header
-        for at in 1, 3:
-            answer = t.get("/export", at, ref="OpaqueRef:none", task_id="x\r\nset-cookie: a=b")
-            check(answer.status in (400, 404) and not set(answer.headers) & {"task-id", "set-cookie"}, "a task that is none", answer.headers)
+    for path, headers, query in (("/export_raw_vdi", {}, {"vdi": vdi_uuid, "use_compression": "false"}), # nothing is asked for
+                                 ("/export", {"Cookie": "dry_run=true; theme=dark"}, {"uuid": made.uuid, "preserve_power_state": "1"})):
+        answer = t.get(path, 1, headers, **query)
+        check(answer.status == 200 and answer.is_whole, path + " with %r" % query, answer)
+    for at in 1, 3: # what is no reference becomes no header
+        answer = t.get("/export", at, ref="OpaqueRef:none", task_id="x\r\nset-cookie: a=b")
+        check(answer.status in (400, 404) and not set(answer.headers) & {"task-id", "set-cookie"}, "a task that is none", answer.headers)
     before.check_same("mistakes")
     destroy(pool, made.vm)
 
