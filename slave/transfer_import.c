@@ -16,6 +16,7 @@
 #include <sys/statvfs.h>
 
 #include "shared/fiber.h"
+#include "shared/log.h"
 #include "slave/disk_io.h"
 #include "slave/qcow2_read.h"
 #include "slave/raw_stream.h"
@@ -120,7 +121,22 @@ static int import_failed(struct importing *importing)
     return transfer_failed(importing->transfer, importing->result, importing->text, true);
 }
 
-/* What the reader says of the archive, else what a transfer says of its end. */
+/* The file of the disk that a member belongs to, or "none". */
+static const char *disk_of(const struct importing *importing, const char *member)
+{
+    for (uint32_t i = 0; importing->disks && i < importing->disks->length; i++) {
+        const struct value *map = &importing->disks->items[i];
+        const char *prefix = value_map_text(map, "prefix", "");
+        size_t length = strlen(prefix);
+
+        if (*prefix && strncmp(member, prefix, length) == 0 && (!member[length] || member[length] == '/'))
+            return value_map_text(map, "location", "");
+    }
+    return "none";
+}
+
+/* What the reader says of the archive, else what a transfer says of its end. Where in the archive has no place in most of the
+ * codes, so the log has it. */
 static int archive_failed(struct importing *importing)
 {
     const struct xva_error *error = importing->transfer->reader ? xva_reader_error(importing->transfer->reader) : NULL;
@@ -130,6 +146,8 @@ static int archive_failed(struct importing *importing)
         return import_failed(importing);
     for (unsigned i = 0; i < error->count; i++)
         params[i] = error->params[i];
+    log_warning(NULL, "the archive is refused with %s at %s, disk %s", error->code, *error->where ? error->where : "its beginning",
+                disk_of(importing, error->where));
     return failure_set_text(&importing->op->failure, importing->op->arena, error->code, error->count, params);
 }
 

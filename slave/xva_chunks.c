@@ -150,9 +150,10 @@ static int check_all(struct chunks *chunks)
 {
     for (unsigned i = 0; i < chunks->import->count; i++)
         if (chunks->disks[i].come < chunks->disks[i].count)
-            return xva_fail(chunks->reader, chunks->disks[i].come > 0
-                                                ? "IMPORT_ERROR_PREMATURE_EOF"
-                                                : "IMPORT_ERROR_ATTACHED_DISKS_NOT_FOUND");
+            return xva_fail_at(chunks->reader,
+                               chunks->disks[i].come > 0 ? "IMPORT_ERROR_PREMATURE_EOF"
+                                                         : "IMPORT_ERROR_ATTACHED_DISKS_NOT_FOUND",
+                               chunks->import->disks[i].prefix);
     return 0;
 }
 

@@ -347,9 +347,10 @@ static int check_all(struct disks *disks)
         return xva_fail(disks->reader, "IMPORT_ERROR_PREMATURE_EOF");
     for (unsigned i = 0; i < disks->import->count; i++)
         if (disks->states[i].at < disks->import->disks[i].bytes)
-            return xva_fail(disks->reader, disks->states[i].is_begun
-                                               ? "IMPORT_ERROR_PREMATURE_EOF"
-                                               : "IMPORT_ERROR_ATTACHED_DISKS_NOT_FOUND");
+            return xva_fail_at(disks->reader,
+                               disks->states[i].is_begun ? "IMPORT_ERROR_PREMATURE_EOF"
+                                                         : "IMPORT_ERROR_ATTACHED_DISKS_NOT_FOUND",
+                               disks->import->disks[i].prefix);
     if (disks->table && !disks->import->force)
         return xva_fail(disks->reader, "IMPORT_ERROR_PREMATURE_EOF");
     return 0;

@@ -26,11 +26,17 @@
 
 /* ---- errors ---- */
 
-int xva_fail(struct xva_reader *reader, const char *code)
+int xva_fail_at(struct xva_reader *reader, const char *code, const char *where)
 {
     reader->error.code = code;
     reader->error.count = 0;
+    snprintf(reader->error.where, sizeof reader->error.where, "%s", where);
     return -EBADMSG;
+}
+
+int xva_fail(struct xva_reader *reader, const char *code)
+{
+    return xva_fail_at(reader, code, reader->at);
 }
 
 int xva_fail_unexpected(struct xva_reader *reader, const char *expected, const char *found)
@@ -184,6 +190,7 @@ int xva_next_member(struct xva_reader *reader, const char *expected, bool with_d
     ret->bytes = archive_entry_size(entry);
     if (!ret->name)
         ret->name = "a name that is no text";
+    snprintf(reader->at, sizeof reader->at, "%s", ret->name);
     ret->is_directory = archive_entry_filetype(entry) == AE_IFDIR;
     if (ret->is_directory && with_directories && ret->bytes == 0)
         return 1;

@@ -31,6 +31,8 @@ struct xva_error {
     const char *code; /* "IMPORT_ERROR_PREMATURE_EOF"; NULL: it is not the archive's fault */
     unsigned count;
     char params[XVA_ERROR_PARAMS][XVA_ERROR_BYTES]; /* may repeat foreign bytes */
+    char where[XVA_ERROR_BYTES]; /* for the log, since most codes have no room for it: the member that
+                                    was read last, or the disk that did not come; "": none was yet */
 };
 
 struct xva_import_disk {

@@ -24,6 +24,7 @@ struct xva_reader {
     struct xva_budget *budget; /* or NULL */
     int64_t budget_taken;
     uint64_t wrong_checksums;
+    char at[XVA_ERROR_BYTES]; /* the name of the last member */
     struct xva_error error;
 };
 
@@ -47,8 +48,10 @@ int xva_finish(struct xva_reader *reader);
 /* For disks of so many bytes together. */
 void xva_expect_bytes(struct xva_reader *reader, const struct xva_import *import);
 
-/* Set the error; -EBADMSG. xva_fail_text() is IMPORT_ERROR with a text. */
+/* Set the error, which is at the last member, or elsewhere; -EBADMSG. xva_fail_text() is
+ * IMPORT_ERROR with a text. */
 int xva_fail(struct xva_reader *reader, const char *code);
+int xva_fail_at(struct xva_reader *reader, const char *code, const char *where);
 int xva_fail_unexpected(struct xva_reader *reader, const char *expected, const char *found);
 int xva_fail_text(struct xva_reader *reader, const char *format, ...) _printf_(2, 3);
 

@@ -802,6 +802,9 @@ def wrong_archives(t):
 
     damaged = but(first, data=b"X" + entries[first][1][1:])
     t.refused(damaged, "IMPORT_ERROR_SOME_CHECKSUMS_FAILED", "a wrong checksum")
+    with open(os.path.join(pool.dir, "log", "1.log"), errors="replace") as f:
+        told = [line for line in f if "the archive is refused with IMPORT_ERROR_SOME_CHECKSUMS_FAILED at %s." % entries[first][0] in line]
+    check(len(told) == 1 and told[0].endswith((".raw\n", ".qcow2\n")), "... and the log says of which block of which disk", told)
     for body, wrong in (damaged, "1"), (xva, None):
         task = t.task()
         answer = t.put("/import", body, task_id=task, force="true")

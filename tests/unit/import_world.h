@@ -44,6 +44,7 @@ struct world {
     bool is_endless;                          /* nobody knows where it ends */
     struct xva_error error;                   /* of the last reading */
     uint64_t wrong;                           /* checksums, of the last reading */
+    const char *expected_where;               /* a refusal says that it was there; NULL: wherever */
 };
 
 static void world_begin(struct world *world)
@@ -122,6 +123,8 @@ static void assert_refused(struct world *world, read_fn *read, const char *code,
         assert_string_equal(world->error.params[0], first);
     if (second)
         assert_string_equal(world->error.params[1], second);
+    if (world->expected_where)
+        assert_string_equal(world->error.where, world->expected_where);
     world_end(world);
 }
 

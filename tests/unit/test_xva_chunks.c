@@ -95,6 +95,7 @@ static void legacy_refusals(void **state)
 
     world_begin_with(&w, "sda", 3000);
     tar_end(&w.tar);
+    w.expected_where = "sda";
     assert_refused(&w, xva_read_chunks, "IMPORT_ERROR_ATTACHED_DISKS_NOT_FOUND", NULL, NULL);
 
     world_begin_with(&w, "sda", 3000);

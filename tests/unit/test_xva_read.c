@@ -185,6 +185,7 @@ static void a_wrong_checksum_is_refused_unless_forced(void **state)
                 assert_disk(w.disks[0], 1000, block, 1000);
                 world_end(&w);
             } else {
+                w.expected_where = kind == 0 ? "Ref:7/00000001.xxhash" : "Ref:7/00000001.checksum";
                 assert_refused(&w, xva_read_disks, "IMPORT_ERROR_SOME_CHECKSUMS_FAILED", NULL,
                                NULL);
             }

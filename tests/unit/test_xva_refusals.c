@@ -155,11 +155,18 @@ static void disks_that_do_not_come_are_told(void **state)
     world_add_disk(&w, "Ref:8", 1000);
     tar_block(&w.tar, "Ref:7/00000000", block, 1000);
     tar_end(&w.tar);
+    w.expected_where = "Ref:8";
     assert_refused(&w, xva_read_disks, "IMPORT_ERROR_ATTACHED_DISKS_NOT_FOUND", NULL, NULL);
 
     world_begin_with(&w, "Ref:7", 2000);
     tar_block(&w.tar, "Ref:7/00000000", block, 1000);
+    w.expected_where = "Ref:7/00000000.xxhash"; /* cut behind it */
+    assert_refused(&w, xva_read_disks, CUT, NULL, NULL);
+
+    world_begin_with(&w, "Ref:7", 2000);
+    tar_block(&w.tar, "Ref:7/00000000", block, 1000);
     tar_end(&w.tar);
+    w.expected_where = "Ref:7";
     assert_refused(&w, xva_read_disks, CUT, NULL, NULL);
 }
 
