@@ -38,6 +38,7 @@ struct pipe {
     struct http_ticket ticket;
     struct transfer_figures *figures;
     struct transfer_rate *rate;
+    size_t owed;         /* transfer_rate.h; the codec's thread only */
     struct place *place; /* or NULL */
     struct block blocks[BLOCKS_COUNT];
 
@@ -273,7 +274,7 @@ static int write_piece(struct pipe *pipe, const char *bytes, size_t count)
 {
     int r = 0;
 
-    if (transfer_rate_wait(pipe->rate, count, &pipe->is_cancelled) < 0)
+    if (transfer_rate_wait(pipe->rate, &pipe->owed, count, &pipe->is_cancelled) < 0)
         return -ECANCELED;
     for (size_t done = 0, some; done < count && r == 0; done += some) {
         bool wake = false;

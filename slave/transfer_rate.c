@@ -9,9 +9,15 @@
 #define BURST_PER_S   4                /* the bucket holds a fourth of a second's bytes */
 #define LOOK_NS       (NS_PER_S / 5)   /* between looks whether it is still wanted */
 
+/* A turn is a sixteenth of a second's bytes: small enough that nobody waits long for the others' turns, and large enough that
+ * threads seldom wake. */
+#define TURNS_PER_S    16
+#define TURN_BYTES_MAX ((int64_t) 256 * 1024)
+
 struct transfer_rate {
     pthread_mutex_t lock;
     int64_t bytes_per_s;
+    size_t turn_bytes;
     int64_t free_at_ns; /* when all that was taken so far will have been paid for, CLOCK_MONOTONIC */
 };
 
@@ -24,6 +30,7 @@ struct transfer_rate *transfer_rate_new(int64_t bytes_per_s)
     rate = new0(struct transfer_rate);
     pthread_mutex_init(&rate->lock, NULL);
     rate->bytes_per_s = bytes_per_s;
+    rate->turn_bytes = (size_t) MAX(MIN(bytes_per_s / TURNS_PER_S, TURN_BYTES_MAX), (int64_t) 1);
     return rate;
 }
 
@@ -76,20 +83,34 @@ static void give_back(struct transfer_rate *rate, size_t bytes, int64_t wait)
     pthread_mutex_unlock(&rate->lock);
 }
 
-int transfer_rate_wait(struct transfer_rate *rate, size_t bytes, const _Atomic bool *is_cancelled)
+static int take_turn(struct transfer_rate *rate, const _Atomic bool *is_cancelled)
 {
-    int64_t wait = rate ? take(rate, bytes) : 0;
+    int64_t wait = take(rate, rate->turn_bytes);
 
     while (wait > 0) {
         int64_t slice = MIN(wait, LOOK_NS);
         struct timespec pause = {.tv_sec = slice / NS_PER_S, .tv_nsec = slice % NS_PER_S};
 
         if (atomic_load(is_cancelled)) {
-            give_back(rate, bytes, wait);
+            give_back(rate, rate->turn_bytes, wait);
             return -ECANCELED;
         }
         clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
         wait -= slice;
     }
     return 0;
+}
+
+int transfer_rate_wait(struct transfer_rate *rate, size_t *owed, size_t bytes, const _Atomic bool *is_cancelled)
+{
+    int r = 0;
+
+    if (!rate)
+        return 0;
+    *owed += bytes;
+    while (r == 0 && *owed >= rate->turn_bytes) {
+        *owed -= rate->turn_bytes;
+        r = take_turn(rate, is_cancelled);
+    }
+    return r;
 }

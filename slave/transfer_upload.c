@@ -15,6 +15,7 @@ struct upload_source {
     struct transfer_figures *figures;
     struct transfer_rate *rate;
     struct place *place; /* or NULL */
+    size_t owed;  /* transfer_rate.h */
     size_t given; /* by the last read, and not yet taken out of the ring */
 };
 
@@ -36,7 +37,7 @@ static ssize_t read_upload(struct source *source, const void **ret_bytes)
         self->given = 0; /* whatever comes of the wait */
         http_upload_consumed(self->upload, given);
         atomic_fetch_add(&self->figures->stream_bytes, (int64_t) given);
-        if (transfer_rate_wait(self->rate, given, self->is_cancelled) < 0)
+        if (transfer_rate_wait(self->rate, &self->owed, given, self->is_cancelled) < 0)
             return -ECANCELED;
     }
     if (atomic_load(self->is_cancelled))
