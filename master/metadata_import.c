@@ -179,9 +179,13 @@ static void read_archive(void *arg)
 static int make(struct import *import)
 {
     struct call *call = import->call;
-    _cleanup_(txn_end) struct txn *txn = store_begin(call->core->store);
+    _cleanup_(txn_end) struct txn *txn = NULL;
     struct ova_import *objects;
     int r;
+
+    if (import->plan.is_legacy) /* nothing in it says which disks here are meant */
+        return fail(call, IMPORT_ERROR, "an appliance of version 0.1 brings its disks: it is for /import");
+    txn = store_begin(call->core->store);
 
     r = ova_import_decide(call, txn_view(txn), &import->plan, &import->options, &objects);
     if (r == 0)

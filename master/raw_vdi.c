@@ -49,7 +49,7 @@ static int find_vdi(struct call *call, const struct view *view, const struct val
 {
     int r = transfer_object(call, view, params, CLASS_OF(VDI), "vdi", "vdi", ret);
 
-    return r == -ERR_INVALID_VALUE ? fail(call, VDI_MISSING, "", "") : r;
+    return r == -ERR_INVALID_VALUE ? fail(call, VDI_MISSING, "", "vdi=UUID or vdi=REF is needed") : r;
 }
 
 static int needs_vdi(struct call *call, const struct view *view, const struct value *params, struct transfer_needs *ret)
@@ -141,7 +141,7 @@ static int needs_target(struct call *call, const struct view *view, const struct
     if (transfer_param(params, "vdi"))
         return needs_vdi(call, view, params, ret);
     if (!transfer_param(params, "sr_id") && !transfer_param(params, "sr_uuid"))
-        return fail(call, VDI_MISSING, "", "");
+        return fail(call, VDI_MISSING, "", "vdi=, or sr_id= for a new disk, is needed");
     r = transfer_sr(call, view, params, &sr);
     if (r == 0)
         transfer_needs_add(ret, sr->ref);
@@ -209,7 +209,8 @@ static int run_import_new(struct http_transfer *transfer, const struct format *f
         return r;
     sr_ref = sr->ref;
     if (!streq(format->name, "raw") || transfer_param(transfer->params, "chunked"))
-        return fail(call, VDI_MISSING, ref_text(call, sr_ref), ""); /* only plain bytes tell the size beforehand */
+        return fail(call, VDI_MISSING, ref_text(call, sr_ref), /* only plain bytes tell the size beforehand */
+                    streq(format->name, "raw") ? "chunked needs vdi=" : arena_text(call->arena, "format %s needs vdi=", format->name));
     if (transfer->length <= 0 || transfer->length > VDI_BYTES_MAX)
         return fail(call, INVALID_VALUE, "content-length", int_text(call, transfer->length));
     r = http_transfer_task(transfer, "VDI.import_raw_vdi",

@@ -27,41 +27,68 @@ void http_routes_add(struct http_routes *routes, enum http_method method, const 
         (struct http_route){method, dup_text(path), strlen(path), fn, arg};
 }
 
-static const struct http_route *find(const struct http_routes *routes,
-                                     const struct http_request *http, bool *ret_knows_method)
+/* The path itself, or one below it; below "/" nothing is. */
+static bool leads_to(const struct http_route *route, const char *path)
 {
-    enum http_method method = http->method == HTTP_HEAD ? HTTP_GET : http->method;
+    const char *rest = path + route->length;
+
+    return strncmp(path, route->path, route->length) == 0 && (!*rest || (*rest == '/' && route->length > 1));
+}
+
+static const struct http_route *find(const struct http_routes *routes, enum http_method method, const char *path,
+                                     bool *ret_knows_method)
+{
     const struct http_route *best = NULL;
 
     *ret_knows_method = false;
     for (size_t i = 0; i < routes->count; i++) {
         const struct http_route *route = &routes->items[i];
-        const char *rest;
 
         if (route->method != method)
             continue;
         *ret_knows_method = true;
-        if (strncmp(http->path, route->path, route->length) != 0)
-            continue;
-        rest = http->path + route->length;
-        if (*rest && (*rest != '/' || route->length == 1))
-            continue;
-        if (!best || route->length > best->length)
+        if (leads_to(route, path) && (!best || route->length > best->length))
             best = route;
     }
     return best;
 }
 
+/* A path that is served, but not with this method, is told apart from one that is not: with the methods that it takes. */
+static bool refuse_method(const struct http_routes *routes, struct http_request *http)
+{
+    static const struct {
+        enum http_method method;
+        const char *name;
+    } methods[] = {{HTTP_GET, "GET"}, {HTTP_PUT, "PUT"}, {HTTP_POST, "POST"}};
+    char allow[64] = "", what[128], header[80];
+    bool ignored;
+
+    for (size_t i = 0; i < ARRAY_SIZE(methods); i++)
+        if (find(routes, methods[i].method, http->path, &ignored)) {
+            size_t used = strlen(allow);
+
+            snprintf(allow + used, sizeof allow - used, "%s%s", used ? ", " : "", methods[i].name);
+        }
+    if (!*allow)
+        return false;
+    snprintf(header, sizeof header, "Allow: %s\r\n", allow);
+    snprintf(what, sizeof what, "this path takes %s", allow);
+    http_close_after(http); /* a body that comes is not wanted */
+    http_reply_html(http, 405, header, what);
+    return true;
+}
+
 void http_routes_serve(const struct http_routes *routes, struct http_request *http)
 {
     bool knows_method;
-    const struct http_route *route = find(routes, http, &knows_method);
+    const struct http_route *route =
+        find(routes, http->method == HTTP_HEAD ? HTTP_GET : http->method, http->path, &knows_method);
 
     if (route)
         route->fn(http, route->arg);
     else if (!knows_method)
         http_reply_html(http, 501, "", "this method is not served");
-    else
+    else if (!refuse_method(routes, http))
         http_reply_html(http, 403, "", "there is nothing at this path");
 }
 

@@ -170,6 +170,15 @@ static int check_end(struct xva_reader *reader)
                : xva_fail(reader, "IMPORT_ERROR_PREMATURE_EOF");
 }
 
+/* The name may be the one that is expected: what is wrong is what bears it. */
+static int fail_kind(struct xva_reader *reader, const char *expected, const char *name)
+{
+    char found[XVA_ERROR_BYTES];
+
+    snprintf(found, sizeof found, "%.400s, which is no plain file", name);
+    return xva_fail_unexpected(reader, expected, found);
+}
+
 int xva_next_member(struct xva_reader *reader, const char *expected, bool with_directories,
                     struct member *ret)
 {
@@ -197,7 +206,7 @@ int xva_next_member(struct xva_reader *reader, const char *expected, bool with_d
     if (archive_entry_filetype(entry) != AE_IFREG || archive_entry_hardlink(entry)
         || archive_entry_symlink(entry) || archive_entry_sparse_count(entry) > 0
         || !archive_entry_size_is_set(entry) || ret->bytes < 0)
-        return xva_fail_unexpected(reader, expected, ret->name);
+        return fail_kind(reader, expected, ret->name);
     return 1;
 }
 

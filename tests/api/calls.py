@@ -93,6 +93,8 @@ def what_is_no_call_is_refused(m):
                  '{"method":"x","method":"y","id":1}', '{"method":"x","id":1,"params":{}}', "[" * 100000):
         assert m.http("POST", "/jsonrpc", body)[0] == 500, body
     assert m.http("POST", "/nowhere", "")[0] == 403
+    status, headers, page = m.http("POST", "/export", "")
+    assert status == 405 and headers["allow"] == "GET" and b"takes GET" in page, (status, headers, page)
     assert m.http("GET", "/nowhere")[0] == 403
     assert m.http("BREW", "/")[0] == 501
     assert m.http("GET", "/")[0] == 200

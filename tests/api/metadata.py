@@ -362,6 +362,10 @@ def files_that_are_wrong(m):
     assert refused(m, s, b"no archive at all" * 100)[0] == "IMPORT_ERROR"
     assert refused(m, s, archive_of("x", "other")) == ["IMPORT_ERROR_UNEXPECTED_FILE", "ova.xml", "other"]
     assert refused(m, s, archive_of("<value>"))[0] == "IMPORT_ERROR"
+    code, reason = refused(m, s, archive_of("""<appliance version="0.1"><vm><label>old</label><config mem_set="16777216"/>
+<vbd device="hda" function="root" mode="w" vdi="v"/></vm>
+<vdi name="v" size="4096" source="file://v" type="dir-gzipped-chunks"/></appliance>"""))
+    assert code == "IMPORT_ERROR" and "it is for /import" in reason, (code, reason)
     assert refused(m, s, archive_of("<!DOCTYPE a [<!ENTITY b 'c'>]><value>&b;</value>"))[0] == "IMPORT_ERROR"
     assert refused(m, s, archive_of(text_of(good))[:1024]) == ["IMPORT_ERROR_PREMATURE_EOF"]
     assert changed(lambda o: o["version"].update(xapi_major="3")) == ["IMPORT_INCOMPATIBLE_VERSION"]

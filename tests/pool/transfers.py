@@ -123,6 +123,8 @@ def names_and_mistakes(t):
             check(answer.headers.get("task-id") == task, "... naming the task", answer.headers)
             record = t.ended(task, "failure", "%s with %r at host %d" % (path, query, at))
             check(record["error_info"][:1] == [code], "... with %s" % code, record["error_info"])
+            if code == "VDI_MISSING":
+                check("vdi=" in record["error_info"][2], "... saying what is needed", record["error_info"])
             if code == "VALUE_NOT_SUPPORTED":
                 check(record["error_info"][1] in query, "... by its name", record["error_info"])
             if (path, query) == ("/export", {}):

@@ -253,6 +253,8 @@ static void other_requests_are_served_or_refused(void **state)
     raw_expect(served->raw, "DELETE / HTTP/1.1\r\nHost: x\r\n\r\n", 501,
                "<html><body><h1>HTTP 501 this method is not served</h1></body></html>\n");
     raw_expect(served->raw, "OPTIONS /jsonrpc HTTP/1.1\r\nHost: x\r\n\r\n", 200, "");
+    raw_expect(served->raw, "POST /export HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 405, /* and it is closed */
+               "<html><body><h1>HTTP 405 this path takes GET</h1></body></html>\n");
 }
 
 static void what_the_master_serves_is_asked_there(void **state)

@@ -20,7 +20,7 @@ static void the_first_member_is_ova_xml(void **state)
     begin_without_ova(&w);
     tar_head(&w.tar, "ova.xml", '2', 0);
     tar_end(&w.tar);
-    assert_refused(&w, xva_read_disks, UNEXPECTED, "ova.xml", "ova.xml");
+    assert_refused(&w, xva_read_disks, UNEXPECTED, "ova.xml", "ova.xml, which is no plain file");
 
     begin_without_ova(&w);
     tar_head(&w.tar, "ova.xml", '0', XVA_OVA_BYTES_MAX + 1);
@@ -146,6 +146,18 @@ static void long_names_are_compared_like_any(void **state)
     }
 }
 
+/* What is wrong is not its name. */
+static void members_that_are_no_files_are_told_as_such(void **state)
+{
+    struct world w;
+
+    (void) state;
+    world_begin_with(&w, "Ref:7", 1000);
+    tar_head(&w.tar, "Ref:7/00000000", '3', 0);
+    tar_end(&w.tar);
+    assert_refused(&w, xva_read_disks, UNEXPECTED, "Ref:7/00000000", "Ref:7/00000000, which is no plain file");
+}
+
 static void disks_that_do_not_come_are_told(void **state)
 {
     struct world w;
@@ -178,6 +190,7 @@ int main(void)
         cmocka_unit_test(a_gap_cannot_overflow),
         cmocka_unit_test(a_block_needs_its_checksum),
         cmocka_unit_test(long_names_are_compared_like_any),
+        cmocka_unit_test(members_that_are_no_files_are_told_as_such),
         cmocka_unit_test(disks_that_do_not_come_are_told),
     };
 
