@@ -357,6 +357,7 @@ def the_log_says_who_moved_what(t):
 
     def told(answer, name, about):
         task = answer.headers.get("task-id")
+        pool.wait_task(task) # an export's client has all before its task has ended
         found, uuid = lines(task), pool("task.get_uuid", task)
         check(found[:1] == ["%s asked by %s from 127.0.0.1: task %s, %s" % (name, user, uuid, about)], name + ": who, what, where", found)
         check(found[-1:] == [name + " succeeded"], name + ": what came of it", found)
