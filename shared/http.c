@@ -41,9 +41,10 @@ static void on_socket(evutil_socket_t fd, short what, void *arg)
     if (conn->ssl) /* TLS may need either to do the other */
         conn->is_readable = conn->is_writable = true;
 
-    /* Where we do not read, nothing else would tell that the client is gone. It may half-close. */
+    /* Where we do not read, nothing else would tell that the client is gone. It may half-close. And of an upload that is full
+     * the socket may hold the rest: that is read when there is room, and then the end. */
     if (conn->phase == PHASE_EXCHANGE && evbuffer_get_length(conn->out) == 0
-        && !http_body_is_wanted(conn->exchange) && http_io_is_hung_up(conn)) {
+        && !http_body_is_wanted(conn->exchange) && conn->exchange->body != BODY_UPLOAD && http_io_is_hung_up(conn)) {
         conn->is_cut = true;
         http_connection_kill(conn);
         return;
@@ -340,9 +341,11 @@ static enum deadline connection_deadline(const struct connection *conn)
     }
     if (!http_io_is_flushed(conn))
         return DEADLINE_RATE;
-    if (http_body_is_wanted(ex))
-        return ex->body == BODY_UPLOAD ? DEADLINE_RATE : DEADLINE_BODY;
-    return DEADLINE_NONE;
+    if (!http_body_is_wanted(ex))
+        return DEADLINE_NONE;
+    if (ex->body != BODY_UPLOAD)
+        return DEADLINE_BODY;
+    return ex->silence_ms > 0 ? DEADLINE_SILENCE : DEADLINE_RATE;
 }
 
 void http_connection_run(struct connection *conn)
@@ -396,7 +399,8 @@ void http_connection_expired(struct connection *conn)
             http_connection_kill(conn);
         break;
     case DEADLINE_RATE:
-        if (conn->moved_bytes < conn->loop->server->config.rate_window_bytes) {
+    case DEADLINE_SILENCE:
+        if (conn->moved_bytes < (conn->deadline == DEADLINE_SILENCE ? 1 : conn->loop->server->config.rate_window_bytes)) {
             conn->is_cut = true;
             http_connection_kill(conn);
         }

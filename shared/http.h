@@ -54,7 +54,7 @@ struct http_config {
     int body_ms;              /* of http_read_body, and of what is left unread after a reply */
     int idle_ms;              /* between the requests of a connection */
     int linger_ms;            /* for the client to read the answer before we close */
-    int rate_window_ms;       /* streams and unsent answers must move ... */
+    int rate_window_ms;       /* streams (but see http_allow_silence) and unsent answers must move ... */
     size_t rate_window_bytes; /* ... this much in each window, or are cut */
 
     void (*handle)(struct http_request *request, void *arg);
@@ -257,6 +257,11 @@ enum http_upload_state {
  * http_upload_unref(). */
 struct http_upload *http_consume(struct http_request *request, size_t buffer_bytes,
                                  void (*fn)(struct http_upload *upload, void *arg), void *arg);
+
+/* Before http_consume: the client of this upload may send nothing for so long, and any byte then gives it as much time again.
+ * Others have to keep to the least rate. For streams whose makers are silent while they have nothing to say, where a slow client
+ * keeps nobody waiting; one that has vanished is found by TCP itself within a minute. */
+void http_allow_silence(struct http_request *request, int silence_ms);
 
 /* Before http_consume: send status and headers now, as clients of /import expect, closing the
  * connection after the answer. What is given to http_reply later is then only the body. */

@@ -213,6 +213,14 @@ void http_body_upload_end(struct exchange *ex, enum http_upload_state state)
     upload_release(upload);
 }
 
+void http_allow_silence(struct http_request *request, int silence_ms)
+{
+    struct exchange *ex = http_exchange_of(request);
+
+    assert(!ex->upload && silence_ms > 0);
+    ex->silence_ms = silence_ms;
+}
+
 struct http_upload *http_consume(struct http_request *request, size_t buffer_bytes,
                                  void (*fn)(struct http_upload *, void *), void *arg)
 {

@@ -72,6 +72,7 @@ enum deadline {
     DEADLINE_IDLE,
     DEADLINE_BODY,
     DEADLINE_RATE, /* the end of a window in which bytes must move */
+    DEADLINE_SILENCE, /* the same, and one byte is enough */
     DEADLINE_LINGER,
 };
 
@@ -116,7 +117,7 @@ struct connection {
 
     enum deadline deadline;
     int64_t deadline_ms;  /* 0: none */
-    uint64_t moved_bytes; /* in this window of DEADLINE_RATE */
+    uint64_t moved_bytes; /* in this window of DEADLINE_RATE or DEADLINE_SILENCE */
     int64_t wheel_ms;     /* when the wheel will look at us; 0: not on it */
     LIST_ENTRY(connection) wheel;
     TAILQ_ENTRY(connection) turn;
@@ -164,6 +165,7 @@ struct exchange {
     void (*on_body)(struct http_request *, const char *, size_t, void *);
     void *on_body_arg;
     struct http_upload *upload;
+    int silence_ms; /* of an upload, that are no reason to cut it; 0: it has to keep to the least rate */
 
     enum answer_state answer;
     bool is_head_sent; /* http_send_head_early */

@@ -219,6 +219,8 @@ static int deadline_ms(const struct connection *conn, enum deadline deadline)
         return config->body_ms;
     case DEADLINE_RATE:
         return config->rate_window_ms * (conn->peer.is_unix ? UNIX_WINDOWS : 1);
+    case DEADLINE_SILENCE:
+        return conn->exchange->silence_ms;
     case DEADLINE_LINGER:
         return config->linger_ms;
     case DEADLINE_NONE:

@@ -5,15 +5,17 @@
 #include "shared/tls.h"
 #include "tests/raw_http.h"
 
+#include <linux/sockios.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/ioctl.h>
 
 #define BINARY "content-type: application/octet-stream\r\n"
 
 static struct http_server *server;
 static uint16_t port, tls_port, tunnel_port;
 static SSL_CTX *client_context;
-static atomic_int destroyed, produced_kib, broken, ended_short, relays_done, sink_threads;
+static atomic_int destroyed, produced_kib, broken, ended_short, complete, complete_kib, relays_done, sink_threads;
 
 static char pattern(uint64_t at)
 {
@@ -131,6 +133,10 @@ static void sink_answer(struct http_request *request, void *arg)
         atomic_fetch_add(&broken, 1);
     if (sink->state == HTTP_UPLOAD_SHORT)
         atomic_fetch_add(&ended_short, 1);
+    if (sink->state == HTTP_UPLOAD_COMPLETE && sink->wrong == 0) {
+        atomic_fetch_add(&complete_kib, (int) (sink->bytes / 1024));
+        atomic_fetch_add(&complete, 1);
+    }
     free(sink);
 }
 
@@ -165,6 +171,8 @@ static void upload_to_thread(struct http_request *request)
     sink->gives_up = http_param(request, "give_up") != NULL;
     if (http_param(request, "early"))
         http_send_head_early(request, 200, "cache-control: no-cache\r\n");
+    if (http_param(request, "silence"))
+        http_allow_silence(request, (int) number(request, "silence"));
     sink->upload = http_consume(request, 100000, on_upload, sink);
     atomic_fetch_add(&sink_threads, 1);
     pthread_create(&thread, NULL, sink_thread, sink);
@@ -708,6 +716,62 @@ static void an_end_in_order_is_told_from_a_cut(void **state)
     }
 }
 
+/* Far below the least rate, which is 1,000 bytes in half a second here. */
+static void an_upload_that_may_be_silent_lives_from_any_byte(void **state)
+{
+    int broken_before = atomic_load(&broken), complete_before = atomic_load(&complete);
+
+    (void) state;
+    for (int is_tls = 0; is_tls < 2; is_tls++) {
+        struct raw *raw = connect_either(is_tls);
+        char *data = pattern_bytes(10);
+
+        raw_send(raw, "PUT /upload?silence=1000 HTTP/1.1\r\nContent-Length: 10\r\n\r\n");
+        for (int i = 0; i < 10; i++) {
+            usleep(300000);
+            assert_true(raw_try_send(raw, data + i, 1));
+        }
+        raw_expect(raw, "", 200, "10 bytes, 0 wrong");
+        free(data);
+        raw_close(&raw);
+    }
+    wait_for(&complete, complete_before + 2);
+    assert_int_equal(atomic_load(&broken), broken_before);
+
+    for (int is_early = 0; is_early < 2; is_early++) { /* but not for ever */
+        struct raw *raw = connect_either(false);
+
+        raw_send(raw, is_early ? "PUT /upload?silence=1000&early=1 HTTP/1.1\r\nContent-Length: 20\r\n\r\nslow"
+                               : "PUT /upload?silence=1000 HTTP/1.1\r\nContent-Length: 20\r\n\r\nslow");
+        wait_for(&broken, broken_before + 1 + is_early);
+        raw_close(&raw);
+    }
+}
+
+/* Nor is it lost that it had sent all. */
+static void what_came_before_a_reset_is_read(void **state)
+{
+    enum { ALL = 110 * 1024 }; /* more than the buffer, which is full when the reset comes */
+    int broken_before = atomic_load(&broken), complete_before = atomic_load(&complete), kib_before = atomic_load(&complete_kib);
+    struct raw *raw = connect_either(false);
+    char *data = pattern_bytes(ALL);
+    int unsent = 1;
+
+    (void) state;
+    raw_send(raw, "PUT /upload?pause=500 HTTP/1.1\r\nContent-Length: 112640\r\n\r\n");
+    assert_true(raw_try_send(raw, data, ALL));
+    while (unsent > 0) {
+        assert_int_equal(ioctl(raw->fd, SIOCOUTQ, &unsent), 0);
+        sched_yield();
+    }
+    setsockopt(raw->fd, SOL_SOCKET, SO_LINGER, &(struct linger){.l_onoff = 1}, sizeof(struct linger));
+    raw_close(&raw);
+    wait_for(&complete, complete_before + 1);
+    assert_int_equal(atomic_load(&complete_kib), kib_before + ALL / 1024);
+    assert_int_equal(atomic_load(&broken), broken_before);
+    free(data);
+}
+
 static void a_consumer_may_give_up(void **state)
 {
     _cleanup_(raw_close) struct raw *raw = connect_either(false);
@@ -859,6 +923,8 @@ int main(void)
         cmocka_unit_test(an_early_head_comes_before_the_body),
         cmocka_unit_test(a_broken_upload_is_told),
         cmocka_unit_test(an_end_in_order_is_told_from_a_cut),
+        cmocka_unit_test(an_upload_that_may_be_silent_lives_from_any_byte),
+        cmocka_unit_test(what_came_before_a_reset_is_read),
         cmocka_unit_test(a_consumer_may_give_up),
         cmocka_unit_test(a_tunnel_passes_everything_both_ways),
         cmocka_unit_test(a_connection_can_be_taken_over),
