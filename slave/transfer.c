@@ -283,12 +283,11 @@ static void client_gone(void *arg)
     struct transfer *transfer = arg;
 
     if (refmap_get(&transfer->transfers->table, transfer->id) == transfer && !transfer->op) {
-        if (!transfer->source) /* else its call will find nothing to go on with */
-            tell_gone(transfer);
+        tell_gone(transfer);
         forget(transfer);
     } else if (!transfer->op) {
         transfer->is_gone = true;
-    } else if (!transfer->source) { /* an upload sees it by itself, and may have had all that it wants */
+    } else {
         transfer->has_left = true;
         cancel(transfer);
     }
@@ -325,7 +324,10 @@ static void on_gone(struct http_request *request, void *arg)
     struct transfer *transfer = arg;
 
     (void) request;
-    loop_call(transfer->transfers->loop, client_gone, transfer_ref(transfer));
+    /* An upload may have all that it wants: clients that do not know its length close when they have sent it. Whether that is so
+     * its reader finds out, now or when the master has made the disks that it reads into. */
+    if (!transfer->is_let_through)
+        loop_call(transfer->transfers->loop, client_gone, transfer_ref(transfer));
 }
 
 static void request_over(void *arg)

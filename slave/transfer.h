@@ -100,7 +100,10 @@ struct transfer {
     pthread_mutex_t lock;        /* for what a cancel must reach: */
     struct pipe *pipe;           /* of an export */
 
-    bool is_head_sent;           /* the answer has begun before its upload; the request's loop only */
+    /* the request's loop */
+    bool is_head_sent;           /* the answer has begun before its upload */
+    bool is_let_through;         /* its body is: from then on the upload tells that the client has gone, behind all that came before */
+
     const char *task_header;     /* of the answer to an upload, from when that is let through; a line, or NULL */
 
     /* the agent's loop, and the codec's thread while its op waits */

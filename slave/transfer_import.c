@@ -62,6 +62,7 @@ static void open_upload(struct http_request *request, void *arg)
     }
     http_close_after(request);
     http_allow_silence(request, SILENCE_MS);
+    opening->transfer->is_let_through = true;
     opening->upload = http_consume(request, RING_BYTES, nobody_listens, NULL);
     completion_post(opening->done, 0);
 }
