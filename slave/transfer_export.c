@@ -133,6 +133,7 @@ static void make_tag(struct exporting *exporting)
     EVP_DigestInit_ex(digest, EVP_sha256(), NULL);
     EVP_DigestUpdate(digest, format, strlen(format) + 1);
     EVP_DigestUpdate(digest, recipe, strlen(recipe) + 1);
+    EVP_DigestUpdate(digest, XVA_RECIPE, sizeof XVA_RECIPE);
     if (exporting->ova)
         EVP_DigestUpdate(digest, exporting->ova, strlen(exporting->ova));
     for (uint32_t i = 0; i < exporting->disks->length; i++)

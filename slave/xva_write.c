@@ -10,8 +10,11 @@
  * sent: its pieces go on as they come, except that leading zeros are only counted until something
  * else shows that the block is one to send.
  *
- * There is no keep-alive block while a long stretch of written zeros is read: it would depend on
- * the clock, and the stream has to come out the same each time. What is a hole takes no time.
+ * A long stretch of written zeros takes its time to read, and what is between us and the client may
+ * take silence for an end. xapi sends an empty block when it has sent nothing for 5 s. Here the
+ * stream has to come out the same each time, so that is left to the place and not to the clock: a
+ * block is sent each XVA_SIGN_BYTES, whatever it holds. Not an empty one, behind which the numbers
+ * of blocks and their places differ: not all who read XVAs know that.
  *
  * libarchive writes the tar: unbuffered, half a microsecond a block. */
 #include <archive.h>
@@ -115,6 +118,12 @@ static int64_t last_block_at(int64_t size)
     return (size - 1) / XVA_BLOCK_BYTES * XVA_BLOCK_BYTES;
 }
 
+/* The first block at or behind this one that is sent even when it is zeros. */
+static int64_t next_sent_block_at(int64_t at, int64_t last)
+{
+    return MIN((at + XVA_SIGN_BYTES - 1) / XVA_SIGN_BYTES * XVA_SIGN_BYTES, last);
+}
+
 static int read_disk(struct reading *reading, unsigned disk, bool is_dense)
 {
     int64_t at = 0, last;
@@ -127,13 +136,15 @@ static int read_disk(struct reading *reading, unsigned disk, bool is_dense)
         return 0;
     last = last_block_at(reading->size);
     while (r == 0 && at <= last) {
-        if (!is_dense && at > 0 && at < last) {
+        int64_t sent_at = next_sent_block_at(at, last);
+
+        if (!is_dense && at < sent_at) {
             r = find_data(reading, at);
             if (r < 0)
                 break;
             if (reading->data_at >= at + XVA_BLOCK_BYTES) { /* over the hole, to the block that has
-                                                               data, or the last */
-                at = MIN(reading->data_at / XVA_BLOCK_BYTES * XVA_BLOCK_BYTES, last);
+                                                               data, or is sent anyway */
+                at = MIN(reading->data_at / XVA_BLOCK_BYTES * XVA_BLOCK_BYTES, sent_at);
                 continue;
             }
         }
@@ -289,7 +300,7 @@ static int take_piece(struct writing *writing, const struct piece *piece)
     int64_t block_at = piece->at / XVA_BLOCK_BYTES * XVA_BLOCK_BYTES;
     int64_t block_end = MIN(block_at + XVA_BLOCK_BYTES, size);
     int64_t end = piece->at + (int64_t) piece->count;
-    bool is_wanted = writing->is_dense || block_at == 0 || block_end == size;
+    bool is_wanted = writing->is_dense || block_at == next_sent_block_at(block_at, last_block_at(size));
     int r = 0;
 
     if (piece->at == block_at)
