@@ -175,15 +175,15 @@ async function tasks(x) {
 const SIZE = 8 * MIB + 65536
 const content = Buffer.concat([randomBytes(3 * MIB), Buffer.alloc(4 * MIB), randomBytes(MIB + 65536)])
 
-async function localSR(x) {
-  const host2 = (await x.getAllRecords('host')).find(h => h.address === new URL(HOST_2_URL).hostname)
+async function localSR(x, url = HOST_2_URL) {
+  const host = (await x.getAllRecords('host')).find(h => h.address === new URL(url).hostname)
   for (const pbd of await x.getAllRecords('PBD')) {
     const sr = await x.getRecord('SR', pbd.SR)
-    if (pbd.host === host2.$ref && !sr.shared && sr.content_type !== 'iso') {
+    if (pbd.host === host.$ref && !sr.shared && sr.content_type !== 'iso') {
       return sr
     }
   }
-  throw new Error('host 2 has no SR of its own')
+  throw new Error(`${url} has no SR of its own`)
 }
 
 const newDisk = (x, sr, fields) =>
@@ -288,7 +288,8 @@ async function wholeVMs(x, sr, vm) {
   await check('half an archive makes nothing, and says why', async () => {
     const before = await x.call('VM.get_all')
     await writeFile('half', (await readFile('vm.false')).subarray(0, 2 * MIB))
-    for (const isLengthKnown of [true, false]) {
+    const other = Buffer.from(content).reverse()
+  for (const isLengthKnown of [true, false]) {
       const task = await x.call('task.create', 'half', '')
       const query = { sr_id: sr.$ref }
       await assert.rejects(x.putResource(fileStream('half', isLengthKnown), '/import/', { query, task }))
@@ -376,10 +377,15 @@ await x.disconnect()
 const tls = client(POOL_HTTPS_URL)
 await tls.connect()
 await tls.objectsFetched
-await check('over TLS, redirects included', async () => {
-  await diskIs(tls, disk, content)
-  await tls.putResource(streamOf(content), '/import_raw_vdi/', { query: { vdi: disk, format: 'raw' } })
-  await diskIs(tls, disk, content)
+await check('over TLS, by redirect and by way of the master', async () => {
+  const other = Buffer.from(content).reverse()
+  const near = await newDisk(tls, await localSR(tls, POOL_HTTPS_URL))
+  for (const to of [disk, near]) {
+    for (const [bytes, isLengthKnown] of [[other, true], [content, false]]) {
+      await tls.putResource(streamOf(bytes, isLengthKnown), '/import_raw_vdi/', { query: { vdi: to, format: 'raw' } })
+      await diskIs(tls, to, bytes)
+    }
+  }
 })
 await tls.disconnect()
 console.log(`${passed} passed, ${failed} failed`)
