@@ -8,8 +8,8 @@ import struct
 import sys
 import time
 
-from poollib import Checks, Pool, check, wait
-from transferlib import MIB, Connection, Inventory, Made, Transfers, configure, default_sr, destroy, noise
+from poollib import check, wait
+from transferlib import MIB, Connection, Inventory, Made, configure, default_sr, destroy, noise, run_cases
 
 TRANSFERS = 1024             # of a pool (master/http_transfer.c)
 METADATA_BYTES = 256 * MIB   # of all texts and archives (master/metadata_http.h)
@@ -187,19 +187,7 @@ def texts_have_their_room(t):
 
 def main():
     cases = [a_pool_has_so_many, who_goes_does_not_wait, texts_have_their_room]
-    with Pool(hosts=2, vms=0) as pool:
-        t = Transfers(pool)
-        pristine = Inventory(pool)
-        for case in cases:
-            if sys.argv[1:] and case.__name__ not in sys.argv[1:]:
-                continue
-            began, failed = time.monotonic(), Checks.failed
-            case(t)
-            pristine.check_same(case.__name__)
-            print("# %-30s %5.1f s%s" % (case.__name__, time.monotonic() - began, "" if Checks.failed == failed else "  FAILED"), flush=True)
-            if Checks.failed > failed:
-                pristine = Inventory(pool)
-    return Checks.finish()
+    return run_cases(cases)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import os
 import sys
 
 from claimslib import BIG, Download, Upload, big, drive, outcome, refused, waits
-from poollib import Checks, Pool, check
-from transferlib import MIB, Inventory, Made, Transfers, default_sr, destroy, disk_refs, local_sr, members, noise, ova, pack
+from poollib import check
+from transferlib import MIB, Made, default_sr, destroy, disk_refs, local_sr, members, noise, ova, pack, run_cases
 
 
 # ---- imports ----
@@ -242,19 +242,7 @@ def main():
     cases = [disks_in_the_making_are_nobodys, a_reset_ends_the_import, what_is_exported_stays, no_guest_writes_to_what_is_exported,
              what_a_difference_is_to_stays, a_difference_needs_two_disks, an_sr_stays_while_its_disk_is_written,
              disks_of_other_formats_become_raw, errors_name_what_is_wrong]
-    with Pool(hosts=2, vms=0) as pool:
-        t = Transfers(pool)
-        pristine = Inventory(pool)
-        for case in cases:
-            if sys.argv[1:] and case.__name__ not in sys.argv[1:]:
-                continue
-            failed = Checks.failed
-            case(t)
-            pristine.check_same(case.__name__)
-            if Checks.failed > failed:
-                print("# %s FAILED" % case.__name__, flush=True)
-                pristine = Inventory(pool)
-    return Checks.finish()
+    return run_cases(cases)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import time
 
 import crashlib
 from claimslib import BIG, Download, Upload, big, drive, outcome, waits
-from poollib import Checks, Pool, check, wait
-from transferlib import MIB, Inventory, Made, Transfers, default_sr, destroy, noise, ova
+from poollib import check, wait
+from transferlib import MIB, Made, default_sr, destroy, noise, ova, run_cases
 
 GUEST_HOST = 2     # whose agent is stopped in the middle of a plug; transfers are asked for at the other one
 SOON_S = 20        # a wait that nobody ends lasts two minutes
@@ -193,20 +193,7 @@ def a_change_is_waited_for(t):
 
 def main():
     cases = [drives_wait_for_transfers, transfers_wait_for_drives, a_change_is_waited_for]
-    with Pool(hosts=2, vms=0) as pool:
-        crashlib.host_dead_after(pool, 60)
-        t = Transfers(pool)
-        pristine = Inventory(pool)
-        for case in cases:
-            if sys.argv[1:] and case.__name__ not in sys.argv[1:]:
-                continue
-            failed = Checks.failed
-            case(t)
-            pristine.check_same(case.__name__)
-            if Checks.failed > failed:
-                print("# %s FAILED" % case.__name__, flush=True)
-                pristine = Inventory(pool)
-    return Checks.finish()
+    return run_cases(cases, prepare=lambda pool: crashlib.host_dead_after(pool, 60))
 
 
 if __name__ == "__main__":

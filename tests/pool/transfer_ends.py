@@ -6,10 +6,9 @@ gives no true length the end is all that tells whether it is whole, and of an an
 """
 import socket
 import sys
-import time
 
-from poollib import Checks, Pool, check, wait
-from transferlib import MIB, Inventory, Made, Transfers, default_sr, destroy, noise
+from poollib import check, wait
+from transferlib import MIB, Inventory, Made, default_sr, destroy, noise, run_cases
 
 ENDLESS = {"Content-Length": str(1 << 50)}
 
@@ -156,17 +155,7 @@ def answers_without_length(t):
 
 def main():
     cases = [uploads_without_true_length, uploads_that_fail, a_length_that_is_not_kept, answers_without_length]
-    with Pool(hosts=2, vms=0) as pool:
-        t = Transfers(pool)
-        pristine = Inventory(pool)
-        for case in cases:
-            if sys.argv[1:] and case.__name__ not in sys.argv[1:]:
-                continue
-            began, failed = time.monotonic(), Checks.failed
-            case(t)
-            pristine.check_same(case.__name__)
-            print("# %-30s %5.1f s%s" % (case.__name__, time.monotonic() - began, "" if Checks.failed == failed else "  FAILED"), flush=True)
-    return Checks.finish()
+    return run_cases(cases)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,14 @@ import re
 import socket
 import ssl
 import struct
+import sys
 import tarfile
 import time
 import urllib.parse
 import xmlrpc.client
 
 import crashlib
-from poollib import NULL, check
+from poollib import Checks, Pool, check
 
 MIB = 1 << 20
 TIMEOUT_S = 30
@@ -429,3 +430,22 @@ def configure(pool, host, **settings):
         f.write(text + "# of a test\n" + "".join("%s = %s\n" % pair for pair in settings.items()))
     pool.kill(host)
     crashlib.start(pool, host)
+
+
+def run_cases(cases, hosts=2, prepare=None):
+    """Those that the command line names, or all, in one pool; each has to leave it as it was. The exit status."""
+    with Pool(hosts=hosts, vms=0) as pool:
+        if prepare:
+            prepare(pool)
+        t = Transfers(pool)
+        pristine = Inventory(pool)
+        for case in cases:
+            if sys.argv[1:] and case.__name__ not in sys.argv[1:]:
+                continue
+            began, failed = time.monotonic(), Checks.failed
+            case(t)
+            pristine.check_same(case.__name__)
+            print("# %-40s %5.1f s%s" % (case.__name__, time.monotonic() - began, "" if Checks.failed == failed else "  FAILED"), flush=True)
+            if Checks.failed > failed:
+                pristine = Inventory(pool)
+    return Checks.finish()

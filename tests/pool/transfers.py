@@ -11,9 +11,9 @@ import threading
 import time
 import urllib.request
 
-from poollib import NULL, Checks, Pool, check, wait
-from transferlib import (MIB, Connection, Inventory, Made, Transfers, basic, configure, default_sr, destroy, disk_refs, likeness,
-                         local_sr, members, noise, ova, pack, refs, unchunk, used)
+from poollib import NULL, check, wait
+from transferlib import (MIB, Connection, Inventory, Made, basic, configure, default_sr, destroy, disk_refs, likeness, local_sr,
+                         members, noise, ova, pack, refs, run_cases, unchunk, used)
 
 PATHS = (("GET", "/export"), ("GET", "/export_metadata"), ("PUT", "/import"), ("PUT", "/import_metadata"),
          ("GET", "/export_raw_vdi"), ("PUT", "/import_raw_vdi"))
@@ -990,19 +990,7 @@ def main():
              the_log_says_who_moved_what, raw_disks,
              ranges_and_heads, interrupted_exports_go_on, sent_to_who_sees_the_disks, seen_through_sockets, tasks_show_progress,
              slow_clients_hold_nobody, memory_goes_back, wrong_archives, clients_that_go, full_srs, processes_that_die]
-    with Pool(hosts=3, vms=0) as pool:
-        t = Transfers(pool)
-        pristine = Inventory(pool)
-        for case in cases:
-            if sys.argv[1:] and case.__name__ not in sys.argv[1:]:
-                continue
-            began, failed = time.monotonic(), Checks.failed
-            case(t)
-            pristine.check_same(case.__name__)
-            print("# %-30s %5.1f s%s" % (case.__name__, time.monotonic() - began, "" if Checks.failed == failed else "  FAILED"), flush=True)
-            if Checks.failed > failed:
-                pristine = Inventory(pool)
-    return Checks.finish()
+    return run_cases(cases, hosts=3)
 
 
 if __name__ == "__main__":

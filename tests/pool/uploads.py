@@ -10,8 +10,8 @@ import termios
 import threading
 import time
 
-from poollib import Checks, Pool, check
-from transferlib import MIB, Inventory, Made, Transfers, default_sr, destroy, disk_refs, members, noise, pack, refs
+from poollib import check
+from transferlib import MIB, Inventory, Made, default_sr, destroy, disk_refs, members, noise, pack, refs, run_cases
 
 UNKNOWN = str(1 << 50) # what such clients say instead of a length
 ROUNDS = 10            # the end has to come while the master is at work between two calls to its slave
@@ -167,17 +167,7 @@ def silent_clients(t):
 
 def main():
     cases = [clients_that_close_when_all_is_sent, raw_disks_without_length, silent_clients]
-    with Pool(hosts=2, vms=0) as pool:
-        t = Transfers(pool)
-        pristine = Inventory(pool)
-        for case in cases:
-            if sys.argv[1:] and case.__name__ not in sys.argv[1:]:
-                continue
-            began, failed = time.monotonic(), Checks.failed
-            case(t)
-            pristine.check_same(case.__name__)
-            print("# %-40s %5.1f s%s" % (case.__name__, time.monotonic() - began, "" if Checks.failed == failed else "  FAILED"), flush=True)
-    return Checks.finish()
+    return run_cases(cases)
 
 
 if __name__ == "__main__":
