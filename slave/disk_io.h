@@ -1,7 +1,7 @@
 /* disk_io.h - the contents of a disk, whatever its format: read, holes found, written
  *
  *      raw       the file itself: pread, SEEK_DATA, pwrite
- *      qcow2     a qemu-nbd of its own on a socket without a name, spoken to by libnbd (disk_nbd.c)
+ *      qcow2     a qemu-nbd of its own on a socket without a name, spoken to by libnbd (disk_nbd.c, qemu_nbd.h)
  *
  * Reads below a qcow2's backing files as the guest would see them. One user at a time; blocks, so it belongs into a
  * thread that may (workers.h, stream.h), never on a fiber or a loop. */
