@@ -44,8 +44,8 @@ int64_t disk_io_size(const struct disk_io *);
  * need not be read. 0; -ENXIO when nothing comes up to the end of the disk; or another negative errno. */
 int disk_io_next_data(struct disk_io *, int64_t at, int64_t *ret_at, int64_t *ret_end);
 
-/* All of the bytes, which lie inside the disk; some MiB at once are read fastest. 0 or a negative errno: -EINVAL outside the
- * disk, -EROFS when not opened to write. After a failed read nobody knows what is in the buffer. */
+/* All of the bytes, which lie inside the disk. Read fastest is one after the other, where disk_io_next_data() has told of data. 0 or a
+ * negative errno: -EINVAL outside the disk, -EROFS when not opened to write. After a failed read nobody knows what is in the buffer. */
 int disk_io_read(struct disk_io *, void *bytes, size_t count, int64_t at);
 int disk_io_write(struct disk_io *, const void *bytes, size_t count, int64_t at);
 /* These bytes read as zeros from now on, and take no room where the format allows. */

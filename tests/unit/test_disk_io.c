@@ -392,6 +392,152 @@ static void a_disk_ends_with_its_transfer(void **state)
     }
 }
 
+/* ---- reading one after the other, ahead of which qcow2 is read ---- */
+
+/* a.raw, open as `other`, and a.qcow2, open as `disk` to be read: a long stretch of data, islands, holes of all sizes. */
+static void open_twins(struct disk_files *f)
+{
+    run(f, "truncate -s %d a.raw && head -c 9M /dev/urandom | dd of=a.raw bs=64k seek=3 conv=notrunc status=none", 24 * MIB + 512);
+    run(f, "for at in 200 202 203 207 240 260 261 262 263 264 300; do "
+           "head -c 64k /dev/urandom | dd of=a.raw bs=64k seek=$at conv=notrunc status=none; done");
+    run(f, "printf end | dd of=a.raw bs=512 seek=%d conv=notrunc status=none", 24 * MIB / 512);
+    run(f, "qemu-img convert -f raw -O qcow2 a.raw a.qcow2");
+    f->other = open_disk(f, "a.raw", "raw", false);
+    f->disk = open_disk(f, "a.qcow2", "qcow2", false);
+}
+
+static void twins_are_alike(struct disk_files *f, int64_t at, size_t count)
+{
+    char *ours = alloc0(count + 1), *theirs = alloc0(count + 1);
+
+    memset(ours, 0xee, count);
+    assert_int_equal(disk_io_read(f->other, theirs, count, at), 0);
+    assert_int_equal(disk_io_read(f->disk, ours, count, at), 0);
+    if (memcmp(ours, theirs, count) != 0)
+        fail_msg("%zu bytes at %lld are others", count, (long long) at);
+    free(ours);
+    free(theirs);
+}
+
+/* What holes it has is known from now on, or nothing is read ahead. */
+static void learn_holes(struct disk_files *f)
+{
+    int64_t from, to;
+
+    assert_int_equal(disk_io_next_data(f->disk, 0, &from, &to), 0);
+}
+
+static void one_after_the_other_in_any_steps(void **state)
+{
+    static const size_t steps[] = {4096, 65537, 256 * 1024, 300000, MIB, MIB + 1, 3 * MIB + 512, 32 * MIB};
+    struct disk_files *f = *state;
+
+    open_twins(f);
+    learn_holes(f);
+    for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
+        int64_t size = disk_io_size(f->disk), step = (int64_t) steps[i], from, to = 0;
+
+        for (int64_t at = 0; at < size; at += step) /* through holes */
+            twins_are_alike(f, at, (size_t) MIN(step, size - at));
+        while (disk_io_next_data(f->disk, to, &from, &to) == 0) /* over them */
+            for (int64_t at = from; at < to; at += step)
+                twins_are_alike(f, at, (size_t) MIN(step, to - at));
+        assert_int_equal(disk_io_read(f->disk, f->text, 2, size - 1), -EINVAL);
+        twins_are_alike(f, size - 1, 1);
+        twins_are_alike(f, size, 0);
+    }
+}
+
+static void to_and_fro(void **state)
+{
+    struct disk_files *f = *state;
+    int64_t size, at = 0;
+    uint64_t random = 88172645463325252ULL;
+
+    open_twins(f);
+    learn_holes(f);
+    size = disk_io_size(f->disk);
+    for (int i = 0; i < 3000; i++) {
+        int64_t count;
+
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        if (random % 5 == 0) /* anywhere */
+            at = (int64_t) (random >> 8) % size;
+        else if (random % 5 == 1) /* a bit to the front or the back */
+            at = MAX(MIN(at + (int64_t) (random >> 8) % MIB - MIB / 2, size), (int64_t) 0);
+        count = MIN((int64_t) (random >> 40) % (random % 7 == 0 ? 2 * MIB : 128 * 1024), size - at);
+        twins_are_alike(f, at, (size_t) count);
+        at += count;
+    }
+}
+
+/* A cluster that cannot be read is found by who wants it, not by who reads before it. */
+static void damage_ahead_is_told_in_its_place(void **state)
+{
+    struct disk_files *f = *state;
+    char bytes[65536];
+    int64_t bad = 0;
+
+    run(f, "seq 3000000 | head -c 16M >a.raw && qemu-img convert -c -f raw -O qcow2 a.raw a.qcow2");
+    run(f, "head -c 100k /dev/zero | tr '\\0' '\\377' | dd of=a.qcow2 bs=64k seek=32 conv=notrunc status=none");
+    f->other = open_disk(f, "a.raw", "raw", false);
+    f->disk = open_disk(f, "a.qcow2", "qcow2", false);
+    while (disk_io_read(f->disk, bytes, sizeof bytes, bad) == 0) /* alone: nothing is known of holes */
+        bad += (int64_t) sizeof bytes;
+    assert_true(bad > 2 * MIB && bad < 15 * MIB);
+    disk_io_close(&f->disk); /* QEMU lets go of who has seen damage */
+    f->disk = open_disk(f, "a.qcow2", "qcow2", false);
+    learn_holes(f);
+    for (int64_t at = 0; at < bad; at += (int64_t) sizeof bytes)
+        twins_are_alike(f, at, sizeof bytes);
+    twins_are_alike(f, bad - MIB, MIB); /* nor by who goes elsewhere */
+    twins_are_alike(f, 15 * MIB, MIB);
+    assert_true(disk_io_read(f->disk, bytes, sizeof bytes, bad) < 0);
+}
+
+/* What comes until its end has come to us is right. */
+static void a_server_that_is_killed_ahead(void **state)
+{
+    struct disk_files *f = *state;
+    char *ours = alloc0(65536), *theirs = alloc0(65536);
+    int64_t at = 192 * 1024;
+    int r = 0;
+
+    open_twins(f);
+    learn_holes(f);
+    twins_are_alike(f, at, 65536);
+    twins_are_alike(f, at + 65536, 65536);
+    assert_int_equal(kill(child_of_ours(), SIGKILL), 0);
+    for (at += 2 * 65536; r == 0; at += 65536) {
+        assert_true(at < 9 * MIB);
+        r = disk_io_read(f->disk, ours, 65536, at);
+        disk_io_read(f->other, theirs, 65536, at);
+        assert_true(r < 0 || memcmp(ours, theirs, 65536) == 0);
+    }
+    assert_true(disk_io_read(f->disk, ours, 65536, at) < 0);
+    assert_true(disk_io_read(f->disk, ours, 65536, 0) < 0);
+    disk_io_close(&f->disk);
+    free(ours);
+    free(theirs);
+}
+
+/* While it still reads ahead for us. */
+static void a_reader_may_stop_anywhere(void **state)
+{
+    struct disk_files *f = *state;
+
+    open_twins(f);
+    for (int i = 0; i < 20; i++) {
+        disk_io_close(&f->disk);
+        f->disk = open_disk(f, "a.qcow2", "qcow2", false);
+        learn_holes(f);
+        for (int64_t at = 0; at < i * 65536; at += 32768)
+            twins_are_alike(f, at, 32768);
+    }
+}
+
 /* ---- a server that does not answer ---- */
 
 static _Atomic bool is_called_off;
@@ -457,6 +603,40 @@ static void a_hung_server_is_killed_when_called_off(void **state)
     free(bytes);
 }
 
+/* Where nobody asks for what was begun: the reader goes on, or jumps back, or has had enough. */
+static void what_is_read_ahead_ends_when_called_off(void **state)
+{
+    struct disk_files *f = *state;
+    char *bytes = alloc0(8 * MIB);
+
+    signal(SIGALRM, call_off);
+    f->is_cancelled = &is_called_off;
+    is_called_off = false;
+    open_twins(f);
+    for (int way = 0; way < 3; way++) {
+        pid_t server;
+
+        is_called_off = false;
+        disk_io_close(&f->disk);
+        f->disk = open_disk(f, "a.qcow2", "qcow2", false);
+        learn_holes(f);
+        twins_are_alike(f, MIB, 65536);
+        twins_are_alike(f, MIB + 65536, 65536);
+        server = child_of_ours();
+        assert_int_equal(kill(server, SIGSTOP), 0);
+        call_off_soon();
+        if (way == 0)
+            assert_int_equal(disk_io_read(f->disk, bytes, 7 * MIB, MIB + 2 * 65536), -ECANCELED);
+        else if (way == 1)
+            assert_int_equal(disk_io_read(f->disk, bytes, 65536, 0), -ECANCELED);
+        is_called_off = true;
+        assert_int_equal(disk_io_read(f->disk, bytes, 65536, 2 * MIB), -ECANCELED);
+        disk_io_close(&f->disk);
+        assert_false(is_there(server));
+    }
+    free(bytes);
+}
+
 static void a_healthy_server_ends_properly_when_called_off(void **state)
 {
     struct disk_files *f = *state;
@@ -507,7 +687,13 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_killed_server_is_an_error, begin, end),
         cmocka_unit_test_setup_teardown(no_server_outlives_us, begin, end),
         cmocka_unit_test_setup_teardown(a_disk_ends_with_its_transfer, begin, end),
+        cmocka_unit_test_setup_teardown(one_after_the_other_in_any_steps, begin, end),
+        cmocka_unit_test_setup_teardown(to_and_fro, begin, end),
+        cmocka_unit_test_setup_teardown(damage_ahead_is_told_in_its_place, begin, end),
+        cmocka_unit_test_setup_teardown(a_server_that_is_killed_ahead, begin, end),
+        cmocka_unit_test_setup_teardown(a_reader_may_stop_anywhere, begin, end),
         cmocka_unit_test_setup_teardown(a_hung_server_is_killed_when_called_off, begin, end),
+        cmocka_unit_test_setup_teardown(what_is_read_ahead_ends_when_called_off, begin, end),
         cmocka_unit_test_setup_teardown(a_healthy_server_ends_properly_when_called_off, begin, end),
         cmocka_unit_test_setup_teardown(a_dumb_server_is_killed_when_called_off, begin, end),
     };
