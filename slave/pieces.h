@@ -1,6 +1,5 @@
 /* pieces.h - stretches of disks on their way between two threads
  *
- *     export   a thread reads disks  -> pieces ->  the caller hashes, compresses and sends
  *     import   the caller receives, unpacks and hashes  -> pieces ->  a thread writes disks
  *
  * A few buffers go round, so whoever is faster waits for the other, and the memory of a transfer is

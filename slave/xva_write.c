@@ -1,10 +1,11 @@
 /* xva_write.c - disks into a tar, sparse (xva_write.h)
  *
- *      a thread                     the caller
- *      next_data, read  -> pieces -> hash -> libarchive -> [compress] -> skip -> sink
- *      zero or not
+ *      next_data, read -> zeros? -> hash -> libarchive -> [compress] -> skip -> sink
  *
- * The thread asks the disk where data is and never reads a hole. Blocks that are all zeros are left
+ * All of it in one thread, a piece at a time, which stays in the processor's cache meanwhile. What could be done at once is
+ * done elsewhere: the kernel, or disk_nbd.c, reads ahead, compressions have threads, and an HTTP loop sends.
+ *
+ * We ask the disk where data is and never read a hole. Blocks that are all zeros are left
  * out, the first and the last of each disk excepted: readers take the size of a gap from the first
  * block, and see by the last one that a disk is complete. A block is not gathered before it is
  * sent: its pieces go on as they come, except that leading zeros are only counted until something
@@ -20,153 +21,18 @@
 #include <archive.h>
 #include <archive_entry.h>
 #include <errno.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <xxhash.h>
 
 #include "slave/disk_writer.h"
-#include "slave/pieces.h"
 #include "slave/xva_write.h"
 
 #define TAR_RECORD_BYTES 512
 #define CHECKSUM_DIGITS  16
+#define PIECE_BYTES      ((size_t) 256 * 1024) /* read at once */
 
-/* ---- the thread that reads ---- */
-
-struct reading {
-    const struct xva_export_disk *disks;
-    unsigned disk_count;
-    bool is_dense; /* of the disks behind the first that has any bytes: nothing is left out */
-    struct pieces *pieces;
-    struct disk_io *io; /* of the disk being read */
-    int64_t size;
-    int64_t data_at, data_end; /* the next stretch of data, at or after where we are; known while we
-                                  are before its end */
-};
-
-/* Make the next stretch known. At the end of data it lies at the disk's end. */
-static int find_data(struct reading *reading, int64_t at)
-{
-    int r;
-
-    if (at < reading->data_end)
-        return 0;
-    r = disk_io_next_data(reading->io, at, &reading->data_at, &reading->data_end);
-    if (r == -ENXIO) {
-        reading->data_at = reading->data_end = INT64_MAX;
-        return 0;
-    }
-    if (r < 0)
-        return r;
-    /* the promise of disk_io.h, which we would loop without end over */
-    return reading->data_at < reading->data_end && reading->data_end > at ? 0 : -EIO;
-}
-
-/* What the disk holds there, holes without reading them. */
-static int fill_piece(struct reading *reading, struct piece *piece)
-{
-    int64_t at = piece->at, end = piece->at + (int64_t) piece->count;
-    bool is_hole = true;
-    int r;
-
-    while (at < end) {
-        int64_t from, to;
-
-        r = find_data(reading, at);
-        if (r < 0)
-            return r;
-        from = MIN(MAX(at, reading->data_at), end);
-        to = MIN(reading->data_end, end);
-        if (from > at)
-            memset(piece->bytes + (at - piece->at), 0, (size_t) (from - at));
-        if (from < end) {
-            r = disk_io_read(reading->io, piece->bytes + (from - piece->at), (size_t) (to - from),
-                             from);
-            if (r < 0)
-                return r;
-            is_hole = false;
-        }
-        at = from < end ? to : end;
-    }
-    piece->is_zero = is_hole || bytes_are_zero(piece->bytes, piece->count);
-    return 0;
-}
-
-static int read_block(struct reading *reading, unsigned disk, int64_t at, int64_t end)
-{
-    while (at < end) {
-        struct piece *piece = pieces_room(reading->pieces);
-        int r;
-
-        if (!piece)
-            return -ECANCELED;
-        piece->disk = disk;
-        piece->at = at;
-        piece->count = (size_t) MIN(end - at, (int64_t) PIECE_BYTES);
-        r = fill_piece(reading, piece);
-        if (r < 0)
-            return r;
-        at += (int64_t) piece->count;
-        pieces_put(reading->pieces);
-    }
-    return 0;
-}
-
-static int64_t last_block_at(int64_t size)
-{
-    return (size - 1) / XVA_BLOCK_BYTES * XVA_BLOCK_BYTES;
-}
-
-/* The first block at or behind this one that is sent even when it is zeros. */
-static int64_t next_sent_block_at(int64_t at, int64_t last)
-{
-    return MIN((at + XVA_SIGN_BYTES - 1) / XVA_SIGN_BYTES * XVA_SIGN_BYTES, last);
-}
-
-static int read_disk(struct reading *reading, unsigned disk, bool is_dense)
-{
-    int64_t at = 0, last;
-    int r = 0;
-
-    reading->io = reading->disks[disk].io;
-    reading->size = disk_io_size(reading->io);
-    reading->data_at = reading->data_end = 0;
-    if (reading->size == 0)
-        return 0;
-    last = last_block_at(reading->size);
-    while (r == 0 && at <= last) {
-        int64_t sent_at = next_sent_block_at(at, last);
-
-        if (!is_dense && at < sent_at) {
-            r = find_data(reading, at);
-            if (r < 0)
-                break;
-            if (reading->data_at >= at + XVA_BLOCK_BYTES) { /* over the hole, to the block that has
-                                                               data, or is sent anyway */
-                at = MIN(reading->data_at / XVA_BLOCK_BYTES * XVA_BLOCK_BYTES, sent_at);
-                continue;
-            }
-        }
-        r = read_block(reading, disk, at, MIN(at + XVA_BLOCK_BYTES, reading->size));
-        at += XVA_BLOCK_BYTES;
-    }
-    return r;
-}
-
-static void *read_main(void *arg)
-{
-    struct reading *reading = arg;
-    int r = 0;
-
-    pthread_setname_np(pthread_self(), "xva-read-disks");
-    for (unsigned i = 0; i < reading->disk_count && r == 0; i++)
-        r = read_disk(reading, i, reading->is_dense);
-    pieces_end(reading->pieces, r);
-    return NULL;
-}
-
-/* ---- the caller: what leaves ---- */
+/* ---- what leaves ---- */
 
 struct outlet {
     struct sink sink; /* what libarchive, or the compression, writes to */
@@ -192,9 +58,18 @@ struct writing {
     struct sink *compress; /* NULL: none */
     struct archive *archive;
     struct archive_entry *entry;
-    int result; /* the first that went wrong; nothing is written after it */
-    bool is_dense;
+    int result;    /* the first that went wrong; nothing is written after it */
+    bool is_dense; /* of the disks behind the first that has any bytes: nothing is left out */
+    char *piece;   /* PIECE_BYTES */
+
+    /* The disk that is written. */
+    const char *prefix;
+    struct disk_io *io;
+    int64_t data_at, data_end; /* the next stretch of data, at or after where we are; known while we
+                                  are before its end */
+
     /* The block that comes in pieces. */
+    int64_t block_at, block_end;
     bool is_begun; /* its header was written */
     bool is_hashed;
     int64_t zeros; /* bytes it began with, while not begun */
@@ -243,16 +118,64 @@ static int write_member(struct writing *writing, const char *name, const char *b
     return r < 0 ? r : write_member_bytes(writing, bytes, count);
 }
 
-/* ---- the caller: blocks ---- */
+/* ---- what the disk holds ---- */
+
+/* Make the next stretch known. At the end of data it lies at the disk's end. */
+static int find_data(struct writing *writing, int64_t at)
+{
+    int r;
+
+    if (at < writing->data_end)
+        return 0;
+    r = disk_io_next_data(writing->io, at, &writing->data_at, &writing->data_end);
+    if (r == -ENXIO) {
+        writing->data_at = writing->data_end = INT64_MAX;
+        return 0;
+    }
+    if (r < 0)
+        return r;
+    /* the promise of disk_io.h, which we would loop without end over */
+    return writing->data_at < writing->data_end && writing->data_end > at ? 0 : -EIO;
+}
+
+/* What the disk holds there becomes the piece; holes without reading them. */
+static int read_piece(struct writing *writing, int64_t begin, int64_t end, bool *ret_is_zero)
+{
+    char *bytes = writing->piece;
+    bool is_hole = true;
+    int r;
+
+    for (int64_t at = begin; at < end;) {
+        int64_t from, to;
+
+        r = find_data(writing, at);
+        if (r < 0)
+            return r;
+        from = MIN(MAX(at, writing->data_at), end);
+        to = MIN(writing->data_end, end);
+        if (from > at)
+            memset(bytes + (at - begin), 0, (size_t) (from - at));
+        if (from < end) {
+            r = disk_io_read(writing->io, bytes + (from - begin), (size_t) (to - from), from);
+            if (r < 0)
+                return r;
+            is_hole = false;
+        }
+        at = from < end ? to : end;
+    }
+    *ret_is_zero = is_hole || bytes_are_zero(bytes, (size_t) (end - begin));
+    return 0;
+}
+
+/* ---- blocks ---- */
 
 #define NAME_BYTES \
     300 /* of a member: prefixes are short, and libarchive refuses what ustar has no room for */
 
-static void block_name(struct writing *writing, const struct piece *piece, const char *suffix,
-                       char name[NAME_BYTES])
+static void block_name(struct writing *writing, const char *suffix, char name[NAME_BYTES])
 {
-    snprintf(name, NAME_BYTES, "%s/%08lld%s", writing->disks[piece->disk].prefix,
-             (long long) (piece->at / XVA_BLOCK_BYTES), suffix);
+    snprintf(name, NAME_BYTES, "%s/%08lld%s", writing->prefix,
+             (long long) (writing->block_at / XVA_BLOCK_BYTES), suffix);
 }
 
 static int block_bytes(struct writing *writing, const char *bytes, size_t count)
@@ -263,83 +186,114 @@ static int block_bytes(struct writing *writing, const char *bytes, size_t count)
 }
 
 /* The header, and the zeros that were held back. */
-static int begin_block(struct writing *writing, const struct piece *piece, size_t bytes)
+static int begin_block(struct writing *writing)
 {
     static const char zeros[PIECE_BYTES];
     char name[NAME_BYTES];
-    int64_t stream_bytes =
-        (int64_t) bytes + 5 * TAR_RECORD_BYTES; /* at most: two headers, two paddings, a checksum */
+    int64_t bytes = writing->block_end - writing->block_at;
+    int64_t stream_bytes = bytes + 5 * TAR_RECORD_BYTES; /* at most: two headers, two paddings, a checksum */
     int r;
 
     /* Nobody sees a hash that is skipped. Under a compression we cannot tell where its bytes go. */
     writing->is_hashed = writing->compress || writing->outlet.skip < stream_bytes;
     writing->is_begun = true;
     XXH64_reset(writing->hash, 0);
-    block_name(writing, piece, "", name);
-    r = begin_member(writing, name, bytes);
+    block_name(writing, "", name);
+    r = begin_member(writing, name, (size_t) bytes);
     for (; r == 0 && writing->zeros > 0;
          writing->zeros -= MIN(writing->zeros, (int64_t) PIECE_BYTES))
         r = block_bytes(writing, zeros, (size_t) MIN(writing->zeros, (int64_t) PIECE_BYTES));
     return r;
 }
 
-static int end_block(struct writing *writing, const struct piece *piece)
+static int end_block(struct writing *writing)
 {
     char name[NAME_BYTES], digits[CHECKSUM_DIGITS + 1];
 
-    writing->is_begun = false;
-    block_name(writing, piece, ".xxhash", name);
+    block_name(writing, ".xxhash", name);
     snprintf(digits, sizeof digits, "%016llX",
              writing->is_hashed ? (unsigned long long) XXH64_digest(writing->hash) : 0);
     return write_member(writing, name, digits, CHECKSUM_DIGITS);
 }
 
-static int take_piece(struct writing *writing, const struct piece *piece)
+static int write_piece(struct writing *writing, int64_t at, int64_t end)
 {
-    int64_t size = disk_io_size(writing->disks[piece->disk].io);
-    int64_t block_at = piece->at / XVA_BLOCK_BYTES * XVA_BLOCK_BYTES;
-    int64_t block_end = MIN(block_at + XVA_BLOCK_BYTES, size);
-    int64_t end = piece->at + (int64_t) piece->count;
-    bool is_wanted = writing->is_dense || block_at == next_sent_block_at(block_at, last_block_at(size));
-    int r = 0;
+    bool is_zero;
+    int r = read_piece(writing, at, end, &is_zero);
 
-    if (piece->at == block_at)
-        writing->zeros = 0;
-    if (piece->is_zero && !writing->is_begun) {
-        writing->zeros += (int64_t) piece->count;
-        if (end == block_end && is_wanted)
-            r = begin_block(writing, piece, (size_t) (block_end - block_at));
-    } else {
-        if (!writing->is_begun)
-            r = begin_block(writing, piece, (size_t) (block_end - block_at));
-        if (r == 0)
-            r = block_bytes(writing, piece->bytes, piece->count);
+    if (r == 0 && is_zero && !writing->is_begun) {
+        writing->zeros += end - at;
+        return 0;
     }
-    if (r == 0 && end == block_end && writing->is_begun)
-        r = end_block(writing, piece);
-    return r;
+    if (r == 0 && !writing->is_begun)
+        r = begin_block(writing);
+    return r < 0 ? r : block_bytes(writing, writing->piece, (size_t) (end - at));
 }
 
-static int write_disks(struct writing *writing, struct pieces *pieces)
+/* `is_wanted`: also when it is zeros. */
+static int write_block(struct writing *writing, int64_t block_at, int64_t block_end, bool is_wanted)
 {
-    unsigned disk = 0;
-    int64_t done = 0,
-            before = 0; /* bytes of the pieces' disks that are done; of the disks before this one */
-    struct piece *piece;
     int r = 0;
 
-    while ((piece = pieces_next(pieces, &r))) {
-        int64_t now;
+    writing->block_at = block_at;
+    writing->block_end = block_end;
+    writing->is_begun = false;
+    writing->zeros = 0;
+    for (int64_t at = block_at, end; at < block_end && r == 0; at = end) {
+        end = MIN(at + (int64_t) PIECE_BYTES, block_end);
+        r = write_piece(writing, at, end);
+        if (r == 0)
+            atomic_fetch_add(&writing->figures->disk_bytes_done, end - at);
+    }
+    if (r == 0 && !writing->is_begun && is_wanted)
+        r = begin_block(writing);
+    return r == 0 && writing->is_begun ? end_block(writing) : r;
+}
 
-        for (; disk < piece->disk; disk++)
-            before += disk_io_size(writing->disks[disk].io);
-        now = before + piece->at + (int64_t) piece->count;
-        r = take_piece(writing, piece);
-        pieces_took(pieces);
-        if (r < 0)
-            break;
-        atomic_fetch_add(&writing->figures->disk_bytes_done, now - done);
-        done = now;
+/* ---- disks ---- */
+
+static int64_t last_block_at(int64_t size)
+{
+    return (size - 1) / XVA_BLOCK_BYTES * XVA_BLOCK_BYTES;
+}
+
+/* The first block at or behind this one that is sent even when it is zeros. */
+static int64_t next_sent_block_at(int64_t at, int64_t last)
+{
+    return MIN((at + XVA_SIGN_BYTES - 1) / XVA_SIGN_BYTES * XVA_SIGN_BYTES, last);
+}
+
+/* Over a hole, from the block at `at` to the first that has data, or is sent anyway, or is `sent_at`: `at` when it is that one. */
+static int skip_hole(struct writing *writing, int64_t at, int64_t sent_at, int64_t *ret)
+{
+    int r = find_data(writing, at);
+
+    if (r < 0)
+        return r;
+    *ret = MAX(at, MIN(writing->data_at / XVA_BLOCK_BYTES * XVA_BLOCK_BYTES, sent_at));
+    atomic_fetch_add(&writing->figures->disk_bytes_done, *ret - at);
+    return 0;
+}
+
+static int write_disk(struct writing *writing, const struct xva_export_disk *disk)
+{
+    int64_t size = disk_io_size(disk->io), at = 0, last;
+    int r = 0;
+
+    writing->prefix = disk->prefix;
+    writing->io = disk->io;
+    writing->data_at = writing->data_end = 0;
+    if (size == 0)
+        return 0;
+    last = last_block_at(size);
+    while (r == 0 && at <= last) {
+        int64_t sent_at = next_sent_block_at(at, last);
+
+        if (!writing->is_dense && at < sent_at)
+            r = skip_hole(writing, at, sent_at, &at);
+        if (r == 0)
+            r = write_block(writing, at, MIN(at + XVA_BLOCK_BYTES, size), writing->is_dense || at == sent_at);
+        at += XVA_BLOCK_BYTES;
     }
     return r;
 }
@@ -368,22 +322,10 @@ static bool must_be_dense(const struct xva_export_disk *disks, unsigned count)
 
 static int write_all(struct writing *writing, const struct xva_export *export)
 {
-    struct reading reading = {
-        .disks = writing->disks, .disk_count = export->disk_count, .is_dense = writing->is_dense};
-    pthread_t thread;
     int r = export->ova ? write_member(writing, "ova.xml", export->ova, export->ova_bytes) : 0;
 
-    if (r < 0)
-        return r;
-    reading.pieces = pieces_new();
-    if (pthread_create(&thread, NULL, read_main, &reading) != 0) {
-        pieces_destroy(&reading.pieces);
-        return -EAGAIN;
-    }
-    r = write_disks(writing, reading.pieces);
-    pieces_stop(reading.pieces, r);
-    pthread_join(thread, NULL);
-    pieces_destroy(&reading.pieces);
+    for (unsigned i = 0; i < export->disk_count && r == 0; i++)
+        r = write_disk(writing, &writing->disks[i]);
     if (r < 0)
         return r;
     r = archive_result(writing, archive_write_close(writing->archive));
@@ -405,6 +347,7 @@ int xva_write(const struct xva_export *export, struct sink *sink, struct transfe
                    .skip = export->skip},
         .archive = archive_write_new(),
         .entry = archive_entry_new(),
+        .piece = alloc0(PIECE_BYTES),
         .hash = XXH64_createState(),
     };
     int64_t total = 0;
@@ -438,6 +381,7 @@ int xva_write(const struct xva_export *export, struct sink *sink, struct transfe
     archive_entry_free(writing.entry);
     XXH64_freeState(writing.hash);
     compress_destroy(&writing.compress);
+    free(writing.piece);
     free(disks);
     return r;
 }

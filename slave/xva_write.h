@@ -18,8 +18,7 @@
 
 struct xva_export_disk {
     const char *prefix; /* "Ref:7", its id in ova.xml */
-    struct disk_io
-        *io; /* lent; used by another thread than the caller's until xva_write() returns */
+    struct disk_io *io; /* lent until xva_write() returns */
 };
 
 struct xva_export {
@@ -31,8 +30,8 @@ struct xva_export {
     int64_t skip; /* bytes of the stream, as it is sent, that the receiver has already */
 };
 
-/* Make the stream; takes as long as disks and sink do, in the caller's thread, and 1 MiB of memory
- * beside what compress.h says. The figures' total is set at once.
+/* Make the stream; takes as long as disks and sink do, in the caller's thread, and 256 KiB of
+ * memory beside what compress.h says. The figures' total is set at once.
  *
  * Returns 0; the negative errno of a disk or of the sink; -ERANGE when the stream is shorter than
  * `skip`. */
