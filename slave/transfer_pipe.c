@@ -7,13 +7,18 @@
  * Bytes are copied once, into one of a few blocks; the answer refers to blocks, and gives each back
  * when the socket has taken it. So nothing is allocated on the way, and memory stays what it is.
  * The codec fills its block without the lock. The loop takes full blocks, or the one in filling
- * when it would wait otherwise. */
+ * when it would wait otherwise.
+ *
+ * Waking a thread costs more than copying a block. So the loop is woken when half of the blocks are full, or if it has not
+ * been for AGAIN_MS: what is made slowly goes out as it comes. What a codec made just before it fell silent can stay behind,
+ * half of the blocks at most, until it goes on or ends. The codec, too, waits until half of them are free. */
 #include "slave/transfer_pipe.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "shared/clock.h"
 #include "slave/transfer_places.h"
 #include "slave/transfer_rate.h"
 
@@ -21,6 +26,7 @@
  * processor's cache. */
 #define BLOCK_BYTES  ((size_t) 256 * 1024)
 #define BLOCKS_COUNT 4
+#define AGAIN_MS     20
 
 struct block {
     struct pipe *pipe;
@@ -48,6 +54,7 @@ struct pipe {
     struct block *free;
     unsigned free_count;
     struct block *full, **full_end; /* oldest first */
+    unsigned full_count;
     struct block *filling;          /* or NULL */
     bool is_copying;                /* the codec, into it */
     bool codec_waits;               /* for free blocks */
@@ -56,6 +63,7 @@ struct pipe {
     bool is_over;                   /* the answer has ended, one way or the other */
     bool was_taken;                 /* ... having passed on all of it */
     bool loop_waits;                /* for bytes */
+    uint64_t woken_ms;              /* when it was last told of some */
 
     /* what the answer begins with */
     int status;
@@ -92,6 +100,7 @@ static void push_filling(struct pipe *pipe)
     block->next = NULL;
     *pipe->full_end = block;
     pipe->full_end = &block->next;
+    pipe->full_count++;
 }
 
 static struct block *pop_full(struct pipe *pipe)
@@ -105,6 +114,7 @@ static struct block *pop_full(struct pipe *pipe)
         pipe->full = block->next;
         if (!pipe->full)
             pipe->full_end = &pipe->full;
+        pipe->full_count--;
     }
     return block;
 }
@@ -242,6 +252,21 @@ static int find_room(struct pipe *pipe)
     return 0;
 }
 
+/* With the lock. Whether the loop is to be told now that there is something for it. */
+static bool must_wake(struct pipe *pipe)
+{
+    uint64_t now_ms;
+
+    if (!pipe->loop_waits)
+        return false;
+    now_ms = clock_now_ms(clock_real());
+    if (pipe->full_count < BLOCKS_COUNT / 2 && now_ms - pipe->woken_ms < AGAIN_MS)
+        return false;
+    pipe->woken_ms = now_ms;
+    pipe->loop_waits = false;
+    return true;
+}
+
 /* As many of the bytes as the block takes. *ret_wake: the loop is to be told. */
 static int write_some(struct pipe *pipe, const char *bytes, size_t *count, bool *ret_wake)
 {
@@ -261,9 +286,7 @@ static int write_some(struct pipe *pipe, const char *bytes, size_t *count, bool 
         block->used += *count;
         if (block->used == BLOCK_BYTES)
             push_filling(pipe);
-        if (pipe->loop_waits)
-            *ret_wake = true;
-        pipe->loop_waits = false;
+        *ret_wake = must_wake(pipe);
     }
     pthread_mutex_unlock(&pipe->lock);
     return r;
