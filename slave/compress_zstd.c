@@ -15,7 +15,7 @@
 /* An export is to keep up with the disk; level 3 takes twice the time. */
 #define ZSTD_LEVEL 1
 #define WINDOW_LOG 19
-#define JOB_BYTES  (1280 * 1024)
+#define JOB_BYTES  (1152 * 1024)
 #define NO_OVERLAP 1
 
 #define OUT_BYTES ((size_t) 64 * 1024)
