@@ -17,7 +17,7 @@ import urllib.parse
 MIB = 1 << 20
 GIB = 1 << 30
 PIECE = 2 * MIB
-ROUNDS = 3
+ROUNDS = 7
 TOGETHER = 10
 MEMORY_MIB = 64
 SLOW_BYTES_PER_S = 100 * 1024
