@@ -18,7 +18,7 @@ struct pieces {
     uint64_t put, taken;
     bool is_ended;   /* nothing more is put */
     bool is_stopped; /* nothing more is taken */
-    int end_result, stop_result;
+    int stop_result;
     struct piece ring[PIECES_COUNT];
 };
 
@@ -67,11 +67,10 @@ void pieces_put(struct pieces *pieces)
     pthread_mutex_unlock(&pieces->lock);
 }
 
-void pieces_end(struct pieces *pieces, int result)
+void pieces_end(struct pieces *pieces)
 {
     pthread_mutex_lock(&pieces->lock);
     pieces->is_ended = true;
-    pieces->end_result = result;
     pthread_cond_signal(&pieces->change);
     pthread_mutex_unlock(&pieces->lock);
 }
@@ -88,7 +87,7 @@ int pieces_settle(struct pieces *pieces)
     return result;
 }
 
-struct piece *pieces_next(struct pieces *pieces, int *ret_result)
+struct piece *pieces_next(struct pieces *pieces)
 {
     struct piece *piece = NULL;
 
@@ -97,8 +96,6 @@ struct piece *pieces_next(struct pieces *pieces, int *ret_result)
         pthread_cond_wait(&pieces->change, &pieces->lock);
     if (pieces->put > pieces->taken)
         piece = &pieces->ring[pieces->taken % PIECES_COUNT];
-    else
-        *ret_result = pieces->end_result;
     pthread_mutex_unlock(&pieces->lock);
     return piece;
 }

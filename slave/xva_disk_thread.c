@@ -23,7 +23,7 @@ static void *thread_main(void *arg)
     int r = 0;
 
     pthread_setname_np(pthread_self(), "xva-write-disks");
-    while (r == 0 && (piece = pieces_next(thread->pieces, &r))) {
+    while (r == 0 && (piece = pieces_next(thread->pieces))) {
         r = disk_write_runs(thread->import->disks[piece->disk].io, piece->bytes, piece->count, piece->at, true);
         if (r < 0)
             pieces_stop(thread->pieces, r);
@@ -52,7 +52,7 @@ void disk_thread_destroy(struct disk_thread **thread_p)
 
     if (!thread)
         return;
-    pieces_end(thread->pieces, 0);
+    pieces_end(thread->pieces);
     pthread_join(thread->id, NULL);
     pieces_destroy(&thread->pieces);
     free(thread);
