@@ -15,12 +15,15 @@
 
 static_assert(DISK_IO_TEXT_BYTES >= STORAGE_TEXT_BYTES, "sr_open() writes into these");
 
-#define ZEROS_BYTES (1024 * 1024) /* written at once where a file system cannot make holes */
+#define ZEROS_BYTES  (1024 * 1024)           /* written at once where a file system cannot make holes */
+#define PASSED_BYTES ((int64_t) 4096 * 1024) /* let go at once: some, since each time costs, and few, so that they are still in the
+                                                processor's cache when the kernel reads to the same memory again */
 
 struct disk_io {
     bool is_writable;
     int64_t size;
     const _Atomic bool *is_cancelled; /* or NULL */
+    int64_t passed; /* what lies before it was let go */
 
     /* one of the two */
     int fd;
@@ -163,6 +166,16 @@ int disk_io_read(struct disk_io *disk, void *bytes, size_t count, int64_t at)
         done += n > 0 ? (size_t) n : 0;
     }
     return 0;
+}
+
+void disk_io_passed(struct disk_io *disk, int64_t end)
+{
+    int64_t upto = end == disk->size ? end : end / PASSED_BYTES * PASSED_BYTES;
+
+    if (disk->nbd || upto <= disk->passed)
+        return;
+    (void) posix_fadvise(disk->fd, disk->passed, upto - disk->passed, POSIX_FADV_DONTNEED); /* not being heard is only slower */
+    disk->passed = upto;
 }
 
 /* ---- writing ---- */

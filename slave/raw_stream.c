@@ -35,6 +35,8 @@ static int send_range(struct disk_io *disk, int64_t from, int64_t to, char *byte
             return r;
         count_done(figures, count);
         from += (int64_t) count;
+        if (disk)
+            disk_io_passed(disk, from);
     }
     return 0;
 }

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -170,6 +171,46 @@ static void reading_changes_nothing(void **state)
         disk_io_close(&f->disk);
         run(f, "sha256sum -c sum");
     }
+}
+
+/* Pages of a file's first bytes that the kernel keeps. */
+static size_t pages_kept(struct disk_files *f, const char *name, size_t bytes)
+{
+    char path[128];
+    unsigned char *kept = alloc0(bytes / 4096);
+    size_t count = 0;
+    void *map;
+    int fd;
+
+    snprintf(path, sizeof path, "%s/%s", f->dir, name);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+    assert_true(map != MAP_FAILED);
+    assert_int_equal(mincore(map, bytes, kept), 0);
+    for (size_t i = 0; i < bytes / 4096; i++)
+        count += kept[i] & 1;
+    munmap(map, bytes);
+    close(fd);
+    free(kept);
+    return count;
+}
+
+/* Of a raw disk what was passed is not kept, where the file system hears of it; it can be read again all the same. */
+static void what_was_passed_is_not_kept(void **state)
+{
+    struct disk_files *f = *state;
+    size_t can_not;
+
+    run(f, "head -c 16M /dev/zero | tr '\\0' 'a' >a.raw && cp a.raw b.raw && sync a.raw b.raw && dd if=b.raw iflag=nocache count=0 2>out");
+    can_not = pages_kept(f, "b.raw", 8 * MIB); /* of a file system in memory: all */
+    f->disk = open_disk(f, "a.raw", "raw", false);
+    bytes_are(f, 0, 16 * MIB, 'a');
+    assert_int_equal(pages_kept(f, "a.raw", 16 * MIB), 4096);
+    disk_io_passed(f->disk, 9 * MIB);
+    assert_int_equal(pages_kept(f, "a.raw", 8 * MIB), can_not);
+    assert_true(pages_kept(f, "a.raw", 16 * MIB) >= 2048); /* not what comes */
+    bytes_are(f, 0, 16 * MIB, 'a');
 }
 
 static void sizes_that_are_no_multiples(void **state)
@@ -674,6 +715,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(raw, begin, end),
+        cmocka_unit_test_setup_teardown(what_was_passed_is_not_kept, begin, end),
         cmocka_unit_test_setup_teardown(qcow2, begin, end),
         cmocka_unit_test_setup_teardown(qcow2_on_qcow2_on_raw, begin, end),
         cmocka_unit_test_setup_teardown(a_long_chain, begin, end),

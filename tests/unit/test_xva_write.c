@@ -108,6 +108,7 @@ static void blocks_that_are_zeros_are_left_out_but_the_first_and_the_last(void *
                                "Ref:3/00000004\nRef:3/00000004.xxhash\n"
                                "Ref:3/00000006\nRef:3/00000006.xxhash\n");
     assert_int_equal(disk->hole_bytes_read, 0);
+    assert_int_equal(disk->passed, disk->size);
     free(names);
     buffer_done(&out.bytes);
     disk_io_close(&disk);

@@ -23,6 +23,7 @@ struct disk_io {
     int64_t fail_read_at, fail_write_at; /* -1: never */
     int fail_result;
     unsigned syncs;
+    int64_t passed; /* what disk_io_passed() told last */
 };
 
 static struct disk_io *world_disk(int64_t size)
@@ -88,6 +89,12 @@ int disk_io_read(struct disk_io *io, void *bytes, size_t count, int64_t at)
         done += n;
     }
     return 0;
+}
+
+void disk_io_passed(struct disk_io *io, int64_t end)
+{
+    assert(end > 0 && end <= io->size);
+    io->passed = end;
 }
 
 int disk_io_write(struct disk_io *io, const void *bytes, size_t count, int64_t at)
