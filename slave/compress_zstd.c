@@ -101,5 +101,6 @@ void compress_zstd_destroy(struct compressor *compressor)
 
 void compress_zstd_recipe(char ret[COMPRESS_RECIPE_BYTES])
 {
-    snprintf(ret, COMPRESS_RECIPE_BYTES, "zstd %.16s, level %d, %d", ZSTD_versionString(), ZSTD_LEVEL, JOB_BYTES);
+    snprintf(ret, COMPRESS_RECIPE_BYTES, "zstd %.16s, level %d, %d, %d, %d", ZSTD_versionString(), ZSTD_LEVEL, WINDOW_LOG,
+             JOB_BYTES, NO_OVERLAP);
 }

@@ -172,6 +172,8 @@ void disk_io_passed(struct disk_io *disk, int64_t end)
 {
     int64_t upto = end == disk->size ? end : end / PASSED_BYTES * PASSED_BYTES;
 
+    if (end < disk->passed) /* it is read once more */
+        disk->passed = 0;
     if (disk->nbd || upto <= disk->passed)
         return;
     (void) posix_fadvise(disk->fd, disk->passed, upto - disk->passed, POSIX_FADV_DONTNEED); /* not being heard is only slower */
