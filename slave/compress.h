@@ -9,8 +9,8 @@
  * sink is written to by the caller's thread alone.
  *
  * All compressions of a process share a thread for each processor, up to COMPRESS_WORKERS_MAX: the first ones take what is
- * left, and each has at least one. Ten exports at once cost 50 MiB, buffers included, where there are two processors (which
- * drover-bench-xva measures), and 56 on a machine with more of them than the bound. */
+ * left, and each has at least one. Ten exports at once cost some 48 MiB, buffers included, however many processors there are
+ * (drover-bench-xva measures it). */
 #pragma once
 
 #include "slave/stream.h"
