@@ -17,13 +17,15 @@ static_assert(DISK_IO_TEXT_BYTES >= STORAGE_TEXT_BYTES, "sr_open() writes into t
 
 #define ZEROS_BYTES  (1024 * 1024)           /* written at once where a file system cannot make holes */
 #define PASSED_BYTES ((int64_t) 4096 * 1024) /* let go at once: some, since each time costs, and few, so that they are still in the
-                                                processor's cache when the kernel reads to the same memory again */
+                                                processor's cache when the kernel uses the same memory again */
+#define BEHIND_BYTES (4 * PASSED_BYTES)      /* that are on their way to the disk beneath before one is waited for */
 
 struct disk_io {
     bool is_writable;
     int64_t size;
     const _Atomic bool *is_cancelled; /* or NULL */
-    int64_t passed; /* what lies before it was let go */
+    int64_t passed;  /* what lies before it was let go, or is on its way to the disk beneath */
+    int64_t written; /* what lies before it was let go, of a disk that is written */
 
     /* one of the two */
     int fd;
@@ -168,18 +170,6 @@ int disk_io_read(struct disk_io *disk, void *bytes, size_t count, int64_t at)
     return 0;
 }
 
-void disk_io_passed(struct disk_io *disk, int64_t end)
-{
-    int64_t upto = end == disk->size ? end : end / PASSED_BYTES * PASSED_BYTES;
-
-    if (end < disk->passed) /* it is read once more */
-        disk->passed = 0;
-    if (disk->nbd || upto <= disk->passed)
-        return;
-    (void) posix_fadvise(disk->fd, disk->passed, upto - disk->passed, POSIX_FADV_DONTNEED); /* not being heard is only slower */
-    disk->passed = upto;
-}
-
 /* ---- writing ---- */
 
 static int may_write(const struct disk_io *disk, int64_t count, int64_t at)
@@ -237,4 +227,46 @@ int disk_io_sync(struct disk_io *disk)
     if (disk->nbd)
         return disk_nbd_sync(disk->nbd);
     return fdatasync(disk->fd) < 0 ? -errno : 0;
+}
+
+/* ---- passing ---- */
+
+static void let_go(struct disk_io *disk, int64_t from, int64_t to)
+{
+    (void) posix_fadvise(disk->fd, from, to - from, POSIX_FADV_DONTNEED); /* not being heard is only slower */
+}
+
+/* Begin to write the stretch; then wait for what lies BEHIND_BYTES before its end, which was begun long ago. */
+static int write_behind(struct disk_io *disk, int64_t from, int64_t upto)
+{
+    int64_t done = upto - BEHIND_BYTES;
+
+    if (sync_file_range(disk->fd, from, upto - from, SYNC_FILE_RANGE_WRITE) < 0)
+        return -errno;
+    if (done <= disk->written)
+        return 0;
+    if (sync_file_range(disk->fd, disk->written, done - disk->written,
+                        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER) < 0)
+        return -errno;
+    let_go(disk, disk->written, done);
+    disk->written = done;
+    return 0;
+}
+
+int disk_io_passed(struct disk_io *disk, int64_t end)
+{
+    int64_t from, upto = end == disk->size ? end : end / PASSED_BYTES * PASSED_BYTES;
+
+    if (disk->nbd)
+        return 0;
+    if (end < disk->passed)
+        disk->passed = disk->written = 0;
+    if (upto <= disk->passed)
+        return 0;
+    from = disk->passed;
+    disk->passed = upto;
+    if (disk->is_writable)
+        return write_behind(disk, from, upto);
+    let_go(disk, from, upto);
+    return 0;
 }

@@ -47,13 +47,15 @@ int disk_io_next_data(struct disk_io *, int64_t at, int64_t *ret_at, int64_t *re
 /* All of the bytes, which lie inside the disk. Read fastest is one after the other, where disk_io_next_data() has told of data. 0 or a
  * negative errno: -EINVAL outside the disk, -EROFS when not opened to write. After a failed read nobody knows what is in the buffer. */
 int disk_io_read(struct disk_io *, void *bytes, size_t count, int64_t at);
-/* Who reads a disk from its begin to its end has no more need of what lies before `end`: of a raw disk it goes out of the
- * kernel's memory, in which otherwise it would take the place of what guests read often. An end before the last one is of another
- * reading. */
-void disk_io_passed(struct disk_io *, int64_t end);
 int disk_io_write(struct disk_io *, const void *bytes, size_t count, int64_t at);
 /* These bytes read as zeros from now on, and take no room where the format allows. */
 int disk_io_write_zeros(struct disk_io *, int64_t count, int64_t at);
+
+/* Who reads or writes a disk from its begin to its end has no more need of what lies before `end`: of a raw disk it goes out of the
+ * kernel's memory, in which otherwise it would take the place of what guests read often. What was written is written to the disk
+ * beneath first, and waited for some MiB later, so that the sync at the end does not find all of it. An end before the last one is of
+ * another pass. 0, or the negative errno of a write that failed, which the sync does not tell again. */
+int disk_io_passed(struct disk_io *, int64_t end);
 
 /* What was written is on the disk beneath. 0 or a negative errno. */
 int disk_io_sync(struct disk_io *);

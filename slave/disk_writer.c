@@ -67,6 +67,8 @@ int disk_writer_flush(struct disk_writer *writer)
 {
     int r = disk_write_runs(writer->disk, writer->bytes, writer->count, writer->at, false);
 
+    if (r == 0 && writer->count > 0)
+        r = disk_io_passed(writer->disk, writer->at + (int64_t) writer->count);
     if (r == 0)
         count_done(writer, (int64_t) writer->count);
     writer->at += (int64_t) writer->count;

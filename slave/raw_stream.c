@@ -31,12 +31,12 @@ static int send_range(struct disk_io *disk, int64_t from, int64_t to, char *byte
 
         if (r == 0)
             r = sink->write(sink, bytes, count);
+        from += (int64_t) count;
+        if (r == 0 && disk)
+            r = disk_io_passed(disk, from);
         if (r < 0)
             return r;
         count_done(figures, count);
-        from += (int64_t) count;
-        if (disk)
-            disk_io_passed(disk, from);
     }
     return 0;
 }

@@ -24,7 +24,11 @@ static void *thread_main(void *arg)
 
     pthread_setname_np(pthread_self(), "xva-write-disks");
     while (r == 0 && (piece = pieces_next(thread->pieces))) {
-        r = disk_write_runs(thread->import->disks[piece->disk].io, piece->bytes, piece->count, piece->at, true);
+        struct disk_io *io = thread->import->disks[piece->disk].io;
+
+        r = disk_write_runs(io, piece->bytes, piece->count, piece->at, true);
+        if (r == 0)
+            r = disk_io_passed(io, piece->at + (int64_t) piece->count);
         if (r < 0)
             pieces_stop(thread->pieces, r);
         pieces_took(thread->pieces);

@@ -245,7 +245,8 @@ static int write_block(struct writing *writing, int64_t block_at, int64_t block_
         if (r == 0)
             atomic_fetch_add(&writing->figures->disk_bytes_done, end - at);
     }
-    disk_io_passed(writing->io, block_end);
+    if (r == 0)
+        r = disk_io_passed(writing->io, block_end);
     if (r == 0 && !writing->is_begun && is_wanted)
         r = begin_block(writing);
     return r == 0 && writing->is_begun ? end_block(writing) : r;

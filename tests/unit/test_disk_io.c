@@ -207,14 +207,34 @@ static void what_was_passed_is_not_kept(void **state)
     f->disk = open_disk(f, "a.raw", "raw", false);
     bytes_are(f, 0, 16 * MIB, 'a');
     assert_int_equal(pages_kept(f, "a.raw", 16 * MIB), 4096);
-    disk_io_passed(f->disk, 9 * MIB);
+    assert_int_equal(disk_io_passed(f->disk, 9 * MIB), 0);
     assert_int_equal(pages_kept(f, "a.raw", 8 * MIB), can_not);
     assert_true(pages_kept(f, "a.raw", 16 * MIB) >= 2048); /* not what comes */
     bytes_are(f, 0, 16 * MIB, 'a');
     assert_int_equal(pages_kept(f, "a.raw", 8 * MIB), 2048);
-    disk_io_passed(f->disk, MIB); /* another reading, as one that goes on where it was cut has two of */
-    disk_io_passed(f->disk, 8 * MIB);
+    assert_int_equal(disk_io_passed(f->disk, MIB), 0); /* another reading, as one that goes on where it was cut has two of */
+    assert_int_equal(disk_io_passed(f->disk, 8 * MIB), 0);
     assert_int_equal(pages_kept(f, "a.raw", 8 * MIB), can_not);
+}
+
+/* The same of one that is written, but for its last 16 MiB: it is on the disk beneath by then. */
+static void what_was_written_and_passed_is_not_kept(void **state)
+{
+    struct disk_files *f = *state;
+    size_t can_not;
+
+    run(f, "truncate -s 64M a.raw && head -c 64M /dev/zero >b.raw && sync b.raw && dd if=b.raw iflag=nocache count=0 2>out");
+    can_not = pages_kept(f, "b.raw", 16 * MIB);
+    f->disk = open_disk(f, "a.raw", "raw", true);
+    for (int pass = 0; pass < 2; pass++) {
+        for (int64_t at = 0; at < 64 * MIB; at += MIB) {
+            write_bytes(f, at, (size_t) MIB, 'a' + pass);
+            assert_int_equal(disk_io_passed(f->disk, at + MIB), 0);
+        }
+        assert_int_equal(pages_kept(f, "a.raw", 16 * MIB), can_not);
+        bytes_are(f, 0, (size_t) (64 * MIB), (unsigned char) ('a' + pass)); /* and is as it was written */
+    }
+    assert_int_equal(disk_io_sync(f->disk), 0);
 }
 
 static void sizes_that_are_no_multiples(void **state)
@@ -720,6 +740,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(raw, begin, end),
         cmocka_unit_test_setup_teardown(what_was_passed_is_not_kept, begin, end),
+        cmocka_unit_test_setup_teardown(what_was_written_and_passed_is_not_kept, begin, end),
         cmocka_unit_test_setup_teardown(qcow2, begin, end),
         cmocka_unit_test_setup_teardown(qcow2_on_qcow2_on_raw, begin, end),
         cmocka_unit_test_setup_teardown(a_long_chain, begin, end),

@@ -91,10 +91,11 @@ int disk_io_read(struct disk_io *io, void *bytes, size_t count, int64_t at)
     return 0;
 }
 
-void disk_io_passed(struct disk_io *io, int64_t end)
+int disk_io_passed(struct disk_io *io, int64_t end)
 {
     assert(end > 0 && end <= io->size);
     io->passed = end;
+    return 0;
 }
 
 int disk_io_write(struct disk_io *io, const void *bytes, size_t count, int64_t at)
