@@ -432,6 +432,12 @@ def configure(pool, host, **settings):
     crashlib.start(pool, host)
 
 
+def small(t, name, sr=None, formats=("raw",), size=4 * MIB):
+    """A VM with a little on each disk."""
+    sr = sr or default_sr(t.pool)
+    return Made(t, name, [(sr, f, size, {MIB + 4096 * i: noise(3000, i)}) for i, f in enumerate(formats)])
+
+
 def run_cases(cases, hosts=2, prepare=None):
     """Those that the command line names, or all, in one pool; each has to leave it as it was. The exit status."""
     with Pool(hosts=hosts, vms=0) as pool:
